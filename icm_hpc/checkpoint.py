@@ -1,0 +1,182 @@
+"""A shard's saved state: HDF5 generations that are whole or not there, and a trace that only grows.
+
+A generation is one file, state-<generation>.h5. Its HDF5 user block (the first 512 bytes) holds the SHA-256 of the
+rest, so a flipped bit or a truncated file is noticed before the HDF5 library reads it. The trace is a JSONL file beside
+it; a generation says how many of its bytes belong to it, and their SHA-256. What follows is of steps that will be done again.
+"""
+
+import dataclasses
+import hashlib
+import io
+import json
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from .config import differing_keys
+from .core.types import State, StepInfo
+from .errors import CheckpointError
+from .rundir import write_atomically
+
+SCHEMA = 1
+KEEP = 3  # generations
+USER_BLOCK = 512  # bytes
+MAGIC = b"icm_hpc checkpoint; SHA-256 of all bytes from 512 on: "
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a generation holds."""
+
+    state: State
+    fingerprint: str
+    trace_bytes: int
+    trace_sha256: str
+
+
+class Trace:
+    """A shard's trace; one JSON object a step. Steps wait in memory for `sync`, which a failed write leaves to the next."""
+
+    def __init__(self, folder: Path, saved: Saved | None) -> None:
+        """Open the trace at the place that `saved` knows; what was written after it is of steps to be done again."""
+        self._file = (folder / "trace.jsonl").open("a+b", buffering=0)
+        self._bytes = saved.trace_bytes if saved else 0
+        self._file.seek(0)
+        self._digest = hashlib.sha256(self._file.read(self._bytes) or b"")
+        self._waiting: list[bytes] = []
+
+    def __enter__(self) -> "Trace":
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def append(self, info: StepInfo) -> None:
+        """Add a step."""
+        self._waiting.append(json.dumps(dataclasses.asdict(info)).encode() + b"\n")
+
+    def sync(self) -> tuple[int, str]:
+        """Bring all steps to the disk; return the trace's bytes and their SHA-256."""
+        added = b"".join(self._waiting)
+        self._file.truncate(self._bytes)
+        left = memoryview(added)
+        while left:
+            left = left[self._file.write(left) :]
+        os.fsync(self._file.fileno())
+        self._bytes += len(added)
+        self._digest.update(added)
+        self._waiting.clear()
+        return self._bytes, self._digest.hexdigest()
+
+
+def save(folder: Path, state: State, trace: Trace, fingerprint: str) -> Path:
+    """Save the trace, then a new generation; keep the last three. Raises CheckpointError if it cannot be written."""
+    try:
+        trace_bytes, trace_sha256 = trace.sync()
+        saved = Saved(state, fingerprint, trace_bytes, trace_sha256)
+        files = generations(folder)
+        path = folder / f"state-{(_number(files[-1]) if files else 0) + 1:08d}.h5"
+        write_atomically(path, _encode(saved))
+    except OSError as error:
+        raise CheckpointError(
+            f"the state cannot be saved in {folder}: {error}; the generation before is kept"
+        ) from error
+    for old in files[: 1 - KEEP]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def load(folder: Path, fingerprint: str) -> Saved | None:
+    """Return the newest generation that is whole, or None if nothing was ever saved.
+
+    Raises CheckpointError if none of those there is whole, or if it is of another configuration, naming what differs.
+    """
+    files = generations(folder)
+    troubles = []
+    for path in reversed(files):
+        try:
+            saved = _decode(path.read_bytes())
+            _require_trace(folder, saved)
+        except (OSError, ValueError, KeyError) as error:
+            troubles.append(f"{path.name}: {error}")
+            log.warning("%s cannot be used (%s); trying the generation before", path, error)
+            continue
+        if saved.fingerprint != fingerprint:
+            differing = "; ".join(differing_keys(fingerprint, saved.fingerprint))
+            raise CheckpointError(f"{path} was saved by another configuration: {differing}; use another run.name")
+        return saved
+    if files:
+        raise CheckpointError(f"no generation in {folder} is whole: {'; '.join(troubles)}")
+    return None
+
+
+def generations(folder: Path) -> list[Path]:
+    """Return the saved generations, the oldest first."""
+    return sorted(folder.glob("state-*.h5"), key=_number)
+
+
+def read_trace(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield the steps of a shard's trace."""
+    with (folder / "trace.jsonl").open(encoding="utf-8") as file:
+        yield from map(json.loads, file)
+
+
+def _number(path: Path) -> int:
+    return int(path.stem.removeprefix("state-"))
+
+
+def _encode(saved: Saved) -> bytes:
+    buffer = io.BytesIO()
+    state = saved.state
+    with h5py.File(buffer, "w", userblock_size=USER_BLOCK) as file:
+        file.attrs.update({"schema": SCHEMA, "step": state.step, "flips": state.flips, "energy": state.energy})
+        file.attrs.update({"trace_bytes": saved.trace_bytes, "trace_sha256": saved.trace_sha256})
+        file.create_dataset("fingerprint", data=saved.fingerprint)
+        file.create_dataset("labels", data=state.labels)
+        file.create_dataset("scores", data=state.scores)
+    content = bytearray(buffer.getvalue())
+    header = MAGIC + hashlib.sha256(content[USER_BLOCK:]).hexdigest().encode() + b"\n"
+    content[: len(header)] = header
+    return bytes(content)
+
+
+def _decode(content: bytes) -> Saved:
+    """Read a generation; raises ValueError for one that is not whole, CheckpointError for another schema."""
+    wanted = content[len(MAGIC) : len(MAGIC) + 64]
+    found = hashlib.sha256(content[USER_BLOCK:]).hexdigest().encode()
+    if not content.startswith(MAGIC) or wanted != found:
+        raise ValueError("its checksum is wrong: truncated or altered")
+    with h5py.File(io.BytesIO(content), "r") as file:
+        if file.attrs["schema"] != SCHEMA:
+            raise CheckpointError(f"a checkpoint of schema {file.attrs['schema']}; this version reads {SCHEMA}")
+        labels, scores = file["labels"][()].astype(np.int8), file["scores"][()].astype(np.float64)
+        labels.flags.writeable = scores.flags.writeable = False
+        state = State(
+            step=int(file.attrs["step"]),
+            flips=int(file.attrs["flips"]),
+            labels=labels,
+            scores=scores,
+            energy=float(file.attrs["energy"]),
+        )
+        trace = (int(file.attrs["trace_bytes"]), str(file.attrs["trace_sha256"]))
+        return Saved(state, file["fingerprint"].asstr()[()], *trace)
+
+
+def _require_trace(folder: Path, saved: Saved) -> None:
+    digest, left = hashlib.sha256(), saved.trace_bytes
+    with (folder / "trace.jsonl").open("rb") as file:
+        while left and (chunk := file.read(min(left, 2**20))):
+            digest.update(chunk)
+            left -= len(chunk)
+    if left or digest.hexdigest() != saved.trace_sha256:
+        raise ValueError("the trace beside it is truncated or altered")

@@ -1,0 +1,352 @@
+"""Every setting: frozen dataclasses with their defaults and ranges; OmegaConf stays inside this file.
+
+Command line over presets over defaults: `model=405B task=claims search.steps=200 cluster.time_min=600`.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import os
+import re
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from .errors import ConfigError
+
+PRESET_SECTIONS = ("model", "task", "cluster")
+SCHEDULES = ("log", "exp", "constant")
+
+
+def _require(holds: bool, rule: str) -> None:
+    if not holds:
+        raise ValueError(rule)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """What is served, and the engine's options; a preset of configs/model/ sets them."""
+
+    name: str = "smol"
+    engine: str = "vllm"  # vllm, or stub: deterministic answers without a model
+    path: str = ""  # a folder of weights, or a Hugging Face name
+    embedded: str | None = None  # weights that need no download: a name in weights.EMBEDDED
+    revision: str | None = None
+    dtype: str = "auto"
+    max_model_len: int = 8192  # tokens
+    tensor_parallel_size: int = 1
+    pipeline_parallel_size: int = 1
+    gpu_memory_utilization: float = 0.9
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int = 8192
+    vllm_args: dict[str, Any] = field(default_factory=dict)  # other vLLM options: {block-size: 32, enforce-eager: true}
+    env: dict[str, str] = field(default_factory=dict)  # environment of the engine
+
+    def __post_init__(self) -> None:
+        _require(self.engine in ("vllm", "stub"), f"engine={self.engine}: one of vllm, stub")
+        _require(bool(self.path) != bool(self.embedded), "exactly one of path and embedded names the weights")
+        _require(self.max_model_len >= 16, f"max_model_len={self.max_model_len}: at least 16 tokens")
+        for key in ("tensor_parallel_size", "pipeline_parallel_size", "max_num_seqs", "max_num_batched_tokens"):
+            _require(getattr(self, key) >= 1, f"{key}={getattr(self, key)}: at least 1")
+        share = self.gpu_memory_utilization
+        _require(0 < share <= 1, f"gpu_memory_utilization={share}: over 0, at most 1")
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that one replica needs."""
+        return self.tensor_parallel_size * self.pipeline_parallel_size
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """The server component: its resources, and how long the driver waits for it."""
+
+    nodes: int = 1
+    gpus_per_node: int | None = None  # default: what the model's parallel sizes ask for
+    cpus: int = 8  # per node
+    mem_gb: int = 64  # per node
+    start_timeout_s: float = 1800.0  # from the start of the component to the first scored completion
+    request_timeout_s: float = 600.0
+    prompts_per_request: int = 32
+    requests_in_flight: int = 64
+
+    def __post_init__(self) -> None:
+        for key in ("nodes", "cpus", "mem_gb", "prompts_per_request", "requests_in_flight"):
+            _require(getattr(self, key) >= 1, f"{key}={getattr(self, key)}: at least 1")
+        for key in ("start_timeout_s", "request_timeout_s"):
+            _require(getattr(self, key) > 0, f"{key}={getattr(self, key)}: over 0 seconds")
+        _require(self.nodes == 1, f"nodes={self.nodes}: this version serves from one node")
+        _require(self.gpus_per_node is None or self.gpus_per_node >= 0, "gpus_per_node: 0 or more")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskConfig:
+    """The examples to label, and the words that the labels are."""
+
+    name: str = "reviews"  # a name in tasks.TASKS
+    data: str | None = None  # a .json or .jsonl file, or a Hugging Face data set name
+    split: str = "train"  # of a Hugging Face data set
+    limit: int | None = None  # label only this many examples, whole groups drawn by search.seed
+    label_words: list[str] | None = None  # instead of the task's own; each one token, in the order of label 0, 1, ...
+
+    def __post_init__(self) -> None:
+        _require(self.limit is None or self.limit >= 2, f"limit={self.limit}: at least 2 examples")
+        words = self.label_words
+        _require(words is None or len(set(words)) == len(words) >= 2, "label_words: two or more, all different")
+
+
+@dataclass(frozen=True, slots=True)
+class SearchConfig:
+    """The simulated annealing (Wen et al. 2025, section 3)."""
+
+    seed: int = 0
+    steps: int = 200
+    layout: str = "trie"  # trie, or reference: the published prompt order
+    alpha: float = 30.0  # weight of mutual predictability (nats of mean margin) against one conflicting pair
+    num_seeds: int = 8  # examples that start with a random label
+    schedule: str = "log"
+    initial_temperature: float = 10.0
+    final_temperature: float = 0.01
+    decay: float = 0.99  # of schedule=exp, per flip
+    repair_rounds: int = 10
+    linked_weight: float = 100.0  # draw weight of an unlabelled example with a labelled one in its group
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.seed < 2**32, f"seed={self.seed}: 0 to 4294967295")
+        _require(self.steps >= 0, f"steps={self.steps}: 0 or more")
+        _require(self.layout in ("trie", "reference"), f"layout={self.layout}: one of trie, reference")
+        _require(self.schedule in SCHEDULES, f"schedule={self.schedule}: one of {', '.join(SCHEDULES)}")
+        _require(self.alpha >= 0, f"alpha={self.alpha}: 0 or more")
+        _require(self.num_seeds >= 0, f"num_seeds={self.num_seeds}: 0 or more")
+        _require(0 < self.final_temperature <= self.initial_temperature, "0 < final_temperature <= initial_temperature")
+        _require(0 < self.decay <= 1, f"decay={self.decay}: over 0, at most 1")
+        _require(self.repair_rounds >= 0, f"repair_rounds={self.repair_rounds}: 0 or more")
+        _require(self.linked_weight > 0, f"linked_weight={self.linked_weight}: over 0")
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterConfig:
+    """Where the run's two components run; a preset of configs/cluster/ that a site owns."""
+
+    name: str = "local"
+    executor: str = "local"  # local, or slurm
+    driver_partition: str | None = None
+    server_partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    time_min: int = 1440
+    driver_cpus: int = 2
+    driver_mem_gb: int = 8
+    signal_s: int = 120  # the driver is signalled this long before the time limit
+    max_requeues: int = 100
+    gpu_flag: str = "gres"  # gres: --gres=gpu:N; gpus: --gpus-per-node=N; none: no GPU flag
+    driver_flags: list[str] = field(default_factory=list)  # further sbatch flags, such as --constraint=cpu
+    server_flags: list[str] = field(default_factory=list)
+    setup: list[str] = field(default_factory=list)  # shell lines before the components start, such as module load cuda
+
+    def __post_init__(self) -> None:
+        _require(self.executor in ("local", "slurm"), f"executor={self.executor}: one of local, slurm")
+        _require(self.gpu_flag in ("gres", "gpus", "none"), f"gpu_flag={self.gpu_flag}: one of gres, gpus, none")
+        for key in ("time_min", "driver_cpus", "driver_mem_gb", "signal_s"):
+            _require(getattr(self, key) >= 1, f"{key}={getattr(self, key)}: at least 1")
+        _require(self.max_requeues >= 0, f"max_requeues={self.max_requeues}: 0 or more")
+        flags = (*self.driver_flags, *self.server_flags)
+        _require(all(re.fullmatch(r"--\S+", flag) for flag in flags), "driver_flags, server_flags: each --name=value")
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """The run's folder and how often it is saved."""
+
+    name: str = ""  # default: made of task, model and the time
+    root: str = "runs"  # on Slurm: a file system that all nodes see
+    save_interval_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        legal = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*|", self.name)
+        _require(legal is not None, f"name={self.name}: letters, digits, '.', '_', '-', no leading sign")
+        _require(self.save_interval_s >= 0, f"save_interval_s={self.save_interval_s}: 0 or more seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All settings of a run."""
+
+    model: ModelConfig
+    server: ServerConfig
+    task: TaskConfig
+    search: SearchConfig
+    cluster: ClusterConfig
+    run: RunConfig
+
+
+SECTIONS: dict[str, type] = {str(name): kind for name, kind in typing.get_type_hints(Config).items()}
+
+
+def load(arguments: Sequence[str], *, base: Mapping[str, Any] | None = None) -> Config:
+    """Return the settings that command-line `arguments` (`key=value`) give over presets, or over `base`, over defaults.
+
+    Raises ConfigError for a word without `=`, an unknown key or preset, a wrong type, a value out of range.
+    """
+    pairs = [_split(argument) for argument in arguments]
+    chosen = {key: value for key, value in pairs if key in PRESET_SECTIONS}
+    if base is None:
+        layers = [_preset(section, chosen.get(section)) for section in PRESET_SECTIONS]
+    else:
+        layers = [dict(base), *(_preset(section, name) for section, name in chosen.items())]
+    dotted = [(("run.name" if key == "run" else key), value) for key, value in pairs if key not in PRESET_SECTIONS]
+    for key, _ in dotted:
+        _check_key(key, "the command line")
+    tree: dict[str, Any] = {}
+    for layer in layers:
+        for section, values in layer.items():
+            tree[section] = {**tree.get(section, {}), **values}
+    return _build(tree, [f"{key}={value}" for key, value in dotted])
+
+
+def load_file(path: Path, arguments: Sequence[str] = ()) -> Config:
+    """Return the settings that `path` (a run's config.yaml) holds, with `arguments` over them."""
+    return load(arguments, base=_read_yaml(path))
+
+
+def to_yaml(config: Config) -> str:
+    """Return every setting as YAML, in the form that `load_file` reads."""
+    return OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config)))
+
+
+def result_settings(config: Config) -> dict[str, Any]:
+    """Return, by dotted key, the settings that decide what labels a run ends with.
+
+    Two runs that differ in none of these may share a folder; steps may grow, and where a run runs may change.
+    """
+    free = {"task.data", "search.steps"}  # the data's content counts (`fingerprint`), and steps only end the search
+    model = ("engine", "path", "embedded", "revision", "dtype", "max_model_len")
+    settings = {f"model.{key}": getattr(config.model, key) for key in model}
+    for section in ("task", "search"):
+        values = dataclasses.asdict(getattr(config, section))
+        settings.update({f"{section}.{key}": value for key, value in values.items()})
+    return {key: value for key, value in settings.items() if key not in free}
+
+
+def fingerprint(config: Config, data_sha256: str) -> str:
+    """Return, as JSON, what a checkpoint must agree with to be continued."""
+    return json.dumps({**result_settings(config), "data_sha256": data_sha256}, sort_keys=True)
+
+
+def differing_keys(ours: str, theirs: str) -> list[str]:
+    """Name the settings in which two fingerprints differ, with both values."""
+    a, b = json.loads(ours), json.loads(theirs)
+    keys = sorted({*a, *b})
+    return [f"{key}: {b.get(key)!r} there, {a.get(key)!r} here" for key in keys if a.get(key) != b.get(key)]
+
+
+def sha256_of(parts: Iterable[str]) -> str:
+    """Return the SHA-256 of `parts`, each ended by a zero byte."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.encode() + b"\0")
+    return digest.hexdigest()
+
+
+def package_folder(name: str) -> Path:
+    """Return the folder `configs` or `slurm`: inside the installed package, or beside it in a checkout."""
+    here = Path(__file__).parent
+    return here / name if (here / name).is_dir() else here.parent / name
+
+
+def _split(argument: str) -> tuple[str, str]:
+    key, equals, value = argument.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"{argument!r} is not a setting: write key=value, such as model=smol or search.steps=200")
+    return key, value
+
+
+def _preset(section: str, name: str | None) -> dict[str, dict[str, Any]]:
+    """Read one preset: a file of this section in $ICM_CONFIGS or the package, or a path that ends in .yaml."""
+    name = name or str(SECTIONS[section].__dataclass_fields__["name"].default)  # type: ignore[attr-defined]
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise ConfigError(f"{section}={name}: there is no such file")
+        stem = path.stem
+    else:
+        folders = [Path(folder) / section for folder in (os.environ.get("ICM_CONFIGS"),) if folder]
+        files = {f.stem: f for folder in (package_folder("configs") / section, *folders) for f in folder.glob("*.yaml")}
+        if name not in files:
+            near = _nearest(name, list(files))
+            raise ConfigError(f"{section}={name}: no such preset{near}; there are {', '.join(sorted(files))}")
+        path, stem = files[name], name
+    tree = _read_yaml(path)
+    tree[section] = {"name": stem, **tree.get(section, {})} if section != "task" else tree.get(section, {})
+    return tree
+
+
+def _read_yaml(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        tree = OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    except Exception as error:  # PyYAML's errors share no public base with the others
+        raise ConfigError(f"{path}: is not YAML: {error}") from error
+    if not isinstance(tree, dict) or not all(isinstance(values, dict) for values in tree.values()):
+        raise ConfigError(f"{path}: must hold sections ({', '.join(SECTIONS)}), each with its keys")
+    for section, values in tree.items():
+        for key in values:
+            _check_key(f"{section!s}.{key!s}", str(path))
+    return typing.cast(dict[str, dict[str, Any]], tree)
+
+
+def _keys_of(section: str) -> list[str]:
+    return [f.name for f in dataclasses.fields(SECTIONS[section])]
+
+
+def _check_key(dotted: str, where: str) -> None:
+    """Refuse a key that no section has, with the nearest one that exists."""
+    section, _, rest = dotted.partition(".")
+    known = [f"{s}.{k}" for s in SECTIONS for k in _keys_of(s)]
+    key = rest.split(".", 1)[0]
+    free_form = f"{section}.{key}" in ("model.vllm_args", "model.env")
+    if f"{section}.{key}" in known and ("." not in rest or free_form):
+        return
+    by_leaf = [k for k in known if k.split(".")[1] == (key or section)]
+    near = f"; did you mean {by_leaf[0]}?" if by_leaf else _nearest(dotted, known)
+    raise ConfigError(f"{dotted}: no such key (in {where}){near or '; sections: ' + ', '.join(SECTIONS)}")
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    lowered = {k.lower(): k for k in known}
+    near = difflib.get_close_matches(word.lower(), list(lowered), n=1, cutoff=0.5)
+    return f"; did you mean {lowered[near[0]]}?" if near else ""
+
+
+def _build(tree: Mapping[str, Any], dotlist: list[str]) -> Config:
+    sections = {}
+    for section, kind in SECTIONS.items():
+        mine = [pair.split(".", 1)[1] for pair in dotlist if pair.startswith(f"{section}.")]
+        try:
+            merged = OmegaConf.merge(OmegaConf.structured(kind), tree.get(section, {}), OmegaConf.from_dotlist(mine))
+            sections[section] = OmegaConf.to_object(merged)
+        except OmegaConfBaseException as error:
+            full_key = str(error.full_key or "")
+            key = ".".join(filter(None, (section, full_key)))
+            wanted = _wanted_type(kind, full_key)
+            said = str(error.msg or error).splitlines()[0]
+            raise ConfigError(f"{key}: {said}{wanted}") from error
+        except ValueError as error:
+            raise ConfigError(f"{section}.{error}") from error
+    return Config(**sections)  # type: ignore[arg-type]
+
+
+def _wanted_type(kind: type, key: str) -> str:
+    hint = typing.get_type_hints(kind).get(key.split(".")[0].split("[")[0])
+    if hint is None:
+        return ""
+    name = str(hint) if isinstance(hint, types.UnionType) or typing.get_args(hint) else hint.__name__
+    return f" (wanted: {name})"

@@ -1,0 +1,100 @@
+"""From a run's folder to a client whose server has proved that it works."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import numpy as np
+
+from .client import Client, open_session
+from .config import Config
+from .errors import ScoringError, ServerError
+from .rundir import Endpoint, RunDir, ServerExit, tail
+
+POLL_S = 0.5
+REPORT_S = 15.0
+
+log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def connected(config: Config, run_dir: RunDir, attempt: str) -> AsyncIterator[Client]:
+    """Yield a client of this attempt's server, once that has answered a real scored completion.
+
+    Raises ServerError when server.start_timeout_s are over, or as soon as the server's exit is on record.
+    """
+    deadline = time.monotonic() + config.server.start_timeout_s
+    endpoint = await _endpoint(run_dir, attempt, deadline, config.server.start_timeout_s)
+    async with open_session(endpoint.key, config.server.request_timeout_s) as session:
+        clients = [
+            Client(
+                session,
+                url=f"http://{host}:{endpoint.port}",
+                model=endpoint.model,
+                prompts_per_request=config.server.prompts_per_request,
+                requests_in_flight=config.server.requests_in_flight,
+            )
+            for host in endpoint.hosts
+        ]
+        client = await _healthy(clients, endpoint, run_dir, deadline, config.server.start_timeout_s)
+        await _prove(client)
+        yield client
+
+
+async def server_end(run_dir: RunDir, attempt: str) -> ServerExit:
+    """Return, once the server of this attempt has ended, how."""
+    while (record := run_dir.read_server_exit(attempt)) is None:  # noqa: ASYNC110 - the writer is another process
+        await asyncio.sleep(POLL_S)
+    return record
+
+
+def obituary(run_dir: RunDir, record: ServerExit) -> ServerError:
+    """Return the error that tells of a server's end."""
+    return ServerError(
+        f"the server ended: {record.reason}; last lines of {run_dir.server_log}:\n{tail(run_dir.server_log)}"
+    )
+
+
+async def _endpoint(run_dir: RunDir, attempt: str, deadline: float, timeout_s: float) -> Endpoint:
+    while (endpoint := run_dir.read_endpoint(attempt)) is None:
+        if time.monotonic() > deadline:
+            raise ServerError(
+                f"no server of this attempt ({attempt}) wrote {run_dir.endpoint} within server.start_timeout_s={timeout_s:g};"
+                " did its component start, and does it see this folder?"
+            )
+        await asyncio.sleep(POLL_S)
+    return endpoint
+
+
+async def _healthy(
+    clients: list[Client], endpoint: Endpoint, run_dir: RunDir, deadline: float, timeout_s: float
+) -> Client:
+    """Return the first client whose server answers; a node may be known by several names."""
+    began = reported = time.monotonic()
+    while True:
+        troubles = await asyncio.gather(*(client.trouble() for client in clients))
+        for client, trouble in zip(clients, troubles, strict=True):
+            if trouble is None:
+                log.info("server healthy after %.0f s", time.monotonic() - began)
+                return client
+        now = time.monotonic()
+        if now > deadline:
+            raise ServerError(
+                f"the server was not healthy within server.start_timeout_s={timeout_s:g}: {'; '.join(map(str, troubles))};"
+                f" last lines of {run_dir.server_log}:\n{tail(run_dir.server_log)}"
+            )
+        if now - reported >= REPORT_S:
+            reported = now
+            log.info("waiting for the server on port %d (%.0f s)", endpoint.port, now - began)
+        await asyncio.sleep(POLL_S)
+
+
+async def _prove(client: Client) -> None:
+    """Score one short prompt: a healthy server can still die on its first request."""
+    (tokens,) = await client.tokenize(["Is this claim true?"])
+    values = await client.label_logprobs([tokens], [tokens[0], tokens[-1]])
+    if not np.isfinite(values).all():
+        raise ScoringError(f"the server's first answer is {values.tolist()}")
+    log.info("server ready: it answered a scored completion")

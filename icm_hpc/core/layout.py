@@ -1,0 +1,76 @@
+"""The order of the demonstrations in leave-one-out prompts.
+
+A layout takes the examples whose labels may be shown (`members`) and those to be asked (`queries`, a part of the members)
+and gives each query all other members exactly once. Queries come in the order in which they are best sent.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .types import Indices, Purpose
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A prompt to be: the example asked, after the demonstrations in this order."""
+
+    index: int
+    demonstrations: tuple[int, ...]
+
+
+Layout = Callable[[Indices, Indices, Indices, Indices, Purpose], list[Query]]
+"""(members i64[M] ascending, queries i64[Q], groups i64[N], tokens i64[N] of each demonstration, purpose) -> Q queries."""
+
+
+def reference(members: Indices, queries: Indices, groups: Indices, _tokens: Indices, purpose: Purpose) -> list[Query]:
+    """Order demonstrations as the published code does: ascending, and for an evaluation grouped after the query is dropped."""
+    arranged = []
+    for query in queries.tolist():
+        rest = [m for m in members.tolist() if m != query]
+        order = [m for group in _by_group(rest, groups) for m in group] if purpose == "eval" else rest
+        arranged.append(Query(query, tuple(order)))
+    return arranged
+
+
+def trie(members: Indices, queries: Indices, groups: Indices, tokens: Indices, _purpose: Purpose) -> list[Query]:
+    """Split the members in halves A and B; A's queries see B first, B's see A first, and so on inside each half.
+
+    Demonstration j is then in as many distinct prefixes as its leaf is deep: N log2 N demonstrations a scoring, where a
+    fixed order has N^2 / 2. Halves are of equal tokens as far as whole groups allow, and queries come depth first.
+    """
+    wanted = set(queries.tolist())
+    arranged: list[Query] = []
+    stack: list[tuple[list[list[int]], tuple[int, ...]]] = [(_by_group(members.tolist(), groups), ())]
+    while stack:
+        part, prefix = stack.pop()
+        ids = [index for group in part for index in group]
+        if not wanted.intersection(ids):
+            continue
+        if len(ids) == 1:
+            arranged.append(Query(ids[0], prefix))
+            continue
+        units = part if len(part) > 1 else [[index] for index in ids]
+        cut = _middle([int(tokens[unit].sum()) for unit in units])
+        left, right = units[:cut], units[cut:]
+        stack.append((right, prefix + tuple(i for unit in left for i in unit)))
+        stack.append((left, prefix + tuple(i for unit in right for i in unit)))
+    return arranged
+
+
+LAYOUTS: dict[str, Layout] = {"trie": trie, "reference": reference}
+
+
+def _by_group(members: Sequence[int], groups: Indices) -> list[list[int]]:
+    """Return the members by group: groups by their first member, ascending inside."""
+    parts: dict[int, list[int]] = {}
+    for index in members:
+        parts.setdefault(int(groups[index]), []).append(index)
+    return list(parts.values())
+
+
+def _middle(sizes: Sequence[int]) -> int:
+    """Return the cut of 1..len-1 that leaves the two sides nearest to equal."""
+    before = np.cumsum(sizes)[:-1]
+    return int(np.argmin(np.abs(2 * before - sum(sizes)))) + 1

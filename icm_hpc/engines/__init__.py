@@ -1,0 +1,23 @@
+"""The engines that can serve a model: pure functions to start one, to ask it, and to read its answer."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from ..config import ModelConfig
+from . import stub, vllm
+
+KEY_VARIABLE = vllm.KEY_VARIABLE  # the environment variable through which every engine gets its key
+
+
+class Engine(Protocol):
+    """What an engine's module offers."""
+
+    def argv(self, model: ModelConfig, weights: Path | str, *, host: str, port: int) -> list[str]:
+        """Return the command that serves `weights`; it holds no secret."""
+
+    def environment(self, model: ModelConfig, key: str) -> Mapping[str, str]:
+        """Return what the command's environment must hold, the key included."""
+
+
+ENGINES: dict[str, Engine] = {"vllm": vllm, "stub": stub}

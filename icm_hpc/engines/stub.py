@@ -1,0 +1,108 @@
+"""A server with vLLM's interface and no model: each answer is a pure function of the prompt's tokens.
+
+For tests of the search and of the job. `python -m icm_hpc.engines.stub` reads its key from VLLM_API_KEY.
+"""
+
+import argparse
+import asyncio
+import hashlib
+import hmac
+import os
+import re
+import sys
+import zlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from aiohttp import web
+
+from ..config import ModelConfig
+from . import vllm
+
+VOCABULARY = 2**31
+
+
+def argv(model: ModelConfig, weights: Path | str, *, host: str, port: int) -> list[str]:  # noqa: ARG001
+    """Return the command that starts the stub; `vllm_args: {delay-ms: 50}` makes every answer take that long."""
+    words = ["--host", host, "--port", str(port), "--served-model-name", model.name]
+    words += ["--max-model-len", str(model.max_model_len), "--delay-ms", str(model.vllm_args.get("delay-ms", 0))]
+    return [sys.executable, "-m", "icm_hpc.engines.stub", *words]
+
+
+def environment(model: ModelConfig, key: str) -> Mapping[str, str]:
+    """Return the variables that the stub is given."""
+    return {**model.env, vllm.KEY_VARIABLE: key}
+
+
+def tokenize(text: str) -> list[int]:
+    """Return one token for each word with the space before it, and for each other sign."""
+    return [zlib.crc32(piece.encode()) % VOCABULARY for piece in re.findall(r" ?\w+|\s|[^\w\s]", text)]
+
+
+def label_logprobs(prompt: Sequence[int], label_ids: Sequence[int]) -> list[float]:
+    """Return log-probabilities that depend on every token of the prompt and sum to one over the labels."""
+    digest = hashlib.sha256(np.asarray(prompt, dtype=np.int64).tobytes()).digest()
+    seeds = [hashlib.sha256(digest + int(token).to_bytes(8, "little")).digest() for token in label_ids]
+    logits = np.array([4 * int.from_bytes(seed[:8], "big") / 2**64 for seed in seeds])
+    logits -= logits.max()
+    return [float(value) for value in logits - np.log(np.exp(logits).sum())]
+
+
+def application(*, model: str, max_model_len: int, key: str, delay_ms: float = 0) -> web.Application:
+    """Return the stub as an aiohttp application."""
+
+    @web.middleware
+    async def require_key(request: web.Request, handler: Callable[..., Awaitable[web.StreamResponse]]) -> Any:
+        if not key or not hmac.compare_digest(request.headers.get("Authorization", ""), f"Bearer {key}"):
+            return web.Response(status=401, text="the run's key is wanted\n")
+        return await handler(request)
+
+    async def health(_request: web.Request) -> web.Response:
+        return web.Response()
+
+    async def models(_request: web.Request) -> web.Response:
+        return web.json_response({"data": [{"id": model, "max_model_len": max_model_len}]})
+
+    async def tokens(request: web.Request) -> web.Response:
+        return web.json_response({"tokens": tokenize((await request.json())["prompt"])})
+
+    async def metrics(_request: web.Request) -> web.Response:
+        return web.Response(text="")
+
+    async def completions(request: web.Request) -> web.Response:
+        body = await request.json()
+        await asyncio.sleep(delay_ms / 1000)
+        ids = body["logprob_token_ids"]
+        answers = [dict(zip(ids, label_logprobs(prompt, ids), strict=True)) for prompt in body["prompt"]]
+        listed = [{f"token_id:{token}": value for token, value in answer.items()} for answer in answers]
+        choices = [{"index": i, "logprobs": {"top_logprobs": [values]}} for i, values in enumerate(listed)]
+        return web.json_response({"model": model, "choices": choices})
+
+    app = web.Application(middlewares=[require_key], client_max_size=2**30)
+    app.add_routes([web.get("/health", health), web.get("/v1/models", models), web.get("/metrics", metrics)])
+    app.add_routes([web.post("/tokenize", tokens), web.post("/v1/completions", completions)])
+    return app
+
+
+def main() -> None:
+    """Serve until stopped."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--host", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--served-model-name", required=True)
+    parser.add_argument("--max-model-len", type=int, required=True)
+    parser.add_argument("--delay-ms", type=float, default=0)
+    options = parser.parse_args()
+    app = application(
+        model=options.served_model_name,
+        max_model_len=options.max_model_len,
+        key=os.environ.get(vllm.KEY_VARIABLE, ""),
+        delay_ms=options.delay_ms,
+    )
+    web.run_app(app, host=options.host, port=options.port, print=None)
+
+
+if __name__ == "__main__":
+    main()

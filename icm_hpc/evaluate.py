@@ -1,0 +1,61 @@
+"""`python -m icm_hpc.evaluate run=NAME`: agreement of a finished run's labels with the gold labels, where there are any."""
+
+import json
+import sys
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from . import export
+from .config import Config, TaskConfig, load, load_file
+from .errors import ConfigError, IcmError
+from .rundir import RunDir
+from .tasks import gold
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How many of `labelled` examples that have a gold label carry it."""
+
+    labelled: int
+    agreeing: int
+    majority: float  # what one label for all would reach
+
+    @property
+    def share(self) -> float:
+        """Agreement, 0 to 1."""
+        return self.agreeing / self.labelled
+
+
+def agreement(task: TaskConfig, labels: dict[str, int]) -> Agreement | None:
+    """Compare labels, by id, with the task's gold labels; None if it has none for these examples."""
+    known = {id_: label for id_, label in gold.load(task).items() if id_ in labels}
+    if not known:
+        return None
+    agreeing = sum(labels[id_] == label for id_, label in known.items())
+    (_, most), *_ = Counter(known.values()).most_common(1)
+    return Agreement(len(known), agreeing, most / len(known))
+
+
+def of_run(config: Config, run_dir: RunDir) -> Agreement | None:
+    """Compare a run's labels.jsonl with gold; raises ConfigError if the run has none yet."""
+    try:
+        labels = export.read_labels(run_dir.labels)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{run_dir.labels} is not there: the run has not ended") from error
+    return agreement(config.task, labels)
+
+
+def main() -> None:
+    """Print the agreement as JSON."""
+    try:
+        run = load(sys.argv[1:]).run
+        run_dir = RunDir((Path(run.root) / run.name).absolute())
+        found = of_run(load_file(run_dir.config), run_dir)
+    except IcmError as error:
+        sys.exit(f"evaluate: {error}")
+    print(json.dumps({**asdict(found), "agreement": found.share} if found else {"labelled": 0}))
+
+
+if __name__ == "__main__":
+    main()

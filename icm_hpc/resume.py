@@ -1,0 +1,32 @@
+"""`python -m icm_hpc.resume run=NAME`: continue a stopped run from its saved state; further settings may say where.
+
+`cluster=` and `server.` settings may differ from the run's own; settings that decide its labels may not.
+"""
+
+import sys
+from pathlib import Path
+
+from . import config, submit
+from .driver import Interrupted
+from .errors import ConfigError, IcmError
+from .rundir import RunDir
+
+
+def main() -> None:
+    """Run the command."""
+    arguments = [word for word in sys.argv[1:] if word.partition("=")[0] not in submit.FLAGS]
+    wait = "wait=true" in sys.argv[1:]
+    try:
+        run = config.load([word for word in arguments if word.startswith(("run=", "run."))]).run
+        run_dir = RunDir(Path(run.root).expanduser().absolute() / run.name)
+        if not run.name or not run_dir.config.exists():
+            raise ConfigError(f"there is no run in {run_dir.path}: name one with run=NAME (and run.root=FOLDER)")
+        submit.start(submit.named(config.load_file(run_dir.config, arguments)), wait=wait)
+    except IcmError as error:
+        sys.exit(f"icm_hpc: {error}")
+    except Interrupted:
+        sys.exit(submit.INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""`python -m icm_hpc.submit model=405B task=claims task.data=FILE cluster=slurm`: label a data set.
+
+Settings are key=value (configs/ and config.py have them all); dry_run=true prints the batch script and queues nothing;
+wait=true stays until a Slurm job has ended.
+"""
+
+import dataclasses
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from . import cluster, config, driver, evaluate, tasks
+from .config import Config
+from .driver import Interrupted, Watch
+from .errors import ConfigError, IcmError
+from .rundir import RunDir, write_atomically
+from .tasks import gold
+
+FLAGS = ("dry_run", "wait")
+INTERRUPTED = 130  # exit code
+
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
+
+
+def main() -> None:
+    """Run the command."""
+    arguments = [word for word in sys.argv[1:] if word.partition("=")[0] not in FLAGS]
+    flags = {key: value == "true" for key, _, value in (w.partition("=") for w in sys.argv[1:]) if key in FLAGS}
+    if any(word in ("-h", "--help", "help") for word in arguments):
+        console.print(__doc__)
+        return
+    try:
+        start(named(config.load(arguments)), **flags)
+    except IcmError as error:
+        sys.exit(f"icm_hpc: {error}")
+    except Interrupted:
+        sys.exit(INTERRUPTED)
+
+
+def named(settings: Config) -> Config:
+    """Return `settings` with a name for the run and absolute paths, so that they mean the same on every node."""
+    name = settings.run.name or f"{settings.task.name}-{settings.model.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    run = dataclasses.replace(settings.run, name=name, root=str(Path(settings.run.root).expanduser().absolute()))
+    task, model = settings.task, settings.model
+    if task.data and Path(task.data).expanduser().exists():
+        task = dataclasses.replace(task, data=str(Path(task.data).expanduser().absolute()))
+    if model.path and Path(model.path).expanduser().is_dir():
+        model = dataclasses.replace(model, path=str(Path(model.path).expanduser().absolute()))
+    return dataclasses.replace(settings, run=run, task=task, model=model)
+
+
+def start(settings: Config, *, dry_run: bool = False, wait: bool = False) -> None:
+    """Check what can be checked here, make the run's folder, and run or queue the job."""
+    run_dir = RunDir(Path(settings.run.root) / settings.run.name)
+    task = tasks.load(settings.task, seed=settings.search.seed)
+    gold.load(settings.task)  # a malformed gold label is told of now, not after the search
+    if dry_run:
+        print(cluster.sbatch_text(settings, run_dir), end="")
+        return
+    _require_same_configuration(settings, run_dir)
+    run_dir.create()
+    write_atomically(run_dir.config, config.to_yaml(settings).encode())
+    console.print(f"run      {run_dir.path}")
+    console.print(
+        f"task     {task.name}: {len(task.examples)} examples, labels {', '.join(map(repr, task.label_words))}"
+    )
+    if settings.cluster.executor == "local":
+        _run_here(settings, run_dir)
+    else:
+        _queue(settings, run_dir, wait=wait)
+
+
+def _require_same_configuration(settings: Config, run_dir: RunDir) -> None:
+    """Refuse a folder that belongs to a run whose labels would be others."""
+    if not run_dir.config.exists():
+        return
+    ours, theirs = config.result_settings(settings), config.result_settings(config.load_file(run_dir.config))
+    differing = [
+        f"{key}: {theirs.get(key)!r} there, {ours.get(key)!r} here" for key in ours if ours[key] != theirs.get(key)
+    ]
+    if differing:
+        raise ConfigError(
+            f"{run_dir.path} belongs to a run of another configuration ({'; '.join(differing)}): choose another run.name"
+        )
+
+
+def _run_here(settings: Config, run_dir: RunDir) -> None:
+    _print_commands(settings, "cancel   Ctrl-C (the state is saved)")
+    cluster.log_to_files(run_dir)
+    logging.getLogger().handlers[-1].setLevel(logging.WARNING)
+    try:
+        with _progress_bar() as watch:
+            summary = cluster.run_local(settings, run_dir, watch)
+    except Interrupted:
+        console.print("stopped; the state is saved")
+        raise
+    _print_summary(settings, run_dir, summary)
+
+
+def _queue(settings: Config, run_dir: RunDir, *, wait: bool) -> None:
+    job = cluster.submit(settings, run_dir)
+    console.print(f"job      {job.job_id}")
+    _print_commands(settings, f"cancel   scancel {job.job_id}")
+    if not wait:
+        return
+    _print_summary(settings, run_dir, cluster.result(job))
+
+
+def _print_commands(settings: Config, cancel: str) -> None:
+    run_dir = RunDir(Path(settings.run.root) / settings.run.name)
+    console.print(f"watch    tail -F {run_dir.driver_log}")
+    console.print(f"resume   python -m icm_hpc.resume run={settings.run.name} run.root={settings.run.root}")
+    console.print(cancel)
+
+
+@contextmanager
+def _progress_bar() -> Iterator[Watch]:
+    """Show where the search is; before the first step, that the server is starting."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        shown = bar.add_task("starting the server", total=None, figures="")
+
+        def watch(now: driver.Progress) -> None:
+            each_s = now.scoring_s / now.scorings if now.scorings else 0.0
+            figures = (
+                f"pool {now.pool}/{now.examples}  energy {now.energy:.2f}  flips {now.flips}  {each_s:.2f} s a scoring"
+            )
+            bar.update(shown, description="searching", total=now.steps, completed=now.step, figures=figures)
+
+        yield watch
+
+
+def _print_summary(settings: Config, run_dir: RunDir, summary: dict[str, Any]) -> None:
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    since = summary["since_start"]
+    counts = ", ".join(f"{word} {count}" for word, count in summary["label_counts"].items())
+    rows = {
+        "labelled": f"{summary['examples']} ({summary['labelled_by_search']} by the search,"
+        f" {summary['labelled_by_completion']} by the last pass)",
+        "labels": counts,
+        "energy": f"{summary['energy']:.3f} ({summary['conflicts']} conflicts, mean margin {summary['mean_margin']:.3f})",
+        "steps": f"{summary['steps']} ({summary['flips']} flips)",
+        "prompts": f"{since['prompts']} sent in {since['requests']} requests, {since['prompts_from_memo']} from the memo",
+    }
+    if since["server_prompt_tokens"]:
+        computed = since["server_prompt_tokens"] - since["server_cached_tokens"]
+        rows["tokens"] = f"{since['prompt_tokens']:,} sent, {computed:,.0f} computed by the server (its own counters)"
+    found = evaluate.of_run(settings, run_dir)
+    if found:
+        rows["agreement with gold"] = (
+            f"{found.share:.3f} of {found.labelled} (one label for all: {found.majority:.3f}; the search never saw gold)"
+        )
+    rows["result"] = str(run_dir.labels)
+    for name, value in rows.items():
+        table.add_row(name, value)
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()

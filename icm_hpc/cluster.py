@@ -26,7 +26,7 @@ from . import driver
 from .config import Config, load_file, package_folder
 from .driver import Interrupted, Progress, Watch
 from .errors import ClusterError, IcmError
-from .rundir import RunDir, attempt_id
+from .rundir import RunDir, attempt_id, private_append
 
 SERVER_STOP_S = 15.0
 REPORT_S = 10.0
@@ -50,7 +50,10 @@ def local_server(run_dir: RunDir, attempt: str) -> Iterator[None]:
     """Run the server component as a child of this process, in a session of its own: Ctrl-C is for the driver."""
     argv = [sys.executable, "-m", "icm_hpc.server", str(run_dir.path)]
     environment = {**os.environ, "ICM_ATTEMPT": attempt}
-    server = subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+    with private_append(run_dir.server_log) as output:
+        server = subprocess.Popen(
+            argv, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
     try:
         yield
     finally:
@@ -277,7 +280,7 @@ def _drive(
 
 def log_to_files(run_dir: RunDir) -> None:
     """Send what is logged to driver.log, which only the owner can read, and to stderr."""
-    run_dir.driver_log.touch(mode=0o600)
+    private_append(run_dir.driver_log).close()
     handlers: list[logging.Handler] = [logging.FileHandler(run_dir.driver_log), logging.StreamHandler()]
     logging.basicConfig(level=logging.INFO, handlers=handlers, format="%(asctime)s %(message)s", force=True)
 

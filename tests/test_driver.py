@@ -1,0 +1,138 @@
+"""The driver against the stub: resuming, stopping, and a server that ends."""
+
+import asyncio
+import dataclasses
+import json
+import signal
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from icm_hpc import checkpoint, cluster, driver
+from icm_hpc.driver import Interrupted, Progress
+from icm_hpc.errors import CheckpointError, FitError, ServerError
+from icm_hpc.rundir import RunDir, ServerExit
+from tests.conftest import prepare_run
+
+STUB = ("model=stub", "task.limit=16", "search.steps=40")
+
+
+def quiet(_: Progress) -> None:
+    """Watch nothing."""
+
+
+async def drive(settings: Any, run_dir: RunDir, watch: driver.Watch = quiet, stop: asyncio.Event | None = None) -> Any:
+    """Run the driver to its end with a stub server of its own."""
+    with cluster.local_server(run_dir, "a1"):
+        return await driver.run(settings, run_dir, attempt="a1", stop=stop or asyncio.Event(), watch=watch)
+
+
+async def test_a_run_labels_every_example(tmp_path: Path) -> None:
+    settings, run_dir = prepare_run(tmp_path, *STUB)
+    summary = await drive(settings, run_dir)
+    rows = [json.loads(line) for line in run_dir.labels.read_text().splitlines()]
+    assert len(rows) == summary["examples"] == 16
+    assert {row["label"] for row in rows} <= {0, 1}
+    assert [row["by"] for row in rows].count("search") == summary["labelled_by_search"]
+    assert all(row["word"] in row["logprobs"] and row["group"] for row in rows)
+    assert summary == json.loads(run_dir.summary.read_text())
+
+
+async def test_a_run_interrupted_again_and_again_matches_one_that_was_never_stopped(tmp_path: Path) -> None:
+    settings, undisturbed = prepare_run(tmp_path / "a", *STUB)
+    await drive(settings, undisturbed)
+    settings, disturbed = prepare_run(tmp_path / "b", *STUB)
+    starts = 0
+    while not disturbed.labels.exists():
+        stop, starts = asyncio.Event(), starts + 1
+        begun: list[int] = []
+
+        def watch(now: Progress, begun: list[int] = begun, stop: asyncio.Event = stop) -> None:
+            begun.append(now.step)
+            if len(begun) == 9:
+                stop.set()
+
+        try:
+            await drive(settings, disturbed, watch, stop)
+        except Interrupted:
+            continue
+    assert starts > 3
+    assert disturbed.labels.read_bytes() == undisturbed.labels.read_bytes()
+    traces = [(r.shard(0) / "trace.jsonl").read_bytes() for r in (undisturbed, disturbed)]
+    assert traces[0] == traces[1]
+    assert len(json.loads(disturbed.provenance.read_text())["attempts"]) == starts
+
+
+async def test_the_search_goes_on_when_steps_are_added_to_a_finished_run(tmp_path: Path) -> None:
+    settings, long = prepare_run(tmp_path / "a", *STUB)
+    await drive(settings, long)
+    first, run_dir = prepare_run(tmp_path / "b", *STUB, "search.steps=15")
+    await drive(first, run_dir)
+    await drive(settings, run_dir)
+    assert run_dir.labels.read_bytes() == long.labels.read_bytes()
+
+
+async def test_state_of_another_configuration_is_refused_by_name(tmp_path: Path) -> None:
+    settings, run_dir = prepare_run(tmp_path, *STUB)
+    await drive(settings, run_dir)
+    other = dataclasses.replace(settings, search=dataclasses.replace(settings.search, alpha=7.0))
+    with pytest.raises(CheckpointError, match=r"search\.alpha: 30\.0 there, 7\.0 here"):
+        await drive(other, run_dir)
+
+
+async def test_a_pool_longer_than_the_context_is_refused_with_the_numbers(tmp_path: Path) -> None:
+    settings, run_dir = prepare_run(tmp_path, *STUB, "model.max_model_len=64")
+    with pytest.raises(FitError, match=r"all 16 examples is \d+ tokens, but the server's context is 64"):
+        await drive(settings, run_dir)
+
+
+async def test_a_server_that_dies_in_mid_search_fails_the_run_with_its_last_words_and_the_state_saved(
+    tmp_path: Path,
+) -> None:
+    settings, run_dir = prepare_run(tmp_path, *STUB, "search.steps=100000", "model.vllm_args.delay-ms=5")
+
+    def watch(now: Progress) -> None:
+        if now.step == 5:
+            kill_engine(run_dir)
+
+    with pytest.raises(ServerError, match=r"stub exited with code -9; last lines of .*server\.log"):
+        await drive(settings, run_dir, watch)
+    assert checkpoint.generations(run_dir.shard(0))
+
+
+async def test_a_server_of_another_attempt_is_not_talked_to(tmp_path: Path) -> None:
+    settings, run_dir = prepare_run(tmp_path, *STUB, "server.start_timeout_s=2")
+    with cluster.local_server(run_dir, "another"), pytest.raises(ServerError, match="no server of this attempt"):
+        await driver.run(settings, run_dir, attempt="a1", stop=asyncio.Event(), watch=quiet)
+
+
+async def test_a_server_told_to_stop_with_us_is_no_error(tmp_path: Path) -> None:
+    settings, run_dir = prepare_run(tmp_path, *STUB)
+    stop = asyncio.Event()
+    run_dir.write_server_exit(ServerExit("a1", "told to stop by SIGTERM", told_to_stop=True))
+    asyncio.get_running_loop().call_later(0.5, stop.set)
+    with pytest.raises(Interrupted):
+        await driver.run(settings, run_dir, attempt="a1", stop=stop, watch=quiet)
+
+
+async def test_what_a_run_leaves_is_for_its_owner_only(tmp_path: Path) -> None:
+    settings, run_dir = prepare_run(tmp_path, *STUB, "search.steps=3")
+    await drive(settings, run_dir)
+    assert stat.S_IMODE(run_dir.path.stat().st_mode) == 0o700
+    files = [path for path in run_dir.path.iterdir() if path.is_file()]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+    assert not run_dir.endpoint.exists()
+
+
+def kill_engine(run_dir: RunDir) -> None:
+    """Kill the process that listens on the run's port."""
+    port = f"--port {json.loads(run_dir.endpoint.read_text())['port']} "
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            argv = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if port in argv:
+            signal.pidfd_send_signal(__import__("os").pidfd_open(int(folder.name)), signal.SIGKILL)

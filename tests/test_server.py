@@ -1,0 +1,106 @@
+"""The server component with the stub engine: ports, keys, ends."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from icm_hpc import server
+from icm_hpc.engines import ENGINES, stub
+from icm_hpc.rundir import RunDir
+from tests.conftest import prepare_run
+
+
+def until(true: Callable[[], object]) -> None:
+    """Wait for something that must come."""
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline, "it did not come within a minute"
+        time.sleep(0.05)
+
+
+def start(run_dir: RunDir) -> "subprocess.Popen[bytes]":
+    """Start the component as its own process."""
+    argv = [sys.executable, "-m", "icm_hpc.server", str(run_dir.path)]
+    return subprocess.Popen(argv, env={**os.environ, "ICM_ATTEMPT": "a1"}, stderr=subprocess.DEVNULL)
+
+
+def test_told_to_stop_it_ends_the_engine_and_says_so(tmp_path: Path) -> None:
+    _, run_dir = prepare_run(tmp_path, "model=stub")
+    process = start(run_dir)
+    until(run_dir.endpoint.exists)
+    endpoint = run_dir.read_endpoint("a1")
+    assert endpoint is not None
+    until(lambda: server.is_taken("127.0.0.1", endpoint.port))
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 0
+    record = run_dir.read_server_exit("a1")
+    assert record is not None
+    assert record.told_to_stop
+    assert not server.is_taken("127.0.0.1", endpoint.port)
+
+
+def test_the_signal_meant_for_the_driver_does_not_end_it(tmp_path: Path) -> None:
+    _, run_dir = prepare_run(tmp_path, "model=stub")
+    process = start(run_dir)
+    until(run_dir.endpoint.exists)
+    process.send_signal(signal.SIGUSR2)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=1)
+    process.terminate()
+    process.wait(timeout=30)
+
+
+def test_the_key_is_in_no_argument_and_no_log(tmp_path: Path) -> None:
+    _, run_dir = prepare_run(tmp_path, "model=stub")
+    process = start(run_dir)
+    until(run_dir.endpoint.exists)
+    key = json.loads(run_dir.endpoint.read_text())["key"]
+    arguments = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+    process.terminate()
+    process.wait(timeout=30)
+    assert len(key) > 30
+    assert not any(key.encode() in words for words in arguments)
+    assert key not in run_dir.server_log.read_text()
+    assert run_dir.endpoint.exists() is False
+
+
+def test_an_engine_that_cannot_start_is_recorded_with_its_code(tmp_path: Path) -> None:
+    _, run_dir = prepare_run(tmp_path, "model=stub", "model.vllm_args.delay-ms=soon")
+    assert start(run_dir).wait(timeout=60) == 1
+    record = run_dir.read_server_exit("a1")
+    assert record is not None
+    assert (record.reason, record.told_to_stop) == ("stub exited with code 2", False)
+
+
+def test_a_port_taken_in_the_meantime_is_exchanged_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, run_dir = prepare_run(tmp_path, "model=stub")
+    ports = []
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        free = server.free_port("127.0.0.1")
+        offered = iter([taken.getsockname()[1], free])
+        monkeypatch.setattr(server, "free_port", lambda _host: next(offered))
+
+        def argv(model: object, weights: object, *, host: str, port: int) -> list[str]:
+            ports.append(port)
+            if port == free:
+                return [sys.executable, "-c", "raise SystemExit(3)"]
+            return stub.argv(settings.model, "stub", host=host, port=port)
+
+        monkeypatch.setattr(ENGINES["stub"], "argv", argv)
+        assert server.serve(settings, run_dir, "a1") == "stub exited with code 3"
+    assert ports == [taken.getsockname()[1] if taken.fileno() >= 0 else ports[0], free]
+
+
+def test_other_nodes_are_told_slurms_name_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURMD_NODENAME", "gpu1")
+    assert server.addresses()[0] == "gpu1"

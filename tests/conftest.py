@@ -5,13 +5,13 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from icm_hpc import cluster, config, weights
 from icm_hpc.config import Config
 from icm_hpc.rundir import RunDir, write_atomically
-from tests.cluster import daemons
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -58,8 +58,10 @@ def require_vllm() -> None:
 
 
 @pytest.fixture(scope="session")
-def slurm() -> Iterator[daemons.Cluster]:
+def slurm() -> Iterator[Any]:
     """The real Slurm daemons; a cluster that ran before the tests goes on running."""
+    from tests.cluster import daemons
+
     try:
         ran_before = daemons.is_up()
         up = daemons.up()

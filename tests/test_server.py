@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from icm_hpc import server
-from icm_hpc.engines import ENGINES, stub
+from icm_hpc.config import ModelConfig
+from icm_hpc.engines import stub
 from icm_hpc.rundir import RunDir
 from tests.conftest import prepare_run
 
@@ -82,23 +83,23 @@ def test_an_engine_that_cannot_start_is_recorded_with_its_code(tmp_path: Path) -
 
 def test_a_port_taken_in_the_meantime_is_exchanged_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings, run_dir = prepare_run(tmp_path, "model=stub")
+    started = stub.argv
     ports = []
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        free = server.free_port("127.0.0.1")
-        offered = iter([taken.getsockname()[1], free])
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken, free = other.getsockname()[1], server.free_port("127.0.0.1")
+        offered = iter([taken, free])
         monkeypatch.setattr(server, "free_port", lambda _host: next(offered))
 
-        def argv(model: object, weights: object, *, host: str, port: int) -> list[str]:
+        def argv(model: ModelConfig, weights: Path | str, *, host: str, port: int) -> list[str]:
             ports.append(port)
-            if port == free:
-                return [sys.executable, "-c", "raise SystemExit(3)"]
-            return stub.argv(settings.model, "stub", host=host, port=port)
+            serves = started(model, weights, host=host, port=port)
+            return serves if port == taken else [sys.executable, "-c", "raise SystemExit(3)"]
 
-        monkeypatch.setattr(ENGINES["stub"], "argv", argv)
+        monkeypatch.setattr(stub, "argv", argv)
         assert server.serve(settings, run_dir, "a1") == "stub exited with code 3"
-    assert ports == [taken.getsockname()[1] if taken.fileno() >= 0 else ports[0], free]
+    assert ports == [taken, free]
 
 
 def test_other_nodes_are_told_slurms_name_first(monkeypatch: pytest.MonkeyPatch) -> None:

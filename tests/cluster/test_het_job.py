@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cluster.daemons import Cluster
 
 from icm_hpc import checkpoint
 from icm_hpc.rundir import RunDir
+from tests.cluster.daemons import Cluster
 from tests.conftest import require_vllm
 
 pytestmark = pytest.mark.cluster

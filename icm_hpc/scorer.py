@@ -104,18 +104,23 @@ class Scorer:
         """What was sent for it."""
         return self._client.traffic
 
-    async def answer(self, ask: Ask) -> npt.NDArray[np.float64]:
-        """Return what `ask` is to be sent: Scores for a pool, f64[L] for one example."""
-        pool = pool_of(ask.labels)
+    def arranged(self, ask: Ask) -> list[Query]:
+        """Return the prompts that `ask` needs, in the layout's order."""
+        pool, groups = pool_of(ask.labels), self._problem.groups
         if isinstance(ask, ScoreOne):
             members = np.union1d(pool, [ask.index])
-            queries = np.array([ask.index])
-            arranged = self._layout(members, queries, self._problem.groups, self._tokens, "predict")
-            one: npt.NDArray[np.float64] = (await self.score(arranged, ask.labels))[0]
+            return self._layout(members, np.array([ask.index]), groups, self._tokens, "predict")
+        return self._layout(pool, pool, groups, self._tokens, ask.purpose)
+
+    async def answer(self, ask: Ask) -> npt.NDArray[np.float64]:
+        """Return what `ask` is to be sent: Scores for a pool, f64[L] for one example."""
+        queries = self.arranged(ask)
+        rows = await self.score(queries, ask.labels)
+        if isinstance(ask, ScoreOne):
+            one: npt.NDArray[np.float64] = rows[0]
             return one
-        arranged = self._layout(pool, pool, self._problem.groups, self._tokens, ask.purpose)
         scores: Scores = np.full((self._problem.n, self._problem.n_labels), np.nan)
-        scores[[query.index for query in arranged]] = await self.score(arranged, ask.labels)
+        scores[[query.index for query in queries]] = rows
         scores.flags.writeable = False
         return scores
 

@@ -1,0 +1,91 @@
+"""What we ask of the real vLLM, on its CPU build with the model tiny."""
+
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+
+from icm_hpc import connect, tasks, weights
+from icm_hpc.core.types import ScorePool, frozen_labels
+from icm_hpc.rundir import Endpoint
+from icm_hpc.scorer import Scorer, prompt_parts
+from tests.conftest import Served
+
+pytestmark = pytest.mark.vllm
+
+
+async def test_label_logprobs_are_those_of_the_model(tiny_server: Served) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    task = tasks.load(tiny_server.settings.task, seed=0)
+    labels = frozen_labels(np.arange(len(task.examples)) % 2)
+    async with connect.connected(tiny_server.settings, tiny_server.run_dir, tiny_server.attempt) as client:
+        parts = await prompt_parts(client, task)
+        scorer = Scorer(client, parts, task.problem(), "trie")
+        scores = await scorer.answer(ScorePool(labels, "eval"))
+        queries = scorer.arranged(ScorePool(labels, "eval"))
+    model = AutoModelForCausalLM.from_pretrained(weights.locate(tiny_server.settings.model), dtype=torch.float32)
+    for query in queries:
+        with torch.no_grad():
+            prompt = torch.tensor(parts.prompt(query, labels)[None, :].astype(np.int64))
+            direct = torch.log_softmax(model(prompt).logits[0, -1], dim=-1)
+        np.testing.assert_allclose(scores[query.index], direct[list(parts.label_ids)].numpy(), atol=1e-4)
+
+
+async def test_prompts_are_the_tasks_text_in_the_servers_own_tokens(tiny_server: Served) -> None:
+    task = tasks.load(tiny_server.settings.task, seed=0)
+    labels = frozen_labels(np.arange(len(task.examples)) % 2)
+    async with connect.connected(tiny_server.settings, tiny_server.run_dir, tiny_server.attempt) as client:
+        parts = await prompt_parts(client, task)
+        query = Scorer(client, parts, task.problem(), "reference").arranged(ScorePool(labels, "eval"))[3]
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(weights.locate(tiny_server.settings.model))
+    shown = [task.examples[i].text + task.label_words[labels[i]] + task.separator for i in query.demonstrations]
+    assert tokenizer.decode(parts.prompt(query, labels)) == "".join(shown) + task.examples[query.index].text
+
+
+async def test_the_prefix_cache_answers_most_of_a_scoring(tiny_server: Served) -> None:
+    task = tasks.load(tiny_server.settings.task, seed=1)
+    labels = frozen_labels(np.arange(len(task.examples)) % 2)
+    async with connect.connected(tiny_server.settings, tiny_server.run_dir, tiny_server.attempt) as client:
+        scorer = Scorer(client, await prompt_parts(client, task), task.problem(), "trie")
+        before = await client.counters()
+        await scorer.answer(ScorePool(labels, "eval"))
+        after = await client.counters()
+        sent = scorer.traffic.prompt_tokens
+    counted = {name: after[name] - before[name] for name in after}
+    assert counted["prompt_tokens"] == sent - proof_tokens(sent, counted["prompt_tokens"])
+    assert counted["cached_tokens"] > 0.5 * counted["prompt_tokens"]
+
+
+def proof_tokens(sent: float, counted: float) -> float:
+    """Return the tokens of the one prompt by which the server was proved, which was sent before the counting began."""
+    assert 0 < sent - counted < 20
+    return sent - counted
+
+
+async def test_a_stranger_on_the_same_node_is_answered_by_no_route(tiny_server: Served) -> None:
+    async with connect.connected(tiny_server.settings, tiny_server.run_dir, tiny_server.attempt):
+        endpoint = tiny_server.run_dir.read_endpoint(tiny_server.attempt)
+    assert endpoint is not None
+    routes = (
+        "GET /health", "GET /metrics", "GET /version", "GET /docs", "GET /openapi.json", "GET /ping", "GET /load",
+        "GET /v1/models", "POST /v1/completions", "POST /v1/chat/completions", "POST /invocations", "POST /tokenize",
+        "POST /detokenize", "POST /generative_scoring", "POST /inference/v1/generate", "POST /sleep", "GET /nowhere",
+    )  # fmt: skip
+    assert {route: status(endpoint, route) for route in routes} == dict.fromkeys(routes, 401)
+
+
+def status(endpoint: Endpoint, route: str) -> int:
+    """Return what a request without a key gets."""
+    method, path = route.split()
+    url = f"http://{endpoint.hosts[0]}:{endpoint.port}{path}"
+    request = urllib.request.Request(url, data=b"{}" if method == "POST" else None, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        return error.code

@@ -21,7 +21,7 @@ from icm_hpc.client import Client
 from icm_hpc.config import Config
 from icm_hpc.core.layout import Query
 from icm_hpc.core.types import ScorePool, frozen_labels
-from icm_hpc.rundir import RunDir, attempt_id, write_atomically
+from icm_hpc.rundir import RunDir, new_attempt, write_atomically
 from icm_hpc.scorer import Scorer, prompt_parts
 
 
@@ -70,7 +70,7 @@ def main() -> None:
     seeds = int(given.pop("seeds", "5"))
     settings = config.load([f"{key}={value}" for key, value in given.items()])
     with tempfile.TemporaryDirectory() as folder:
-        run_dir, attempt = RunDir(Path(folder)), attempt_id()
+        run_dir, attempt = RunDir(Path(folder)), new_attempt()
         run_dir.create()
         write_atomically(run_dir.config, config.to_yaml(settings).encode())
         with cluster.local_server(run_dir, attempt):

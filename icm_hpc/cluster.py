@@ -26,7 +26,7 @@ from . import driver
 from .config import Config, load_file, package_folder
 from .driver import Interrupted, Progress, Watch
 from .errors import ClusterError, IcmError
-from .rundir import RunDir, attempt_id, private_append
+from .rundir import RunDir, attempt_of_job, new_attempt, private_append
 
 SERVER_STOP_S = 15.0
 REPORT_S = 10.0
@@ -40,7 +40,7 @@ def run_local(config: Config, run_dir: RunDir, watch: Watch) -> dict[str, Any]:
 
     Raises Interrupted after Ctrl-C or SIGTERM, with the state saved. The server is stopped however this ends.
     """
-    attempt = attempt_id()
+    attempt = new_attempt()
     with local_server(run_dir, attempt):
         return _drive(config, run_dir, attempt, watch)
 
@@ -124,8 +124,8 @@ def sbatch_text(config: Config, run_dir: RunDir) -> str:
         *common,
         f"--partition={cluster.server_partition}" if cluster.server_partition else None,
         f"--nodes={server.nodes}",
-        f"--cpus-per-task={server.cpus}",
-        f"--mem={server.mem_gb}G",
+        f"--cpus-per-task={server.cpus}" if server.cpus else "--exclusive",
+        f"--mem={server.mem_gb}G" if server.mem_gb else "--mem=0",
         gpu_flag if gpus else None,
         *cluster.server_flags,
     ]
@@ -139,8 +139,6 @@ def sbatch_text(config: Config, run_dir: RunDir) -> str:
         server_directives=_directives(server_flags),
         setup="\n".join(cluster.setup),
         logs=shlex.quote(str(folder)),
-        server_cpus=server.cpus,
-        driver_cpus=cluster.driver_cpus,
         server_command=shlex.join([sys.executable, "-m", "icm_hpc.server", str(run_dir.path)]),
         driver_command=shlex.join([sys.executable, "-u", "-m", "submitit.core._submit", str(folder)]),
     )
@@ -160,7 +158,7 @@ class DriverJob:
         submitits = signal.getsignal(signal.SIGUSR2)  # it pickles this job again, requeues it, and exits
         received: list[int] = []
         try:
-            return _drive(config, run_dir, attempt_id(), log_progress(), received)
+            return _drive(config, run_dir, attempt_of_job(), log_progress(), received)
         except Interrupted:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             log.info("state saved after %s", signal.Signals(received[0]).name)

@@ -70,8 +70,8 @@ class ServerConfig:
 
     nodes: int = 1
     gpus_per_node: int | None = None  # default: what the model's parallel sizes ask for
-    cpus: int = 8  # per node
-    mem_gb: int = 64  # per node
+    cpus: int | None = None  # per node; default: the whole node
+    mem_gb: int | None = None  # per node; default: all of it
     start_timeout_s: float = 1800.0  # from the start of the component to the first scored completion
     request_timeout_s: float = 600.0
     prompts_per_request: int = 32
@@ -79,7 +79,8 @@ class ServerConfig:
 
     def __post_init__(self) -> None:
         for key in ("nodes", "cpus", "mem_gb", "prompts_per_request", "requests_in_flight"):
-            _require(getattr(self, key) >= 1, f"{key}={getattr(self, key)}: at least 1")
+            value = getattr(self, key)
+            _require(value is None or value >= 1, f"{key}={value}: at least 1")
         for key in ("start_timeout_s", "request_timeout_s"):
             _require(getattr(self, key) > 0, f"{key}={getattr(self, key)}: over 0 seconds")
         _require(self.nodes == 1, f"nodes={self.nodes}: this version serves from one node")

@@ -117,15 +117,14 @@ class RunDir:
         return ServerExit(**values) if values is not None and values["attempt"] == attempt else None
 
 
-def attempt_id() -> str:
-    """Return what tells this start of the job from others; equal in its driver and its server."""
-    given = os.environ.get("ICM_ATTEMPT")
-    job = os.environ.get("SLURM_JOB_ID")
-    if given:
-        return given
-    if job:
-        return f"{job}.{os.environ.get('SLURM_RESTART_COUNT', '0')}"
+def new_attempt() -> str:
+    """Return a name for a start on this machine; its server is given it as $ICM_ATTEMPT."""
     return f"local-{time.time_ns()}-{secrets.token_hex(4)}"
+
+
+def attempt_of_job() -> str:
+    """Return what tells this start of a Slurm job from others; equal in both components."""
+    return f"{os.environ['SLURM_JOB_ID']}.{os.environ.get('SLURM_RESTART_COUNT', '0')}"
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -20,7 +20,7 @@ from . import weights
 from .config import Config, load_file
 from .engines import ENGINES
 from .errors import IcmError
-from .rundir import Endpoint, RunDir, ServerExit, attempt_id, private_append
+from .rundir import Endpoint, RunDir, ServerExit, attempt_of_job, private_append
 
 POLL_S = 0.2
 PORT_TRIES = 5
@@ -31,12 +31,14 @@ _told_to_stop: list[int] = []
 
 def main() -> None:
     """Serve; the exit code is 0 only after being told to stop."""
-    run_dir, attempt = RunDir(Path(sys.argv[1]).absolute()), attempt_id()
+    run_dir = RunDir(Path(sys.argv[1]).absolute())
+    local = os.environ.get("ICM_ATTEMPT")
+    attempt = local or attempt_of_job()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _stop)
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # meant for the driver; the engine inherits this
     try:
-        reason = serve(load_file(run_dir.config), run_dir, attempt)
+        reason = serve(load_file(run_dir.config), run_dir, attempt, local=bool(local))
     except IcmError as error:
         reason = str(error)
     except Exception as error:  # whatever ended it, the driver must learn of it
@@ -47,15 +49,17 @@ def main() -> None:
         sys.exit(f"icm_hpc.server: {reason}")
 
 
-def serve(config: Config, run_dir: RunDir, attempt: str) -> str:
-    """Run the engine, on another port if the first is taken meanwhile; return why it ended."""
+def serve(config: Config, run_dir: RunDir, attempt: str, *, local: bool) -> str:
+    """Run the engine, on another port if the first is taken meanwhile; return why it ended.
+
+    A `local` server listens to this machine only, one of a job to the nodes of the cluster.
+    """
     served = weights.locate(config.model)
     engine = ENGINES[config.model.engine]
-    on_slurm = "SLURM_JOB_ID" in os.environ
+    host = "127.0.0.1" if local else "0.0.0.0"  # noqa: S104 - every route wants the key
     for _ in range(PORT_TRIES):
-        host = "0.0.0.0" if on_slurm else "127.0.0.1"  # noqa: S104 - every route wants the key
         port, key = free_port(host), secrets.token_urlsafe(32)
-        hosts = addresses() if on_slurm else ("127.0.0.1",)
+        hosts = (host,) if local else addresses()
         argv = engine.argv(config.model, served, host=host, port=port)
         run_dir.write_endpoint(Endpoint(attempt, hosts, port, key, config.model.name))
         code = _run(argv, {**os.environ, **engine.environment(config.model, key)}, run_dir.server_log)

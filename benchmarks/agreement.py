@@ -21,8 +21,9 @@ from icm_hpc.client import Client
 from icm_hpc.config import Config
 from icm_hpc.core.layout import Query
 from icm_hpc.core.types import ScorePool, frozen_labels
+from icm_hpc.prompts import of_tokens
 from icm_hpc.rundir import RunDir, new_attempt, write_atomically
-from icm_hpc.scorer import Scorer, prompt_parts
+from icm_hpc.scorer import Scorer, Work
 
 
 async def of_seed(settings: Config, folder: Path, client: Client) -> dict[str, float]:
@@ -33,7 +34,7 @@ async def of_seed(settings: Config, folder: Path, client: Client) -> dict[str, f
     searched = evaluate.of_run(settings, run_dir)
     task = tasks.load(settings.task, seed=settings.search.seed)
     problem = task.problem()
-    scorer = Scorer(client, await prompt_parts(client, task), problem, settings.search.layout)
+    scorer = Scorer(client, await of_tokens(client, task), problem, settings.search.layout, Work())
     random = np.random.default_rng(settings.search.seed).permutation(np.arange(problem.n) % problem.n_labels)
     few_shot = await scorer.answer(ScorePool(frozen_labels(random), "eval"))
     zero_shot = await scorer.score([Query(i, ()) for i in range(problem.n)], frozen_labels(random))

@@ -20,11 +20,11 @@ import h5py
 import numpy as np
 
 from .config import differing_keys
-from .core.types import State, StepInfo
+from .core.types import Labelling, State, StepInfo
 from .errors import CheckpointError
 from .rundir import write_atomically
 
-SCHEMA = 1
+SCHEMA = 2
 KEEP = 3  # generations
 USER_BLOCK = 512  # bytes
 MAGIC = b"icm_hpc checkpoint; SHA-256 of all bytes from 512 on: "
@@ -63,7 +63,7 @@ class Trace:
 
     def append(self, info: StepInfo) -> None:
         """Add a step."""
-        self._waiting.append(json.dumps(dataclasses.asdict(info)).encode() + b"\n")
+        self._waiting.append(json.dumps(trace_line(info)).encode() + b"\n")
 
     def sync(self) -> tuple[int, str]:
         """Bring all steps to the disk; return the trace's bytes and their SHA-256."""
@@ -77,6 +77,15 @@ class Trace:
         self._digest.update(added)
         self._waiting.clear()
         return self._bytes, self._digest.hexdigest()
+
+
+def trace_line(info: StepInfo) -> dict[str, Any]:
+    """Return what the trace tells of a step: all of it but the trials that were not taken."""
+    line = {field.name: getattr(info, field.name) for field in dataclasses.fields(info)}
+    taken = [trial for done in line.pop("rounds") for trial in done.trials if trial.taken]
+    repairs = [(t.conflict.first, t.conflict.second, *t.conflict.rule.repairs[t.chosen]) for t in taken]
+    proposal = line.pop("proposal")
+    return {**line, "repairs": repairs, "proposed_energy": proposal and proposal.labelling.energy}
 
 
 def save(folder: Path, state: State, trace: Trace, fingerprint: str) -> Path:
@@ -139,11 +148,14 @@ def _encode(saved: Saved) -> bytes:
     buffer = io.BytesIO()
     state = saved.state
     with h5py.File(buffer, "w", userblock_size=USER_BLOCK) as file:
-        file.attrs.update({"schema": SCHEMA, "step": state.step, "flips": state.flips, "energy": state.energy})
+        file.attrs.update({"schema": SCHEMA, "step": state.step, "flips": state.flips})
         file.attrs.update({"trace_bytes": saved.trace_bytes, "trace_sha256": saved.trace_sha256})
         file.create_dataset("fingerprint", data=saved.fingerprint)
-        file.create_dataset("labels", data=state.labels)
-        file.create_dataset("scores", data=state.scores)
+        for name, labelling in (("current", state.current), ("best", state.best)):
+            group = file.create_group(name)
+            group.attrs["energy"] = labelling.energy
+            group.create_dataset("labels", data=labelling.labels)
+            group.create_dataset("scores", data=labelling.scores)
     content = bytearray(buffer.getvalue())
     header = MAGIC + hashlib.sha256(content[USER_BLOCK:]).hexdigest().encode() + b"\n"
     content[: len(header)] = header
@@ -159,17 +171,20 @@ def _decode(content: bytes) -> Saved:
     with h5py.File(io.BytesIO(content), "r") as file:
         if file.attrs["schema"] != SCHEMA:
             raise CheckpointError(f"a checkpoint of schema {file.attrs['schema']}; this version reads {SCHEMA}")
-        labels, scores = file["labels"][()].astype(np.int8), file["scores"][()].astype(np.float64)
-        labels.flags.writeable = scores.flags.writeable = False
         state = State(
             step=int(file.attrs["step"]),
             flips=int(file.attrs["flips"]),
-            labels=labels,
-            scores=scores,
-            energy=float(file.attrs["energy"]),
+            current=_labelling(file["current"]),
+            best=_labelling(file["best"]),
         )
         trace = (int(file.attrs["trace_bytes"]), str(file.attrs["trace_sha256"]))
         return Saved(state, file["fingerprint"].asstr()[()], *trace)
+
+
+def _labelling(group: Any) -> Labelling:
+    labels, scores = group["labels"][()].astype(np.int8), group["scores"][()].astype(np.float64)
+    labels.flags.writeable = scores.flags.writeable = False
+    return Labelling(labels, scores, float(group.attrs["energy"]))
 
 
 def _require_trace(folder: Path, saved: Saved) -> None:

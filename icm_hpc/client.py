@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import aiohttp
 import numpy as np
@@ -13,16 +13,17 @@ from .engines import vllm
 from .errors import IcmError, ScoringError, ServerError
 
 R = TypeVar("R")
+Prompt: TypeAlias = list[int] | str  # token ids, or text
 RETRY_WAITS_S = (0.2, 1.0, 3.0)  # between the tries of one request
 
 
 @dataclass(slots=True)
 class Traffic:
-    """What this client has sent."""
+    """What this client has sent to be scored."""
 
     requests: int = 0
     prompts: int = 0
-    prompt_tokens: int = 0
+    prompt_tokens: int = 0  # as the server counted them
     retries: int = 0
 
 
@@ -58,29 +59,46 @@ class Client:
         answers = await all_of([self._ask("POST", "/tokenize", body) for body in bodies])
         return [[int(token) for token in answer["tokens"]] for answer in answers]
 
-    async def label_logprobs(
-        self, prompts: Sequence[Sequence[int]], label_ids: Sequence[int]
-    ) -> npt.NDArray[np.float64]:
+    async def label_logprobs(self, prompts: Sequence[Prompt], label_ids: Sequence[int]) -> npt.NDArray[np.float64]:
         """Return f64[len(prompts), L]: log P(label | prompt) in nats; all requests are in flight together.
 
         Raises ScoringError for an answer that is not exactly that, ServerError if the server cannot be reached.
         """
-        size = self._prompts_per_request
-        batches = [prompts[start : start + size] for start in range(0, len(prompts), size)]
-        parts = await all_of([self._score(batch, label_ids) for batch in batches])
+
+        async def score(batch: Sequence[Prompt]) -> npt.NDArray[np.float64]:
+            answer = await self._complete(vllm.label_payload(self.model, batch, label_ids))
+            return vllm.label_logprobs(answer, self.model, len(batch), label_ids)
+
+        parts = await all_of([score(batch) for batch in self._batches(prompts)])
         return np.concatenate([np.empty((0, len(label_ids))), *parts])
+
+    async def top_logprobs(self, prompts: Sequence[Prompt]) -> list[dict[str, float]]:
+        """Return, for each prompt, the likeliest first tokens (text -> log-probability, nats); errors as above.
+
+        Not to be mixed with `label_logprobs` on one server at one time: vLLM then corrupts answers.
+        """
+
+        async def score(batch: Sequence[Prompt]) -> list[dict[str, float]]:
+            answer = await self._complete(vllm.top_payload(self.model, batch))
+            return vllm.top_logprobs(answer, self.model, len(batch))
+
+        parts = await all_of([score(batch) for batch in self._batches(prompts)])
+        return [answer for part in parts for answer in part]
 
     async def counters(self) -> dict[str, float]:
         """Return the server's own counts since it started."""
         return vllm.counters(await self._ask("GET", "/metrics", text=True))
 
-    async def _score(self, prompts: Sequence[Sequence[int]], label_ids: Sequence[int]) -> npt.NDArray[np.float64]:
-        body = vllm.payload(self.model, prompts, label_ids)
+    def _batches(self, prompts: Sequence[Prompt]) -> list[Sequence[Prompt]]:
+        size = self._prompts_per_request
+        return [prompts[start : start + size] for start in range(0, len(prompts), size)]
+
+    async def _complete(self, body: dict[str, Any]) -> Any:
         answer = await self._ask("POST", "/v1/completions", body)
         self.traffic.requests += 1
-        self.traffic.prompts += len(prompts)
-        self.traffic.prompt_tokens += sum(len(prompt) for prompt in prompts)
-        return vllm.parse(answer, self.model, len(prompts), label_ids)
+        self.traffic.prompts += len(body["prompt"])
+        self.traffic.prompt_tokens += vllm.prompt_tokens(answer)
+        return answer
 
     async def _ask(self, method: str, path: str, body: Any = None, *, text: bool = False) -> Any:
         """Send one request, again after a failure that may pass: no connection, no answer in time, 5xx, 429."""
@@ -118,12 +136,18 @@ def open_session(key: str, timeout_s: float) -> aiohttp.ClientSession:
 
 
 async def all_of(coroutines: Sequence[Coroutine[Any, Any, R]]) -> list[R]:
-    """Return all results, in order; the first failure stops the others and is raised (TaskGroup needs Python 3.11)."""
+    """Return all results, in order; the first failure stops the others and is raised (TaskGroup needs Python 3.11).
+
+    Cancelled, it stops all; a failure to stop, such as a state that cannot be saved, is raised instead.
+    """
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     try:
         return await asyncio.gather(*tasks)
-    except BaseException:
+    except BaseException as first:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+        failures = [end for end in ends if isinstance(end, Exception)]
+        if isinstance(first, asyncio.CancelledError) and failures:
+            raise failures[0] from first
         raise

@@ -24,6 +24,7 @@ from submitit.slurm import slurm
 
 from . import driver
 from .config import Config, load_file, package_folder
+from .core import pool
 from .driver import Interrupted, Progress, Watch
 from .errors import ClusterError, IcmError
 from .rundir import RunDir, attempt_of_job, new_attempt, private_append
@@ -293,8 +294,9 @@ def log_progress() -> Watch:
             return
         logged = time.monotonic()
         log.info(
-            "step %d/%d, pool %d/%d, energy %.3f, flips %d",
-            *(progress.step, progress.steps, progress.pool, progress.examples, progress.energy, progress.flips),
+            "step %d/%d, pool %d/%d, labels %s, entropy %.3f, energy %.3f, flips %d",
+            *(progress.step, progress.steps, progress.pool, progress.examples),
+            *("+".join(map(str, progress.counts)), pool.entropy(progress.counts), progress.energy, progress.flips),
         )
 
     return watch

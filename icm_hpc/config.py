@@ -22,12 +22,40 @@ from omegaconf.errors import OmegaConfBaseException
 from .errors import ConfigError
 
 PRESET_SECTIONS = ("model", "task", "cluster")
-SCHEDULES = ("log", "exp", "constant")
+# What a setting left empty is, by search.protocol: the published search, and what we mend in it.
+PROTOCOLS: dict[str, dict[str, str]] = {
+    "default": {
+        "search.layout": "trie",
+        "search.scoring": "exact",
+        "search.stalled_repair": "stop",
+        "search.result": "best",
+        "task.draw": "groups",
+    },
+    "reference": {
+        "search.layout": "reference",
+        "search.scoring": "top20",
+        "search.stalled_repair": "repeat",
+        "search.result": "last",
+        "task.draw": "blocks",
+    },
+}
 
 
 def _require(holds: bool, rule: str) -> None:
     if not holds:
         raise ValueError(rule)
+
+
+def _require_one_of(section: object, **choices: tuple[str, ...]) -> None:
+    for key, allowed in choices.items():
+        value = getattr(section, key)
+        _require(value in allowed, f"{key}={value}: one of {', '.join(filter(None, allowed))}")
+
+
+def _require_at_least(section: object, least: float, *keys: str) -> None:
+    for key in keys:
+        value = getattr(section, key)
+        _require(value is None or value >= least, f"{key}={value}: {least} or more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +78,12 @@ class ModelConfig:
     env: dict[str, str] = field(default_factory=dict)  # environment of the engine
 
     def __post_init__(self) -> None:
-        _require(self.engine in ("vllm", "stub"), f"engine={self.engine}: one of vllm, stub")
+        _require_one_of(self, engine=("vllm", "stub"))
         _require(bool(self.path) != bool(self.embedded), "exactly one of path and embedded names the weights")
         _require(self.max_model_len >= 16, f"max_model_len={self.max_model_len}: at least 16 tokens")
-        for key in ("tensor_parallel_size", "pipeline_parallel_size", "max_num_seqs", "max_num_batched_tokens"):
-            _require(getattr(self, key) >= 1, f"{key}={getattr(self, key)}: at least 1")
+        _require_at_least(
+            self, 1, "tensor_parallel_size", "pipeline_parallel_size", "max_num_seqs", "max_num_batched_tokens"
+        )
         share = self.gpu_memory_utilization
         _require(0 < share <= 1, f"gpu_memory_utilization={share}: over 0, at most 1")
 
@@ -78,13 +107,11 @@ class ServerConfig:
     requests_in_flight: int = 64
 
     def __post_init__(self) -> None:
-        for key in ("nodes", "cpus", "mem_gb", "prompts_per_request", "requests_in_flight"):
-            value = getattr(self, key)
-            _require(value is None or value >= 1, f"{key}={value}: at least 1")
+        _require_at_least(self, 1, "nodes", "cpus", "mem_gb", "prompts_per_request", "requests_in_flight")
+        _require_at_least(self, 0, "gpus_per_node")
         for key in ("start_timeout_s", "request_timeout_s"):
             _require(getattr(self, key) > 0, f"{key}={getattr(self, key)}: over 0 seconds")
         _require(self.nodes == 1, f"nodes={self.nodes}: this version serves from one node")
-        _require(self.gpus_per_node is None or self.gpus_per_node >= 0, "gpus_per_node: 0 or more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +120,17 @@ class TaskConfig:
 
     name: str = "reviews"  # a name in tasks.TASKS
     data: str | None = None  # a .json or .jsonl file, or a Hugging Face data set name
+    subset: str | None = None  # of a Hugging Face data set, as `multiple_choice`
     split: str = "train"  # of a Hugging Face data set
-    limit: int | None = None  # label only this many examples, whole groups drawn by search.seed
+    limit: int | None = None  # label only this many examples, drawn by search.seed
+    draw: str = (
+        ""  # groups: whole groups in random order; blocks: as published, rows by position (search.protocol decides)
+    )
     label_words: list[str] | None = None  # instead of the task's own; each one token, in the order of label 0, 1, ...
 
     def __post_init__(self) -> None:
-        _require(self.limit is None or self.limit >= 2, f"limit={self.limit}: at least 2 examples")
+        _require_at_least(self, 2, "limit")
+        _require_one_of(self, draw=("", "groups", "blocks"))
         words = self.label_words
         _require(words is None or len(set(words)) == len(words) >= 2, "label_words: two or more, all different")
 
@@ -109,26 +141,44 @@ class SearchConfig:
 
     seed: int = 0
     steps: int = 200
-    layout: str = "trie"  # trie, or reference: the published prompt order
-    alpha: float = 30.0  # weight of mutual predictability (nats of mean margin) against one conflicting pair
+    restarts: int = 1  # searches from so many seeds, seed, seed+1, ...; the best is the result
+    pool_size: int | None = None  # examples searched together, at most; more are split into shards, by group
+    parallel_searches: int = 4  # shards and restarts that share the server at one time
+    protocol: str = "default"  # or reference, the published search: decides what is left empty
+    layout: str = ""  # trie; grouped: as published for an evaluation; reference: as published, three orders
+    scoring: str = ""  # exact: log P(label token); top20: as published, label names in the 20 likeliest tokens
+    stalled_repair: str = ""  # stop, or repeat: as published, rounds that improve nothing are done again to the limit
+    result: str = ""  # best labelling that was accepted, or last: as published
+    objective: str = (
+        "margin"  # nats: log P(label) - log P(the others), as published code; logprob: log P(label), the paper
+    )
+    alpha: float = 30.0  # weight of the objective's mean against one conflicting pair
     num_seeds: int = 8  # examples that start with a random label
     schedule: str = "log"
     initial_temperature: float = 10.0
     final_temperature: float = 0.01
     decay: float = 0.99  # of schedule=exp, per flip
-    repair_rounds: int = 10
+    seed_repair_rounds: int = 10  # of the seeds' conflicts
+    repair_rounds: int = 10  # of a proposal's
     linked_weight: float = 100.0  # draw weight of an unlabelled example with a labelled one in its group
 
     def __post_init__(self) -> None:
         _require(0 <= self.seed < 2**32, f"seed={self.seed}: 0 to 4294967295")
-        _require(self.steps >= 0, f"steps={self.steps}: 0 or more")
-        _require(self.layout in ("trie", "reference"), f"layout={self.layout}: one of trie, reference")
-        _require(self.schedule in SCHEDULES, f"schedule={self.schedule}: one of {', '.join(SCHEDULES)}")
-        _require(self.alpha >= 0, f"alpha={self.alpha}: 0 or more")
-        _require(self.num_seeds >= 0, f"num_seeds={self.num_seeds}: 0 or more")
+        _require_at_least(self, 0, "steps", "alpha", "num_seeds", "seed_repair_rounds", "repair_rounds")
+        _require_at_least(self, 1, "restarts", "parallel_searches")
+        _require_at_least(self, 2, "pool_size")
+        _require_one_of(
+            self,
+            protocol=tuple(PROTOCOLS),
+            layout=("", "trie", "grouped", "reference"),
+            scoring=("", "exact", "top20"),
+            stalled_repair=("", "stop", "repeat"),
+            result=("", "best", "last"),
+            objective=("margin", "logprob"),
+            schedule=("log", "exp", "constant"),
+        )
         _require(0 < self.final_temperature <= self.initial_temperature, "0 < final_temperature <= initial_temperature")
         _require(0 < self.decay <= 1, f"decay={self.decay}: over 0, at most 1")
-        _require(self.repair_rounds >= 0, f"repair_rounds={self.repair_rounds}: 0 or more")
         _require(self.linked_weight > 0, f"linked_weight={self.linked_weight}: over 0")
 
 
@@ -153,11 +203,9 @@ class ClusterConfig:
     setup: list[str] = field(default_factory=list)  # shell lines before the components start, such as module load cuda
 
     def __post_init__(self) -> None:
-        _require(self.executor in ("local", "slurm"), f"executor={self.executor}: one of local, slurm")
-        _require(self.gpu_flag in ("gres", "gpus", "none"), f"gpu_flag={self.gpu_flag}: one of gres, gpus, none")
-        for key in ("time_min", "driver_cpus", "driver_mem_gb", "signal_s"):
-            _require(getattr(self, key) >= 1, f"{key}={getattr(self, key)}: at least 1")
-        _require(self.max_requeues >= 0, f"max_requeues={self.max_requeues}: 0 or more")
+        _require_one_of(self, executor=("local", "slurm"), gpu_flag=("gres", "gpus", "none"))
+        _require_at_least(self, 1, "time_min", "driver_cpus", "driver_mem_gb", "signal_s")
+        _require_at_least(self, 0, "max_requeues")
         flags = (*self.driver_flags, *self.server_flags)
         _require(all(re.fullmatch(r"--\S+", flag) for flag in flags), "driver_flags, server_flags: each --name=value")
 
@@ -173,7 +221,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         legal = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*|", self.name)
         _require(legal is not None, f"name={self.name}: letters, digits, '.', '_', '-', no leading sign")
-        _require(self.save_interval_s >= 0, f"save_interval_s={self.save_interval_s}: 0 or more seconds")
+        _require_at_least(self, 0, "save_interval_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,9 +273,10 @@ def to_yaml(config: Config) -> str:
 def result_settings(config: Config) -> dict[str, Any]:
     """Return, by dotted key, the settings that decide what labels a run ends with.
 
-    Two runs that differ in none of these may share a folder; steps may grow, and where a run runs may change.
+    Two runs that differ in none of these may share a folder; steps and restarts may grow, and where a run runs may change.
     """
-    free = {"task.data", "search.steps"}  # the data's content counts (`fingerprint`), and steps only end the search
+    # The data's content counts instead of its name (`fingerprint`).
+    free = {"task.data", "task.subset", "task.split", "search.steps", "search.restarts", "search.parallel_searches"}
     model = ("engine", "path", "embedded", "revision", "dtype", "max_model_len")
     settings = {f"model.{key}": getattr(config.model, key) for key in model}
     for section in ("task", "search"):
@@ -342,7 +391,17 @@ def _build(tree: Mapping[str, Any], dotlist: list[str]) -> Config:
             raise ConfigError(f"{key}: {said}{wanted}") from error
         except ValueError as error:
             raise ConfigError(f"{section}.{error}") from error
-    return Config(**sections)  # type: ignore[arg-type]
+    return _with_protocol(Config(**sections))  # type: ignore[arg-type]
+
+
+def _with_protocol(config: Config) -> Config:
+    """Fill in what is left empty."""
+    for dotted, value in PROTOCOLS[config.search.protocol].items():
+        section, key = dotted.split(".")
+        if not getattr(getattr(config, section), key):
+            filled = dataclasses.replace(getattr(config, section), **{key: value})
+            config = dataclasses.replace(config, **{section: filled})
+    return config
 
 
 def _wanted_type(kind: type, key: str) -> str:

@@ -6,27 +6,22 @@ import logging
 import platform
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from . import checkpoint, connect, export, tasks
-from .checkpoint import Trace
-from .client import Client
-from .config import Config, SearchConfig, fingerprint
-from .core import pool, search
-from .core.types import UNLABELLED, Labels, Problem, RandomDraws, Scores, Settings, State, StepInfo
+from . import connect, export, prompts, shard, tasks
+from .client import Client, all_of
+from .config import Config
+from .core.types import StepInfo
 from .errors import ServerError
+from .prompts import Prompts
 from .rundir import RunDir, ServerExit, write_atomically
-from .scorer import Scorer, prompt_parts, require_fit
+from .scorer import Scorer, Work
+from .shard import Shard
 from .tasks import Task
 
-R = TypeVar("R")
-SHARD = 0
 LAST_WORDS_S = 10.0  # how long a server that stopped answering has to leave its exit record
 
 log = logging.getLogger(__name__)
@@ -34,13 +29,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a search is, for whoever watches."""
+    """Where a run is, for whoever watches; sums over its searches."""
 
     step: int
     steps: int
     pool: int
     examples: int
-    energy: float
+    counts: tuple[int, ...]  # examples of each label
+    energy: float  # mean over the searches that have begun
     flips: int
     scorings: int
     scoring_s: float  # spent waiting for answers since this start
@@ -97,35 +93,21 @@ async def _hear_why(server_end: "asyncio.Future[ServerExit]", stopped: "asyncio.
 async def label(config: Config, run_dir: RunDir, client: Client, watch: Watch) -> dict[str, Any]:
     """Search with a server that is ready, write labels.jsonl and summary.json, and return the summary."""
     task = tasks.load(config.task, seed=config.search.seed)
-    problem = task.problem()
-    parts = await prompt_parts(client, task)
-    require_fit(parts, await client.max_model_len())
-    scorer = Scorer(client, parts, problem, config.search.layout)
+    work = Work()
+    shards = await _shards(config, task, client, work)
     before = await client.counters()
-    state = await _search(config, run_dir, task, problem, scorer, watch)
-    labels, scores = await answered(search.complete(problem, state), scorer)
-    export.write_labels(run_dir.labels, task, state.labels, labels, scores)
+    slots = asyncio.Semaphore(config.search.parallel_searches)
+    report = _reporter(config, shards, work, watch)
+    outcomes = await all_of([shard.label(config, run_dir, one, slots, report) for one in shards])
+    export.write_labels(run_dir.labels, task, [outcome.labelled for outcome in outcomes])
     served = {name: count - before[name] for name, count in (await client.counters()).items()}
-    summary = _summary(config, task, problem, state, labels, scores, scorer, served)
+    described = [shard.describe(outcome, one.problem) for outcome, one in zip(outcomes, shards, strict=True)]
+    for number, figures in enumerate(described):
+        if not figures["beats_one_label_for_all"]:
+            log.warning("%s", shard.WARNING.format(number=number, **figures))
+    summary = _summary(config, described, {**asdict(work), **asdict(client.traffic)}, served)
     write_atomically(run_dir.summary, json.dumps(summary, indent=2).encode())
     return summary
-
-
-async def answered(asking: search.Asking[R], scorer: Scorer) -> R:
-    """Answer all that a search asks, and return what it returns."""
-    try:
-        ask = next(asking)
-        while True:
-            ask = asking.send(await scorer.answer(ask))
-    except StopIteration as end:
-        result: R = end.value
-        return result
-
-
-def settings_of(config: SearchConfig) -> Settings:
-    """Return the annealing's parameters."""
-    names = Settings.__dataclass_fields__
-    return Settings(**{name: getattr(config, name) for name in names})
 
 
 def record_attempt(run_dir: RunDir, attempt: str) -> None:
@@ -142,79 +124,71 @@ async def _work(config: Config, run_dir: RunDir, attempt: str, watch: Watch) -> 
         return await label(config, run_dir, client, watch)
 
 
-async def _search(config: Config, run_dir: RunDir, task: Task, problem: Problem, scorer: Scorer, watch: Watch) -> State:
-    """Take the state through the steps that are left; it is saved on a timer and however this ends."""
-    folder, mark = run_dir.shard(SHARD), fingerprint(config, task.sha256())
-    folder.mkdir(exist_ok=True)
-    saved = checkpoint.load(folder, mark)
-    if saved:
-        log.info("resuming at step %d of %d", saved.state.step, config.search.steps)
-    state: State | None = saved.state if saved else None
-    kept, saved_at = state, time.monotonic()
-    with Trace(folder, saved) as trace:
-        try:
-            while state is None or state.step < config.search.steps:
-                after, info = await answered(_next(problem, config.search, state), scorer)
-                trace.append(info)
-                state = after
-                watch(_progress(config, problem, info, scorer))
-                if time.monotonic() - saved_at >= config.run.save_interval_s:
-                    checkpoint.save(folder, state, trace, mark)
-                    kept, saved_at = state, time.monotonic()
-        finally:
-            if state is not None and state is not kept:
-                checkpoint.save(folder, state, trace, mark)
-    return state
+async def _shards(config: Config, task: Task, client: Client, work: Work) -> list[Shard]:
+    """Return the task's shards, each with a scorer of its own; raises FitError if one does not fit the model's context."""
+    context = await client.max_model_len()
+    made = []
+    for number, part in enumerate(tasks.shards(task, config.search.pool_size)):
+        tokens = await prompts.of_tokens(client, part)
+        prompts.require_fit(tokens, context)
+        written: Prompts = tokens
+        if config.search.scoring == "top20":
+            written = prompts.of_text(part, tokens.demonstration_tokens)
+        problem = part.problem()
+        made.append(Shard(number, part, problem, Scorer(client, written, problem, config.search.layout, work)))
+    return made
 
 
-def _next(problem: Problem, config: SearchConfig, state: State | None) -> search.Asking[tuple[State, StepInfo]]:
-    settings, number = settings_of(config), 0 if state is None else state.step + 1
-    draws = RandomDraws.of(config.seed, SHARD, number)
-    return search.seed(problem, settings, draws) if state is None else search.step(problem, settings, state, draws)
+def _reporter(config: Config, shards: Sequence[Shard], work: Work, watch: Watch) -> shard.Report:
+    """Return what turns the steps of all searches into one progress."""
+    last: dict[tuple[int, int], StepInfo] = {}
 
+    def report(number: int, restart: int, info: StepInfo) -> None:
+        last[number, restart] = info
+        latest = list(last.values())
+        watch(
+            Progress(
+                step=sum(info.step for info in latest),
+                steps=config.search.steps * len(shards) * config.search.restarts,
+                pool=sum(info.pool for info in latest),
+                examples=sum(one.problem.n for one in shards) * config.search.restarts,
+                counts=tuple(map(sum, zip(*(info.counts for info in latest), strict=True))),
+                energy=sum(info.energy for info in latest) / len(latest),
+                flips=sum(info.flips for info in latest),
+                scorings=work.scorings,
+                scoring_s=work.scoring_s,
+            )
+        )
 
-def _progress(config: Config, problem: Problem, info: StepInfo, scorer: Scorer) -> Progress:
-    return Progress(
-        step=info.step,
-        steps=config.search.steps,
-        pool=info.pool,
-        examples=problem.n,
-        energy=info.energy,
-        flips=info.flips,
-        scorings=scorer.work.scorings,
-        scoring_s=scorer.work.scoring_s,
-    )
+    return report
 
 
 def _summary(
-    config: Config,
-    task: Task,
-    problem: Problem,
-    state: State,
-    labels: Labels,
-    scores: Scores,
-    scorer: Scorer,
-    served: dict[str, float],
+    config: Config, shards: Sequence[dict[str, Any]], since_start: dict[str, Any], served: dict[str, float]
 ) -> dict[str, Any]:
     """Return the figures of a run; `since_start` counts what this start of it did, all measured."""
-    margins: npt.NDArray[np.float64] = pool.margins(scores, labels)
+
+    def total(key: str) -> Any:
+        return sum(figures[key] for figures in shards)
+
+    examples = total("examples")
+    words = shards[0]["label_counts"]
     return {
-        "task": task.name,
+        "task": config.task.name,
         "model": config.model.name,
+        "protocol": config.search.protocol,
         "seed": config.search.seed,
-        "layout": config.search.layout,
-        "examples": problem.n,
-        "labelled_by_search": int(np.sum(state.labels != UNLABELLED)),
-        "labelled_by_completion": int(np.sum(state.labels == UNLABELLED)),
-        "label_counts": {word.strip(): int(np.sum(labels == i)) for i, word in enumerate(task.label_words)},
-        "steps": state.step,
-        "flips": state.flips,
-        "energy": state.energy,
-        "conflicts": len(pool.broken(problem, labels)),
-        "mean_margin": float(np.mean(margins)),
+        "examples": examples,
+        "labelled_by_search": total("labelled_by_search"),
+        "labelled_by_completion": examples - total("labelled_by_search"),
+        "label_counts": {word: sum(figures["label_counts"][word] for figures in shards) for word in words},
+        "energy": total("energy") / len(shards),  # mean over shards
+        "conflicts": total("conflicts"),
+        "steps": total("steps"),
+        "flips": total("flips"),
+        "shards": shards,
         "since_start": {
-            **asdict(scorer.work),
-            **asdict(scorer.traffic),
+            **since_start,
             "server_prompt_tokens": served.get("prompt_tokens"),
             "server_cached_tokens": served.get("cached_tokens"),
         },

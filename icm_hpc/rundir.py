@@ -84,9 +84,9 @@ class RunDir:
         """What submitit keeps of its jobs."""
         return self.path / "submitit"
 
-    def shard(self, number: int) -> Path:
-        """The folder of one shard's checkpoints and trace."""
-        return self.path / f"shard-{number:03d}"
+    def shard(self, number: int, restart: int = 0) -> Path:
+        """The folder of the checkpoints and the trace of one search of a shard."""
+        return self.path / (f"shard-{number:03d}" + (f"-restart-{restart}" if restart else ""))
 
     def create(self) -> None:
         """Make the folder, for its owner only."""

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import time
+from array import array
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,99 +11,33 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .client import Client, Traffic
+from .client import Client, Prompt
 from .core.layout import LAYOUTS, Layout, Query
-from .core.types import Ask, Indices, Labels, Problem, ScoreOne, Scores, pool_of
-from .errors import FitError, TaskError
-from .tasks import Task
+from .core.types import Ask, Labels, Problem, ScoreOne, Scores, pool_of
+from .prompts import Prompts
 
 MEMO_PROMPTS = 1_000_000  # about 150 bytes each
 
 
-@dataclass(frozen=True, slots=True)
-class PromptParts:
-    """The task as tokens of the served model: i32 arrays, joined without a further look at the text."""
-
-    start: npt.NDArray[np.int32]  # what a sequence starts with, such as a BOS token
-    texts: tuple[npt.NDArray[np.int32], ...]  # by example
-    label_ids: tuple[int, ...]  # by label
-    separator: npt.NDArray[np.int32]
-
-    def demonstration_tokens(self) -> Indices:
-        """Return the length of each example as a demonstration: i64[N], tokens."""
-        return np.array([len(text) + 1 + len(self.separator) for text in self.texts], dtype=np.int64)
-
-    def longest_prompt(self) -> int:
-        """Return the tokens of the longest leave-one-out prompt over all examples, with the token that is generated."""
-        return int(len(self.start) + self.demonstration_tokens().sum() - 1 - len(self.separator) + 1)
-
-    def prompt(self, query: Query, labels: Labels) -> npt.NDArray[np.int32]:
-        """Return the tokens of one prompt."""
-        parts = [self.start]
-        for index in query.demonstrations:
-            label = np.array([self.label_ids[labels[index]]], dtype=np.int32)
-            parts += [self.texts[index], label, self.separator]
-        return np.concatenate([*parts, self.texts[query.index]])
-
-
-async def prompt_parts(client: Client, task: Task) -> PromptParts:
-    """Return the task's tokens, from the server's own tokenizer.
-
-    Raises TaskError for a label word that is not one token, FitError if the whole pool does not fit the context.
-    """
-    texts = [example.text for example in task.examples]
-    tokens = await client.tokenize([*texts, task.separator, *task.label_words])
-    (start,) = await client.tokenize([""], special=True)
-    words = tokens[len(texts) + 1 :]
-    for word, ids in zip(task.label_words, words, strict=True):
-        if len(ids) != 1:
-            raise TaskError(
-                f"the label word {word!r} is {len(ids)} tokens of model {client.model} ({ids}); labels must be one token:"
-                " choose other words with task.label_words=[...] (mind the space before a word)"
-            )
-    label_ids = tuple(ids[0] for ids in words)
-    if len(set(label_ids)) < len(label_ids):
-        raise TaskError(f"the label words {list(task.label_words)} are the same token of model {client.model}")
-    arrays = [np.array(ids, dtype=np.int32) for ids in tokens[: len(texts) + 1]]
-    return PromptParts(np.array(start, dtype=np.int32), tuple(arrays[:-1]), label_ids, arrays[-1])
-
-
-def require_fit(parts: PromptParts, max_model_len: int) -> None:
-    """Raise FitError if the pool, fully labelled, is longer than the model's context."""
-    longest = parts.longest_prompt()
-    if longest > max_model_len:
-        n = len(parts.texts)
-        fitting = n * max_model_len // longest
-        raise FitError(
-            f"a prompt with all {n} examples is {longest} tokens, but the server's context is {max_model_len}:"
-            f" set task.limit to about {fitting}, or serve the model with model.max_model_len={longest}"
-        )
-
-
 @dataclass(slots=True)
 class Work:
-    """What the scorer has done; its requests are in the client's traffic."""
+    """What scorers have done; their requests are in the client's traffic."""
 
     scorings: int = 0
-    scoring_s: float = 0.0  # spent waiting for answers
+    scoring_s: float = 0.0  # spent waiting for answers, summed over scorers
     prompts_wanted: int = 0
     prompts_from_memo: int = 0
 
 
 class Scorer:
-    """Answers what a search asks, by one client."""
+    """Answers what searches of one problem ask, by one client."""
 
-    def __init__(self, client: Client, parts: PromptParts, problem: Problem, layout: str) -> None:
-        self._client, self._parts, self._problem = client, parts, problem
+    def __init__(self, client: Client, prompts: Prompts, problem: Problem, layout: str, work: Work) -> None:
+        self._client, self._prompts, self._problem = client, prompts, problem
         self._layout: Layout = LAYOUTS[layout]
-        self._tokens = parts.demonstration_tokens()
+        self._tokens = prompts.demonstration_tokens
         self._memo: OrderedDict[bytes, npt.NDArray[np.float64]] = OrderedDict()
-        self.work = Work()
-
-    @property
-    def traffic(self) -> Traffic:
-        """What was sent for it."""
-        return self._client.traffic
+        self.work = work
 
     def arranged(self, ask: Ask) -> list[Query]:
         """Return the prompts that `ask` needs, in the layout's order."""
@@ -126,21 +61,25 @@ class Scorer:
 
     async def score(self, queries: Sequence[Query], labels: Labels) -> npt.NDArray[np.float64]:
         """Return f64[len(queries), L]; prompts that were asked before are answered from the memo."""
-        prompts = [self._parts.prompt(query, labels) for query in queries]
-        keys = [hashlib.blake2b(prompt.tobytes(), digest_size=16).digest() for prompt in prompts]
+        prompts = [self._prompts.write(query, labels) for query in queries]
+        keys = [_key(prompt) for prompt in prompts]
         missing = [place for place, key in enumerate(keys) if key not in self._memo]
         self.work.prompts_wanted += len(keys)
         self.work.prompts_from_memo += len(keys) - len(missing)
+        known = {key: self._memo[key] for key in keys if key in self._memo}
         if missing:
             began = time.monotonic()
-            asked = [prompts[place].tolist() for place in missing]
-            values = await self._client.label_logprobs(asked, self._parts.label_ids)
+            values = await self._prompts.score(self._client, [prompts[place] for place in missing])
             self.work.scorings += 1
             self.work.scoring_s += time.monotonic() - began
-            for place, row in zip(missing, values, strict=True):
-                self._memo[keys[place]] = row
-        rows = [self._memo[key] for key in keys]
+            known.update((keys[place], row) for place, row in zip(missing, values, strict=True))
+            self._memo.update(known)
         while len(self._memo) > MEMO_PROMPTS:
             self._memo.popitem(last=False)
         await asyncio.sleep(0)  # a search answered from the memo alone must still let signals through
-        return np.array(rows).reshape(len(keys), len(self._parts.label_ids))
+        return np.array([known[key] for key in keys]).reshape(len(keys), self._problem.n_labels)
+
+
+def _key(prompt: Prompt) -> bytes:
+    content = prompt.encode() if isinstance(prompt, str) else array("q", prompt).tobytes()
+    return hashlib.blake2b(content, digest_size=16).digest()

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from . import cluster, config, driver, evaluate, tasks
+from . import cluster, config, driver, evaluate, shard, tasks
 from .config import Config
 from .driver import Interrupted, Watch
 from .errors import ConfigError, IcmError
@@ -138,7 +138,8 @@ def _progress_bar() -> Iterator[Watch]:
         def watch(now: driver.Progress) -> None:
             each_s = now.scoring_s / now.scorings if now.scorings else 0.0
             figures = (
-                f"pool {now.pool}/{now.examples}  energy {now.energy:.2f}  flips {now.flips}  {each_s:.2f} s a scoring"
+                f"pool {now.pool}/{now.examples} ({'+'.join(map(str, now.counts))})  energy {now.energy:.2f}"
+                f"  flips {now.flips}  {each_s:.2f} s a scoring"
             )
             bar.update(shown, description="searching", total=now.steps, completed=now.step, figures=figures)
 
@@ -153,7 +154,7 @@ def _print_summary(settings: Config, run_dir: RunDir, summary: dict[str, Any]) -
         "labelled": f"{summary['examples']} ({summary['labelled_by_search']} by the search,"
         f" {summary['labelled_by_completion']} by the last pass)",
         "labels": counts,
-        "energy": f"{summary['energy']:.3f} ({summary['conflicts']} conflicts, mean margin {summary['mean_margin']:.3f})",
+        "energy": f"{summary['energy']:.3f} ({summary['conflicts']} conflicts)",
         "steps": f"{summary['steps']} ({summary['flips']} flips)",
         "prompts": f"{since['prompts']} sent in {since['requests']} requests, {since['prompts_from_memo']} from the memo",
     }
@@ -165,6 +166,9 @@ def _print_summary(settings: Config, run_dir: RunDir, summary: dict[str, Any]) -
         rows["agreement with gold"] = (
             f"{found.share:.3f} of {found.labelled} (one label for all: {found.majority:.3f}; the search never saw gold)"
         )
+    for number, figures in enumerate(summary["shards"]):
+        if not figures["beats_one_label_for_all"]:
+            rows[f"warning {number}"] = shard.WARNING.format(number=number, **figures)
     rows["result"] = str(run_dir.labels)
     for name, value in rows.items():
         table.add_row(name, value)

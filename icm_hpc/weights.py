@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .config import ModelConfig
 from .errors import ServerError
-from .tasks import reviews, rows
+from .tasks import TASKS, reviews, rows
 
 
 def locate(model: ModelConfig) -> Path | str:
@@ -30,7 +30,7 @@ def locate(model: ModelConfig) -> Path | str:
 def cache_folder() -> Path:
     """Return the folder of prepared weights: $ICM_CACHE, or icm_hpc/models in the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("ICM_CACHE") or Path(base) / "icm_hpc") / "models-1"
+    return Path(os.environ.get("ICM_CACHE") or Path(base) / "icm_hpc") / "models-2"
 
 
 def _prepare(folder: Path, make: Callable[[Path], None]) -> None:
@@ -83,7 +83,8 @@ def _tiny(folder: Path) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     # Said often enough, each label word becomes one token.
-    words = " True False positive negative Question: Claim: I think this claim is Review: Sentiment:"
+    words = "".join(word for family in TASKS.values() for word in family.label_words)
+    words += " Question: Claim: I think this claim is Review: Sentiment: Sentence: Topic:"
     texts = [row.text("text") for row in rows.read_file(reviews.DATA)] + [words] * 200
     bpe = ByteLevelBPETokenizer()
     bpe.train_from_iterator(texts, vocab_size=2048, special_tokens=["<|endoftext|>"], show_progress=False)

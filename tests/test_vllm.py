@@ -8,8 +8,9 @@ import pytest
 
 from icm_hpc import connect, tasks, weights
 from icm_hpc.core.types import ScorePool, frozen_labels
+from icm_hpc.prompts import of_tokens
 from icm_hpc.rundir import Endpoint
-from icm_hpc.scorer import Scorer, prompt_parts
+from icm_hpc.scorer import Scorer, Work
 from tests.conftest import Served
 
 pytestmark = pytest.mark.vllm
@@ -22,14 +23,14 @@ async def test_label_logprobs_are_those_of_the_model(tiny_server: Served) -> Non
     task = tasks.load(tiny_server.settings.task, seed=0)
     labels = frozen_labels(np.arange(len(task.examples)) % 2)
     async with connect.connected(tiny_server.settings, tiny_server.run_dir, tiny_server.attempt) as client:
-        parts = await prompt_parts(client, task)
-        scorer = Scorer(client, parts, task.problem(), "trie")
+        parts = await of_tokens(client, task)
+        scorer = Scorer(client, parts, task.problem(), "trie", Work())
         scores = await scorer.answer(ScorePool(labels, "eval"))
         queries = scorer.arranged(ScorePool(labels, "eval"))
     model = AutoModelForCausalLM.from_pretrained(weights.locate(tiny_server.settings.model), dtype=torch.float32)
     for query in queries:
         with torch.no_grad():
-            prompt = torch.tensor(parts.prompt(query, labels)[None, :].astype(np.int64))
+            prompt = torch.tensor([parts.write(query, labels)])
             direct = torch.log_softmax(model(prompt).logits[0, -1], dim=-1)
         np.testing.assert_allclose(scores[query.index], direct[list(parts.label_ids)].numpy(), atol=1e-4)
 
@@ -38,24 +39,24 @@ async def test_prompts_are_the_tasks_text_in_the_servers_own_tokens(tiny_server:
     task = tasks.load(tiny_server.settings.task, seed=0)
     labels = frozen_labels(np.arange(len(task.examples)) % 2)
     async with connect.connected(tiny_server.settings, tiny_server.run_dir, tiny_server.attempt) as client:
-        parts = await prompt_parts(client, task)
-        query = Scorer(client, parts, task.problem(), "reference").arranged(ScorePool(labels, "eval"))[3]
+        parts = await of_tokens(client, task)
+        query = Scorer(client, parts, task.problem(), "reference", Work()).arranged(ScorePool(labels, "eval"))[3]
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(weights.locate(tiny_server.settings.model))
     shown = [task.examples[i].text + task.label_words[labels[i]] + task.separator for i in query.demonstrations]
-    assert tokenizer.decode(parts.prompt(query, labels)) == "".join(shown) + task.examples[query.index].text
+    assert tokenizer.decode(parts.write(query, labels)) == "".join(shown) + task.examples[query.index].text
 
 
 async def test_the_prefix_cache_answers_most_of_a_scoring(tiny_server: Served) -> None:
     task = tasks.load(tiny_server.settings.task, seed=1)
     labels = frozen_labels(np.arange(len(task.examples)) % 2)
     async with connect.connected(tiny_server.settings, tiny_server.run_dir, tiny_server.attempt) as client:
-        scorer = Scorer(client, await prompt_parts(client, task), task.problem(), "trie")
+        scorer = Scorer(client, await of_tokens(client, task), task.problem(), "trie", Work())
         before = await client.counters()
         await scorer.answer(ScorePool(labels, "eval"))
         after = await client.counters()
-        sent = scorer.traffic.prompt_tokens
+        sent = client.traffic.prompt_tokens
     counted = {name: after[name] - before[name] for name in after}
     assert counted["prompt_tokens"] == sent - proof_tokens(sent, counted["prompt_tokens"])
     assert counted["cached_tokens"] > 0.5 * counted["prompt_tokens"]

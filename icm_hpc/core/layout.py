@@ -24,13 +24,19 @@ Layout = Callable[[Indices, Indices, Indices, Indices, Purpose], list[Query]]
 """(members i64[M] ascending, queries i64[Q], groups i64[N], tokens i64[N] of each demonstration, purpose) -> Q queries."""
 
 
-def reference(members: Indices, queries: Indices, groups: Indices, _tokens: Indices, purpose: Purpose) -> list[Query]:
-    """Order demonstrations as the published code does: ascending, and for an evaluation grouped after the query is dropped."""
+def reference(members: Indices, queries: Indices, groups: Indices, tokens: Indices, purpose: Purpose) -> list[Query]:
+    """Order demonstrations as the published code does: ascending, but grouped where a whole labelling is evaluated."""
+    if purpose == "eval":
+        return grouped(members, queries, groups, tokens, purpose)
+    return [Query(q, tuple(m for m in members.tolist() if m != q)) for q in queries.tolist()]
+
+
+def grouped(members: Indices, queries: Indices, groups: Indices, _tokens: Indices, _purpose: Purpose) -> list[Query]:
+    """Drop the query, then order demonstrations by group: groups by their first member that is left, ascending inside."""
     arranged = []
     for query in queries.tolist():
         rest = [m for m in members.tolist() if m != query]
-        order = [m for group in _by_group(rest, groups) for m in group] if purpose == "eval" else rest
-        arranged.append(Query(query, tuple(order)))
+        arranged.append(Query(query, tuple(m for group in _by_group(rest, groups) for m in group)))
     return arranged
 
 
@@ -59,7 +65,7 @@ def trie(members: Indices, queries: Indices, groups: Indices, tokens: Indices, _
     return arranged
 
 
-LAYOUTS: dict[str, Layout] = {"trie": trie, "reference": reference}
+LAYOUTS: dict[str, Layout] = {"trie": trie, "grouped": grouped, "reference": reference}
 
 
 def _by_group(members: Sequence[int], groups: Indices) -> list[list[int]]:

@@ -1,24 +1,35 @@
-"""Functions of a labelled pool: margins, conflicts, energy, draw weights."""
+"""Functions of a labelled pool: predictability, conflicts, energy, balance, draw weights."""
+
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
-from .types import UNLABELLED, Conflict, Labels, Problem, Scores, pool_of
+from .types import UNLABELLED, Conflict, Evaluation, Labelling, Labels, Problem, Scores, Settings, pool_of
 
 
 def margins(scores: Scores, labels: Labels) -> npt.NDArray[np.float64]:
-    """Return, for each labelled example, log P(its label) - log P(any other label): f64[pool].
+    """Return, for each labelled example, log P(its label) - log P(any other label): f64[pool], nats.
 
-    With two labels and label 1 this is log P(True) - log P(False), the published score; nats.
+    With two labels and label 1 this is log P(True) - log P(False), the published score.
     """
+    own = logprobs(scores, labels)
     pool = pool_of(labels)
-    rows = scores[pool]
-    own = np.take_along_axis(rows, labels[pool, None].astype(np.int64), axis=1)[:, 0]
-    others = rows.copy()
+    others = scores[pool]  # a copy
     np.put_along_axis(others, labels[pool, None].astype(np.int64), -np.inf, axis=1)
     top = others.max(axis=1, initial=-np.inf)
     rest: npt.NDArray[np.float64] = top + np.log(np.exp(others - top[:, None]).sum(axis=1))
     return np.subtract(own, rest)
+
+
+def logprobs(scores: Scores, labels: Labels) -> npt.NDArray[np.float64]:
+    """Return, for each labelled example, log P(its label): f64[pool], nats."""
+    pool = pool_of(labels)
+    return np.take_along_axis(scores[pool], labels[pool, None].astype(np.int64), axis=1)[:, 0]
+
+
+# What is averaged over the pool: the published code's margin, or the paper's log-probability (its equation 1).
+OBJECTIVES: dict[str, Callable[[Scores, Labels], npt.NDArray[np.float64]]] = {"margin": margins, "logprob": logprobs}
 
 
 def broken(problem: Problem, labels: Labels) -> list[Conflict]:
@@ -40,11 +51,27 @@ def broken(problem: Problem, labels: Labels) -> list[Conflict]:
     return sorted(listed, key=lambda c: (leader[int(problem.groups[c.first])], c.first, c.second))
 
 
-def energy(problem: Problem, labels: Labels, scores: Scores, alpha: float) -> float:
-    """Return alpha * mean margin - number of broken conflicts (Wen et al. 2025, equation 3); 0 margin for an empty pool."""
-    signed = margins(scores, labels)
-    mean = float(np.mean(signed)) if len(signed) else 0.0
-    return alpha * mean - len(broken(problem, labels))
+def evaluation(problem: Problem, settings: Settings, labels: Labels, scores: Scores) -> Evaluation:
+    """Return the labelling's energy, alpha * predictability - broken conflicts (Wen et al. 2025, equation 3), and its parts.
+
+    The predictability of an empty pool is 0.
+    """
+    terms = OBJECTIVES[settings.objective](scores, labels)
+    predictability = float(np.mean(terms)) if len(terms) else 0.0
+    found = tuple(broken(problem, labels))
+    energy = settings.alpha * predictability - len(found)
+    return Evaluation(Labelling(labels, scores, energy), predictability, found)
+
+
+def counts(labels: Labels, n_labels: int) -> tuple[int, ...]:
+    """Return how many examples have each label."""
+    return tuple(np.bincount(labels[labels != UNLABELLED], minlength=n_labels).tolist())
+
+
+def entropy(label_counts: tuple[int, ...]) -> float:
+    """Return the entropy of the labels' shares: 0 if all are the same, log L if all are as many; nats."""
+    shares = np.array([count for count in label_counts if count], dtype=np.float64) / max(1, sum(label_counts))
+    return float(-(shares * np.log(shares)).sum()) + 0.0  # no -0.0
 
 
 def draw_weights(problem: Problem, labels: Labels, linked_weight: float) -> npt.NDArray[np.float64]:

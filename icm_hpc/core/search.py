@@ -5,7 +5,7 @@ Each generator yields an Ask and is sent its answer (Scores for ScorePool, f64[L
 
 import math
 from collections.abc import Generator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,16 +15,21 @@ from . import pool
 from .types import (
     UNLABELLED,
     Ask,
+    Conflict,
     Draws,
+    Evaluation,
+    Labelling,
     Labels,
     Problem,
-    Repair,
+    Purpose,
+    Round,
     ScoreOne,
     ScorePool,
     Scores,
     Settings,
     State,
     StepInfo,
+    Trial,
     frozen_labels,
     pool_of,
     with_labels,
@@ -32,16 +37,6 @@ from .types import (
 
 R = TypeVar("R")
 Asking = Generator[Ask, npt.NDArray[np.float64], R]
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluated:
-    """A labelling with its scores."""
-
-    labels: Labels
-    scores: Scores
-    energy: float
-    conflicts: int
 
 
 def temperature(settings: Settings, flips: int) -> float:
@@ -66,59 +61,56 @@ def seed(problem: Problem, settings: Settings, draws: Draws) -> Asking[tuple[Sta
     balanced = np.sort(np.arange(count) % problem.n_labels)[::-1]
     labels = frozen_labels(np.full(problem.n, UNLABELLED))
     labels = with_labels(labels, dict(enumerate(balanced[draws.permutation(count)].tolist())))
-    found = yield from _evaluate(problem, settings, labels, "eval")
-    repairs: tuple[Repair, ...] = ()
-    if found.conflicts:
-        mended, repairs = yield from _repair(problem, settings, labels, found, draws)
-        found = mended or found
-    state = State(step=0, flips=0, labels=found.labels, scores=found.scores, energy=found.energy)
-    changed = tuple((int(i), int(found.labels[i])) for i in pool_of(found.labels))
-    return state, _info(problem, state, changed=changed, repairs=repairs, accepted=True)
+    first = yield from _evaluate(problem, settings, labels, "eval")
+    rounds: tuple[Round, ...] = ()
+    found = first
+    if first.broken:
+        limit = settings.seed_repair_rounds
+        mended, rounds = yield from _repair(problem, settings, labels, draws, rounds=limit, floor=first)
+        found = mended or first
+    state = State(step=0, flips=0, current=found.labelling, best=found.labelling)
+    changed = tuple((int(i), int(found.labelling.labels[i])) for i in pool_of(found.labelling.labels))
+    return state, _info(problem, state, rounds=rounds, proposal=first, changed=changed, accepted=True)
 
 
 def step(problem: Problem, settings: Settings, state: State, draws: Draws) -> Asking[tuple[State, StepInfo]]:
     """Do one step: draw an example, take the model's label for it, repair conflicts, accept or refuse; return what follows."""
-    number = state.step + 1
-    index = draws.weighted_index(pool.draw_weights(problem, state.labels, settings.linked_weight))
-    answer = yield ScoreOne(index, state.labels)
-    old, new = int(state.labels[index]), int(np.argmax(answer))
+    before, number = state.current, state.step + 1
+    index = draws.weighted_index(pool.draw_weights(problem, before.labels, settings.linked_weight))
+    answer = yield ScoreOne(index, before.labels)
+    old, new = int(before.labels[index]), int(np.argmax(answer))
     if new == old:
         kept = replace(state, step=number)
         return kept, _info(problem, kept, index=index, old=old, new=new)
-    labels = with_labels(state.labels, {index: new})
-    mended, repairs = yield from _repair(problem, settings, labels, None, draws)
-    found = yield from _evaluate(problem, settings, mended.labels if mended else labels, "eval")
+    labels = with_labels(before.labels, {index: new})
+    mended, rounds = yield from _repair(problem, settings, labels, draws, rounds=settings.repair_rounds)
+    proposal = yield from _evaluate(problem, settings, mended.labelling.labels if mended else labels, "eval")
     heat, u = temperature(settings, state.flips), draws.uniform()
-    accepted = accepts(u, found.energy - state.energy, heat)
-    after = (
-        State(step=number, flips=state.flips + 1, labels=found.labels, scores=found.scores, energy=found.energy)
-        if accepted
-        else replace(state, step=number)
-    )
-    differing = np.flatnonzero(found.labels != state.labels)
+    accepted = accepts(u, proposal.labelling.energy - before.energy, heat)
+    after = _moved(state, proposal.labelling) if accepted else replace(state, step=number)
     return after, _info(
         problem,
         after,
         index=index,
         old=old,
         new=new,
-        changed=tuple((int(i), int(found.labels[i])) for i in differing),
-        repairs=repairs,
+        rounds=rounds,
+        proposal=proposal,
+        changed=_differing(proposal.labelling.labels, before.labels),
         temperature=heat,
-        proposed_energy=found.energy,
         u=u,
         accepted=accepted,
     )
 
 
-def complete(problem: Problem, state: State) -> Asking[tuple[Labels, Scores]]:
+def complete(problem: Problem, final: Labelling) -> Asking[tuple[Labels, Scores]]:
     """Give every example that the search left unlabelled the model's label given the final pool.
 
     A label that would break a conflict is passed over where another one is free. Completed examples are shown to none.
     """
-    labels, scores = state.labels, state.scores.copy()
-    for index in np.flatnonzero(state.labels == UNLABELLED).tolist():
-        scores[index] = yield ScoreOne(index, state.labels)
+    labels, scores = final.labels, final.scores.copy()
+    for index in np.flatnonzero(final.labels == UNLABELLED).tolist():
+        scores[index] = yield ScoreOne(index, final.labels)
         ranked = np.argsort(-scores[index], kind="stable").tolist()
         before = len(pool.broken(problem, labels))
         free = [label for label in ranked if len(pool.broken(problem, with_labels(labels, {index: label}))) == before]
@@ -127,56 +119,90 @@ def complete(problem: Problem, state: State) -> Asking[tuple[Labels, Scores]]:
     return labels, scores
 
 
-def _evaluate(problem: Problem, settings: Settings, labels: Labels, purpose: Any) -> Asking[Evaluated]:
+def uniform_energies(problem: Problem, settings: Settings, labels: Labels) -> Asking[tuple[float, ...]]:
+    """Return, for each label, the energy of giving it to the whole pool: the degenerate optima that a search should beat."""
+    energies = []
+    for label in range(problem.n_labels):
+        same = with_labels(labels, dict.fromkeys(pool_of(labels).tolist(), label))
+        found = yield from _evaluate(problem, settings, same, "eval")
+        energies.append(found.labelling.energy)
+    return tuple(energies)
+
+
+def _evaluate(problem: Problem, settings: Settings, labels: Labels, purpose: Purpose) -> Asking[Evaluation]:
     scores = yield ScorePool(labels, purpose)
-    energy = pool.energy(problem, labels, scores, settings.alpha)
-    return Evaluated(labels, scores, energy, len(pool.broken(problem, labels)))
+    return pool.evaluation(problem, settings, labels, scores)
 
 
 def _repair(
-    problem: Problem, settings: Settings, labels: Labels, best: Evaluated | None, draws: Draws
-) -> Asking[tuple[Evaluated | None, tuple[Repair, ...]]]:
-    """Resolve broken conflicts, the first improvement in each round; return the best found, or None if none was taken.
+    problem: Problem,
+    settings: Settings,
+    labels: Labels,
+    draws: Draws,
+    *,
+    rounds: int,
+    floor: Evaluation | None = None,
+) -> Asking[tuple[Evaluation | None, tuple[Round, ...]]]:
+    """Mend broken conflicts, the first improvement in each round; return the best found, or None if none was taken.
 
-    `best` is what a repair must not fall under. A proposal has None: its first broken pair is always resolved, even
-    when that lowers the energy, and acceptance decides (as in the published code).
+    A repair must not fall under `floor`. A proposal has none: its first broken conflict is always mended, even when
+    that lowers the energy, and acceptance decides (as in the published code).
     """
-    taken: list[Repair] = []
-    found = None
-    for _ in range(settings.repair_rounds):
+    best = floor
+    found: Evaluation | None = None
+    done: list[Round] = []
+    for _ in range(rounds):
         listed = pool.broken(problem, labels)
-        order = draws.permutation(len(listed))
-        improved = None
-        for conflict in (listed[place] for place in order):
-            pair = (conflict.first, conflict.second)
-            trials = []
-            for pair_labels in conflict.rule.repairs:
-                trial = with_labels(labels, dict(zip(pair, pair_labels, strict=True)))
-                trials.append((yield from _evaluate(problem, settings, trial, "repair")))
-            chosen = max(range(len(trials)), key=lambda place: trials[place].energy)  # the first of equals
-            if best is None or trials[chosen].energy >= best.energy:
-                improved = trials[chosen]
-                taken.append(Repair(pair, conflict.rule.repairs[chosen]))
+        trials: list[Trial] = []
+        for place in draws.permutation(len(listed)):
+            trials.append((yield from _try(problem, settings, labels, listed[place], best)))
+            if trials[-1].taken:
+                best = found = trials[-1].best
                 break
-        if improved is None:
+        done.append(Round(labels, tuple(listed), tuple(trials)))
+        stalled = not trials or not trials[-1].taken
+        if found is None or not found.broken or (stalled and settings.stalled_repair == "stop"):
             break
-        best = found = improved
-        labels = improved.labels
-        if improved.conflicts == 0:
-            break
-    return found, tuple(taken)
+        labels = found.labelling.labels
+    return found, tuple(done)
+
+
+def _try(
+    problem: Problem, settings: Settings, labels: Labels, conflict: Conflict, best: Evaluation | None
+) -> Asking[Trial]:
+    """Evaluate each way to mend a conflict; the one of highest energy is taken unless it falls under `best`."""
+    evaluations = []
+    for first, second in conflict.rule.repairs:
+        mended = with_labels(labels, {conflict.first: first, conflict.second: second})
+        evaluations.append((yield from _evaluate(problem, settings, mended, "repair")))
+    energies = [evaluation.labelling.energy for evaluation in evaluations]
+    chosen = int(np.argmax(energies))
+    taken = best is None or energies[chosen] >= best.labelling.energy
+    return Trial(conflict, tuple(evaluations), chosen, taken)
+
+
+def _moved(state: State, found: Labelling) -> State:
+    """Return the state after an accepted proposal. Energies of pools of different sizes do not compare: a growing pool
+    starts a new best.
+    """
+    grown = len(pool_of(found.labels)) > len(pool_of(state.best.labels))
+    best = found if grown or found.energy > state.best.energy else state.best
+    return State(step=state.step + 1, flips=state.flips + 1, current=found, best=best)
+
+
+def _differing(labels: Labels, before: Labels) -> tuple[tuple[int, int], ...]:
+    return tuple((int(i), int(labels[i])) for i in np.flatnonzero(labels != before))
 
 
 def _info(problem: Problem, after: State, **fields: Any) -> StepInfo:
-    blank: dict[str, Any] = {
-        "index": None, "old": None, "new": None, "changed": (), "repairs": (),
-        "temperature": None, "proposed_energy": None, "u": None, "accepted": False,
-    }  # fmt: skip
+    labels = after.current.labels
+    counts = pool.counts(labels, problem.n_labels)
     return StepInfo(
         step=after.step,
-        energy=after.energy,
+        energy=after.current.energy,
         flips=after.flips,
-        pool=len(pool_of(after.labels)),
-        conflicts=len(pool.broken(problem, after.labels)),
-        **{**blank, **fields},
+        pool=sum(counts),
+        counts=counts,
+        conflicts=len(pool.broken(problem, labels)),
+        **fields,
     )

@@ -11,7 +11,7 @@ Scores = npt.NDArray[np.float64]  # [N, L]: log P(label word | prompt); NaN wher
 Indices = npt.NDArray[np.int64]
 
 UNLABELLED = -1
-Purpose = Literal["eval", "repair", "predict"]  # what a scoring is for; the published layout orders them differently
+Purpose = Literal["eval", "repair", "predict"]  # what a scoring is for; the reference layout orders them differently
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +48,28 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The annealing's parameters (Wen et al. 2025, algorithm 1)."""
+    """The annealing's parameters (Wen et al. 2025, algorithm 1); SearchConfig says what each means."""
 
     alpha: float = 30.0
+    objective: str = "margin"
     num_seeds: int = 8
     schedule: str = "log"
     initial_temperature: float = 10.0
     final_temperature: float = 0.01
     decay: float = 0.99
+    seed_repair_rounds: int = 10
     repair_rounds: int = 10
+    stalled_repair: str = "stop"
     linked_weight: float = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class Labelling:
+    """Labels with the scores that they were given together, and their energy."""
+
+    labels: Labels
+    scores: Scores
+    energy: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,37 +78,62 @@ class State:
 
     step: int  # steps done; the first, number 0, seeds the pool
     flips: int  # proposals accepted: what the temperature depends on
-    labels: Labels
-    scores: Scores
-    energy: float
+    current: Labelling
+    best: Labelling  # of those that were current since the pool last grew, the first of highest energy
 
 
 @dataclass(frozen=True, slots=True)
-class Repair:
-    """A conflicting pair that was given the labels `labels`."""
+class Evaluation:
+    """A labelling, with what its energy is made of."""
 
-    pair: tuple[int, int]
-    labels: tuple[int, int]
+    labelling: Labelling
+    predictability: float  # mean over the pool, before alpha; nats
+    broken: tuple[Conflict, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """The ways to mend one broken conflict, each evaluated."""
+
+    conflict: Conflict
+    evaluations: tuple[Evaluation, ...]  # one for each of the rule's repairs
+    chosen: int  # of highest energy, the first of equals
+    taken: bool
+
+    @property
+    def best(self) -> Evaluation:
+        """The evaluation chosen."""
+        return self.evaluations[self.chosen]
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One pass over the conflicts that `labels` broke, up to the first trial that was taken."""
+
+    labels: Labels
+    broken: tuple[Conflict, ...]
+    trials: tuple[Trial, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class StepInfo:
-    """What a step did: one line of the trace. Fields are None where the step ended before them."""
+    """What a step did. Fields are None, or empty, where the step ended before them."""
 
     step: int
-    index: int | None  # the example drawn
-    old: int | None
-    new: int | None  # the label that the model proposed
-    changed: tuple[tuple[int, int], ...]  # (example, label) of every label that the proposal with its repairs changes
-    repairs: tuple[Repair, ...]
-    temperature: float | None
-    proposed_energy: float | None
-    u: float | None
-    accepted: bool
-    energy: float  # after the step, as all below
+    energy: float  # after the step, as the four below
     flips: int
     pool: int
+    counts: tuple[int, ...]  # examples of each label
     conflicts: int
+    index: int | None = None  # the example drawn
+    old: int | None = None
+    new: int | None = None  # the label that the model proposed
+    rounds: tuple[Round, ...] = ()  # of repair
+    proposal: Evaluation | None = None  # what was accepted or refused; at step 0 the seeds before any repair
+    changed: tuple[tuple[int, int], ...] = ()  # (example, label) of every label that accepting it changes
+    temperature: float | None = None
+    u: float | None = None
+    accepted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from ..config import ModelConfig
 from . import vllm
 
 VOCABULARY = 2**31
+WORDS = ["True", "False", "positive", "negative", "yes"]  # the likeliest tokens, where none are asked for by id
 
 
 def argv(model: ModelConfig, weights: Path | str, *, host: str, port: int) -> list[str]:  # noqa: ARG001
@@ -74,11 +75,14 @@ def application(*, model: str, max_model_len: int, key: str, delay_ms: float = 0
     async def completions(request: web.Request) -> web.Response:
         body = await request.json()
         await asyncio.sleep(delay_ms / 1000)
-        ids = body["logprob_token_ids"]
-        answers = [dict(zip(ids, label_logprobs(prompt, ids), strict=True)) for prompt in body["prompt"]]
-        listed = [{f"token_id:{token}": value for token, value in answer.items()} for answer in answers]
+        prompts = [tokenize(prompt) if isinstance(prompt, str) else prompt for prompt in body["prompt"]]
+        ids = body.get("logprob_token_ids", [])
+        names = [f"token_id:{token}" for token in ids] if ids else WORDS
+        ids = ids or [tokenize(word)[0] for word in WORDS]
+        listed = [dict(zip(names, label_logprobs(prompt, ids), strict=True)) for prompt in prompts]
         choices = [{"index": i, "logprobs": {"top_logprobs": [values]}} for i, values in enumerate(listed)]
-        return web.json_response({"model": model, "choices": choices})
+        usage = {"prompt_tokens": sum(map(len, prompts))}
+        return web.json_response({"model": model, "choices": choices, "usage": usage})
 
     app = web.Application(middlewares=[require_key], client_max_size=2**30)
     app.add_routes([web.get("/health", health), web.get("/v1/models", models), web.get("/metrics", metrics)])

@@ -5,7 +5,7 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,8 @@ from ..errors import ScoringError
 
 KEY_VARIABLE = "VLLM_API_KEY"
 MINUS_INFINITY = -9999.0  # how vLLM writes -inf into JSON
+ROUNDING = 1e-3  # by which a log-probability may exceed 0
+TOP = 20  # likeliest tokens; a server gives no more unless told so at its start
 
 
 def argv(model: ModelConfig, weights: Path | str, *, host: str, port: int) -> list[str]:
@@ -47,34 +49,42 @@ def environment(model: ModelConfig, key: str) -> Mapping[str, str]:
     return {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", **model.env, KEY_VARIABLE: key}
 
 
-def payload(model: str, prompts: Sequence[Sequence[int]], label_ids: Sequence[int]) -> dict[str, Any]:
+def label_payload(model: str, prompts: Sequence[list[int] | str], label_ids: Sequence[int]) -> dict[str, Any]:
     """Return the body of POST /v1/completions that asks for log P(label | prompt), exact whatever is sampled."""
-    return {
-        "model": model,
-        "prompt": [list(prompt) for prompt in prompts],
-        "max_tokens": 1,
-        "temperature": 0,
-        "logprobs": len(label_ids),
-        "logprob_token_ids": list(label_ids),
-        "return_tokens_as_token_ids": True,
-    }
+    asked = {"logprobs": len(label_ids), "logprob_token_ids": list(label_ids), "return_tokens_as_token_ids": True}
+    return {"model": model, "prompt": list(prompts), "max_tokens": 1, "temperature": 0, **asked}
 
 
-def parse(body: Mapping[str, Any], model: str, n: int, label_ids: Sequence[int]) -> npt.NDArray[np.float64]:
+def top_payload(model: str, prompts: Sequence[list[int] | str]) -> dict[str, Any]:
+    """Return the body of POST /v1/completions that asks for the likeliest first tokens."""
+    return {"model": model, "prompt": list(prompts), "max_tokens": 1, "temperature": 0, "logprobs": TOP}
+
+
+def label_logprobs(body: Mapping[str, Any], model: str, n: int, label_ids: Sequence[int]) -> npt.NDArray[np.float64]:
     """Return f64[n, L], the log-probability of each label after each prompt, in nats.
 
     Raises ScoringError unless the answer is of `model`, with n choices, each with a finite value for every label.
     """
-    if body.get("model") != model:
-        raise ScoringError(f"the answer is of model {body.get('model')!r}, not {model!r}")
-    choices = body.get("choices")
-    if not isinstance(choices, list) or sorted(c.get("index", -1) for c in choices) != list(range(n)):
-        found = len(choices) if isinstance(choices, list) else "no"
-        raise ScoringError(f"{n} prompts were asked, {found} choices came back")
-    values = np.empty((n, len(label_ids)))
-    for choice in choices:
-        values[choice["index"]] = _label_values(choice, label_ids)
-    return values
+    values = [_label_values(listed, label_ids) for listed in _listed(body, model, n)]
+    return np.array(values).reshape(n, len(label_ids))
+
+
+def top_logprobs(body: Mapping[str, Any], model: str, n: int) -> list[dict[str, float]]:
+    """Return the likeliest first tokens after each prompt, text -> log-probability in nats; errors as above."""
+    answers = [{str(token): value for token, value in listed.items()} for listed in _listed(body, model, n)]
+    for answer in answers:
+        # -9999 beside the token 0 is what an answer corrupted by a request of the other kind looks like.
+        if not answer or not all(_is_logprob(value) for value in answer.values()):
+            raise ScoringError(f"the likeliest tokens came back as {answer!r}")
+    return answers
+
+
+def prompt_tokens(body: Mapping[str, Any]) -> int:
+    """Return the tokens of all prompts of a request, cached ones included, as the answer states them."""
+    try:
+        return int(body["usage"]["prompt_tokens"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ScoringError("the answer does not say how many tokens its prompts had") from error
 
 
 def max_model_len(models: Mapping[str, Any], name: str) -> int:
@@ -99,19 +109,34 @@ def counters(text: str) -> dict[str, float]:
     return totals
 
 
-def _label_values(choice: Mapping[str, Any], label_ids: Sequence[int]) -> list[float]:
+def _listed(body: Mapping[str, Any], model: str, n: int) -> list[Mapping[str, Any]]:
+    """Return what is listed for the first token after each prompt, in the order of the prompts."""
+    if body.get("model") != model:
+        raise ScoringError(f"the answer is of model {body.get('model')!r}, not {model!r}")
+    choices = body.get("choices")
+    if not isinstance(choices, list) or sorted(c.get("index", -1) for c in choices) != list(range(n)):
+        found = len(choices) if isinstance(choices, list) else "no"
+        raise ScoringError(f"{n} prompts were asked, {found} choices came back")
     try:
-        listed = choice["logprobs"]["top_logprobs"][0]
-    except (KeyError, IndexError, TypeError) as error:
+        ordered = sorted(choices, key=lambda choice: int(choice["index"]))
+        return [dict(choice["logprobs"]["top_logprobs"][0]) for choice in ordered]
+    except (KeyError, IndexError, TypeError, ValueError) as error:
         raise ScoringError("the answer holds no log-probabilities: is this vLLM with logprob_token_ids?") from error
+
+
+def _label_values(listed: Mapping[str, Any], label_ids: Sequence[int]) -> list[float]:
     values = []
     for token in label_ids:
         value = listed.get(f"token_id:{token}")
         # A request with plain logprobs in the same engine step corrupts answers without an error (measured with 0.32.0).
-        if not isinstance(value, (int, float)) or not math.isfinite(value) or value <= MINUS_INFINITY or value > 1e-3:
+        if not _is_logprob(value):
             raise ScoringError(f"label token {token}: its log-probability came back as {value!r}")
         values.append(float(value))
     return values
+
+
+def _is_logprob(value: Any) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and math.isfinite(value) and MINUS_INFINITY < value <= ROUNDING
 
 
 def _flag(name: str, value: Any) -> list[str]:

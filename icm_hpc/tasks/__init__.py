@@ -1,16 +1,31 @@
-"""The tasks that can be labelled: one file a family, one line each in TASKS."""
+"""The tasks that can be labelled: one file a family, one line a task in TASKS."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from ..config import TaskConfig
 from ..errors import TaskError
-from . import claims, reviews
-from .task import Example, Task, limited
+from . import claims, comparison, gsm8k, reviews, topics, truthfulqa
+from .family import Family, read
+from .task import Example, Task, drawn_in_blocks, limited, shards
 
-__all__ = ["TASKS", "Example", "Task", "load"]
+__all__ = ["TASKS", "Example", "Family", "Task", "family_of", "load", "shards"]
 
-TASKS: dict[str, Callable[[TaskConfig], Task]] = {"claims": claims.load, "reviews": reviews.load}
+TASKS: dict[str, Family] = {
+    "claims": claims.FAMILY,
+    "comparison": comparison.HELPFUL,
+    "gsm8k": gsm8k.FAMILY,
+    "reviews": reviews.FAMILY,
+    "topics": topics.FAMILY,
+    "truthfulqa": truthfulqa.FAMILY,
+    "truthfulqa-preference": comparison.TRUTHFUL,
+}
+
+
+def family_of(config: TaskConfig) -> Family:
+    """Return the family of the task that `config` names; raises TaskError for an unknown one."""
+    if config.name not in TASKS:
+        raise TaskError(f"task.name={config.name}: no such task; there are {', '.join(sorted(TASKS))}")
+    return TASKS[config.name]
 
 
 def load(config: TaskConfig, *, seed: int) -> Task:
@@ -18,9 +33,16 @@ def load(config: TaskConfig, *, seed: int) -> Task:
 
     Raises TaskError for an unknown name, unusable data, or label words that do not fit the task.
     """
-    if config.name not in TASKS:
-        raise TaskError(f"task.name={config.name}: no such task; there are {', '.join(sorted(TASKS))}")
-    task = limited(TASKS[config.name](config), config.limit, seed)
+    family = family_of(config)
+    rows = [row.without_gold() for row in read(family, config)]
+    examples = tuple(family.example(row, place) for place, row in enumerate(rows))
+    if family.check:
+        family.check(examples)
+    task = Task(config.name, examples, family.label_words, family.conflict_rule)
+    if config.draw == "blocks":
+        task = drawn_in_blocks(task, config.limit, seed, family.block_size)
+    else:
+        task = limited(task, config.limit, seed)
     if config.label_words is None:
         return task
     if len(config.label_words) != len(task.label_words):

@@ -1,27 +1,40 @@
-"""Claims that are true or false; rows `question`, `choice`, `consistency_id` and, for evaluation only, `label`.
+"""Claims that are true or false, with the published prompt (Wen et al. 2025).
 
-The format and the prompt are those of the published code (Wen et al. 2025). A claim has no structural conflict: the
-published rule is made of the gold labels.
+A claim has no conflict by itself: the published rule is made of the gold labels. Rows may say which claims exclude each
+other: of those with the same `exclusion_group` at most one is true.
 """
 
-from ..config import TaskConfig
-from . import rows
-from .task import Example, Task
+from collections.abc import Sequence
+
+from ..core.types import Rule
+from ..errors import TaskError
+from .family import Family, group_of, id_of
+from .rows import Row
+from .task import AT_MOST_ONE, Example
 
 
-def load(config: TaskConfig) -> Task:
-    """Return the claims of `task.data`; raises TaskError, naming the row, where one is malformed."""
-    examples = tuple(_example(row, place) for place, row in enumerate(rows.read(config)))
-    return Task("claims", examples, (" False", " True"))
-
-
-def id_of(row: rows.Row, place: int) -> str:
-    """Return the row's own id, or its place in the file."""
-    own = row.values.get("id")
-    return f"row-{place}" if own is None else str(own)
-
-
-def _example(row: rows.Row, place: int) -> Example:
-    group = row.values.get("consistency_id")
+def example(row: Row, place: int) -> Example:
+    """Return a row with `question` and `choice` as an example."""
+    exclusion = row.name("exclusion_group") or ""
+    named = row.name("consistency_id")
+    group = f"exclusion-{exclusion}" if exclusion and named is None else group_of(row, place)
     text = f"Question: {row.text('question')}\nClaim: {row.text('choice')}\nI think this claim is"
-    return Example(id_of(row, place), f"alone-{place}" if group is None else str(group), text)
+    return Example(id_of(row, place), group, text, key=exclusion)
+
+
+def _rule(a: Example, b: Example) -> Rule | None:
+    return AT_MOST_ONE if a.key and a.key == b.key else None
+
+
+def _require_exclusions_in_one_group(examples: Sequence[Example]) -> None:
+    first: dict[str, Example] = {}
+    for claim in examples:
+        other = first.setdefault(claim.key, claim)
+        if claim.key and other.group != claim.group:
+            raise TaskError(
+                f"exclusion_group {claim.key!r} is in two groups, {other.group!r} ({other.id}) and {claim.group!r}"
+                f" ({claim.id}): give its rows one consistency_id, or none"
+            )
+
+
+FAMILY = Family(example, (" False", " True"), conflict_rule=_rule, check=_require_exclusions_in_one_group)

@@ -1,4 +1,8 @@
-"""Rows of a data set: from a JSON or JSONL file, or by the name of a Hugging Face data set."""
+"""Rows of a data set: from a JSON or JSONL file, or by the name of a Hugging Face data set.
+
+The published row format has `question`, `choice`, `choice_2` (comparisons), `answer` (solutions), `consistency_id`, and
+the gold label under `label`.
+"""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -9,6 +13,8 @@ from typing import Any
 from ..config import TaskConfig
 from ..errors import TaskError
 
+GOLD = "label"
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -16,6 +22,15 @@ class Row:
 
     where: str
     values: Mapping[str, Any]
+
+    def without_gold(self) -> "Row":
+        """Return the row as the search may see it."""
+        return Row(self.where, {key: value for key, value in self.values.items() if key != GOLD})
+
+    def name(self, key: str) -> str | None:
+        """Return what identifies something under `key`, a number or a text, or None if there is nothing."""
+        value = self.values.get(key)
+        return None if value is None else str(value)
 
     def text(self, key: str) -> str:
         """Return the string under `key`; raises TaskError, naming the row, where there is none."""
@@ -26,8 +41,13 @@ class Row:
         return value
 
 
-def read(config: TaskConfig) -> list[Row]:
-    """Return the rows that `task.data` names; raises TaskError for a missing file or a row that is not an object."""
+def read(config: TaskConfig, built_in: Path | None) -> list[Row]:
+    """Return the rows that `task.data` names, or the built-in ones, with their gold labels.
+
+    Raises TaskError for a missing file or a row that is not an object.
+    """
+    if not config.data and built_in:
+        return read_file(built_in)
     if not config.data:
         raise TaskError(
             f"task={config.name} needs data: task.data=FILE (.json, .jsonl) or a Hugging Face data set name"
@@ -35,7 +55,7 @@ def read(config: TaskConfig) -> list[Row]:
     path = Path(config.data).expanduser()
     if path.suffix in (".json", ".jsonl"):
         return read_file(path)
-    return list(_read_hub(config.data, config.split))
+    return list(_read_hub(config.data, config.subset, config.split))
 
 
 def read_file(path: Path) -> list[Row]:
@@ -80,7 +100,7 @@ def _row(where: str, value: Any) -> Row:
     return Row(where, value)
 
 
-def _read_hub(name: str, split: str) -> Iterator[Row]:
+def _read_hub(name: str, subset: str | None, split: str) -> Iterator[Row]:
     try:
         import datasets
     except ImportError as error:
@@ -88,7 +108,7 @@ def _read_hub(name: str, split: str) -> Iterator[Row]:
             f"task.data={name} is not a .json or .jsonl file, and data sets by name need: pip install 'icm-hpc[hub]'"
         ) from error
     try:
-        rows = datasets.load_dataset(name, split=split)
+        rows = datasets.load_dataset(name, subset, split=split)
     except Exception as error:  # the library raises many kinds; each ends the command with its text
         raise TaskError(f"task.data={name}, split {split}: cannot be loaded: {error}") from error
     for number, values in enumerate(rows):

@@ -1,15 +1,29 @@
 """A task: examples, the words that labels are, and the conflicts between examples. It holds no gold label."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..config import sha256_of
+from ..core.published import blocks
 from ..core.types import Conflict, Problem, Rule
 from ..errors import TaskError
 
+# Repairs are in the order in which the published code tries them: of equals, the first is taken.
 EXACTLY_ONE = Rule("exactly one", forbidden=frozenset({(0, 0), (1, 1)}), repairs=((0, 1), (1, 0)))
+AT_MOST_ONE = Rule("at most one", forbidden=frozenset({(1, 1)}), repairs=((0, 1), (1, 0)))
+SAME = Rule("same", forbidden=frozenset({(0, 1), (1, 0)}), repairs=((0, 0), (1, 1)))
+
+
+def different(n_labels: int) -> Rule:
+    """Return the rule that two examples cannot have one label."""
+    numbers = range(n_labels)
+    return Rule(
+        "different",
+        forbidden=frozenset((a, a) for a in numbers),
+        repairs=tuple((a, b) for a in numbers for b in numbers if a != b),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +33,10 @@ class Example:
     id: str
     group: str
     text: str
+    key: str = ""  # what the task's conflict rule compares
+
+
+ConflictRule = Callable[[Example, Example], Rule | None]  # of two examples of one group
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +46,7 @@ class Task:
     name: str
     examples: tuple[Example, ...]
     label_words: tuple[str, ...]  # by label; with the space that stands before it in running text
-    conflict_rule: Callable[[Example, Example], Rule | None] | None = None  # of two examples of one group
+    conflict_rule: ConflictRule | None = None
     separator: str = "\n\n"  # after a demonstration
 
     def __post_init__(self) -> None:
@@ -47,7 +65,7 @@ class Task:
 
     def sha256(self) -> str:
         """Return a digest of all that the search and its prompts depend on."""
-        rules = [f"{c.first} {c.second} {c.rule}" for c in self.problem().conflicts]
+        rules = [f"{c.first} {c.second} {c.rule.name}" for c in self.problem().conflicts]
         fields = [field for e in self.examples for field in (e.id, e.group, e.text)]
         return sha256_of([self.separator, *self.label_words, "examples", *fields, "conflicts", *rules])
 
@@ -67,15 +85,63 @@ def limited(task: Task, limit: int | None, seed: int) -> Task:
 
     Groups stay whole. The order decides which examples are seeds of the search.
     """
-    members: dict[str, list[Example]] = {}
-    for example in task.examples:
-        members.setdefault(example.group, []).append(example)
-    groups = list(members.values())
-    order = np.random.default_rng(seed).permutation(len(groups))
+    groups = _grouped(task.examples)
     kept: list[Example] = []
-    for place in order:
+    for place in np.random.default_rng(seed).permutation(len(groups)):
         if limit is None or len(kept) + len(groups[place]) <= limit:
             kept.extend(groups[place])
+    return _cut(task, kept, limit)
+
+
+def drawn_in_blocks(task: Task, limit: int | None, seed: int, size: int) -> Task:
+    """Return `task` as the published code chooses its batch: blocks of `size` rows, drawn without replacement."""
+    whole = blocks([example.group for example in task.examples], size)
+    order = np.random.default_rng(seed).permutation(len(whole))
+    kept = order if limit is None else order[: limit // size]
+    return _cut(task, [task.examples[row] for place in kept for row in whole[place]], limit)
+
+
+def shards(task: Task, pool_size: int | None) -> list[Task]:
+    """Return `task` in as few parts of at most `pool_size` examples as whole groups allow, in its own order.
+
+    Conflicts are between examples of one group, so none crosses parts.
+    """
+    n = len(task.examples)
+    if pool_size is None or n <= pool_size:
+        return [task]
+    groups = _grouped(task.examples)
+    largest = max(groups, key=len)
+    if len(largest) > pool_size:
+        raise TaskError(
+            f"search.pool_size={pool_size}: the group {largest[0].group!r} has {len(largest)} examples, and groups stay whole"
+        )
+    for count in range(-(-n // pool_size), n + 1):
+        parts = _split(groups, n / count)
+        if max(map(len, parts)) <= pool_size:
+            break
+    return [replace(task, examples=tuple(part)) for part in parts]
+
+
+def _split(groups: Sequence[Sequence[Example]], share: float) -> list[list[Example]]:
+    """Cut the row of groups where it has passed a whole number of shares."""
+    parts: list[list[Example]] = []
+    done = 0
+    for group in groups:
+        if done + len(group) / 2 >= len(parts) * share:
+            parts.append([])
+        parts[-1].extend(group)
+        done += len(group)
+    return parts
+
+
+def _grouped(examples: Iterable[Example]) -> list[list[Example]]:
+    members: dict[str, list[Example]] = {}
+    for example in examples:
+        members.setdefault(example.group, []).append(example)
+    return list(members.values())
+
+
+def _cut(task: Task, kept: Sequence[Example], limit: int | None) -> Task:
     if len(kept) < 2:
         raise TaskError(
             f"task {task.name}: {len(kept)} examples are left under task.limit={limit}; at least 2 are needed"

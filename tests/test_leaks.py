@@ -1,0 +1,105 @@
+"""The leak audit: with every gold label flipped or removed, nothing that the search sees or does changes by one byte."""
+
+import asyncio
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from icm_hpc import tasks
+from icm_hpc.client import Prompt
+from icm_hpc.config import TaskConfig
+from icm_hpc.core.types import Conflict
+from icm_hpc.tasks import TASKS, gold
+from icm_hpc.tasks.rows import GOLD, Row
+from icm_hpc.tasks.task import SAME, Example
+from tests import offline
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """All that a run's search saw and did."""
+
+    examples: tuple[Example, ...]
+    conflicts: tuple[Conflict, ...]
+    prompts: list[Prompt]
+    trace: bytes
+    labels: bytes
+
+
+def seen(folder: Path, name: str, rows: Rows) -> Seen:
+    """Run a task on rows."""
+    folder.mkdir()
+    data = folder / "rows.jsonl"
+    data.write_text("\n".join(map(json.dumps, rows)))
+    arguments = (f"task={name}", f"task.data={data}", "search.steps=25", "search.schedule=constant")
+    _, run_dir, client = asyncio.run(offline.label(folder, *arguments))
+    task = tasks.load(TaskConfig(name=name, data=str(data)), seed=0)
+    trace = (run_dir.shard(0) / "trace.jsonl").read_bytes()
+    return Seen(task.examples, task.problem().conflicts, client.prompts, trace, run_dir.labels.read_bytes())
+
+
+def rows_of(name: str) -> Rows:
+    """Return rows with gold labels for a task: its built-in ones, or some of the published format."""
+    if (data := TASKS[name].data) is not None:
+        return [json.loads(line) for line in data.read_text().splitlines()][:16]
+    return [
+        {
+            "question": f"Question {i // 4}?",
+            "choice": ["It is so.", "It is not so."][i % 2] + f" By {i % 4 // 2}.",
+            "choice_2": ["It is not so.", "It is so."][i % 2] + f" By {i % 4 // 2}.",
+            "answer": str(i % 3),
+            "exclusion_group": f"x{i // 4}" if i % 4 < 2 else None,
+            "consistency_id": i // 4,
+            GOLD: (i + i // 4) % 2,
+        }
+        for i in range(16)
+    ]
+
+
+def flipped(name: str, rows: Rows) -> Rows:
+    """Return the rows with every gold label changed."""
+    n_labels = len(TASKS[name].label_words)
+    return [{**row, GOLD: (row[GOLD] + 1) % n_labels} for row in rows]
+
+
+def without(rows: Rows) -> Rows:
+    """Return the rows without gold labels."""
+    return [{key: value for key, value in row.items() if key != GOLD} for row in rows]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_gold_labels_change_nothing(tmp_path: Path, name: str) -> None:
+    rows = rows_of(name)
+    original = seen(tmp_path / "original", name, rows)
+    assert original.prompts
+    assert seen(tmp_path / "flipped", name, flipped(name, rows)) == original
+    assert seen(tmp_path / "without", name, without(rows)) == original
+    given = gold.load(TaskConfig(name=name, data=str(tmp_path / "original" / "rows.jsonl")))
+    other = gold.load(TaskConfig(name=name, data=str(tmp_path / "flipped" / "rows.jsonl")))
+    assert given.keys() == other.keys()
+    assert all(given[id_] != other[id_] for id_ in given), "the labels did differ"
+
+
+@pytest.mark.parametrize("where", ["text", "key", "group", "id"])
+def test_a_task_that_leaks_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """The published code makes its TruthfulQA conflicts from gold labels: so does `key`."""
+    monkeypatch.setattr(Row, "without_gold", lambda self: self)
+    honest = TASKS["claims"]
+
+    def leaky(row: Row, place: int) -> Example:
+        example = honest.example(row, place)
+        marked = f"{getattr(example, where)} {row.values.get(GOLD)}"
+        return replace(example, **{where: marked})
+
+    def same(a: Example, b: Example) -> Any:
+        return SAME if a.key == b.key else None
+
+    monkeypatch.setitem(TASKS, "claims", replace(honest, example=leaky, conflict_rule=same, check=None))
+    rows = rows_of("claims")
+    original = seen(tmp_path / "original", "claims", rows)
+    assert seen(tmp_path / "without", "claims", without(rows)) != original

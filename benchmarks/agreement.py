@@ -1,8 +1,10 @@
-"""`python -m benchmarks.agreement model=smol task=reviews task.limit=24 seeds=5`: what the search adds to the model.
+"""`python -m benchmarks.agreement data=../shared/data model=smol seeds=5`: what the search adds to the model, by task.
 
-Agreement with gold of the search, and of what the same model says of the same examples without it: zero-shot (no
-demonstration) and with all other examples as demonstrations that carry random balanced labels. One server, several seeds
-(each draws its own examples); prints JSON with the mean and standard error over seeds.
+Agreement with gold of four labellings of the same examples by the same model: the search (ICM); zero-shot (each example
+alone); random labels (each example after all others, which carry random balanced labels); and majority (the better of
+one label for all). One server for all; each seed draws its own examples and seed labels. Prints a table, and JSON with
+`out=FILE`; means and standard errors over seeds. Settings after the first ones are those of every run, as
+`search.steps=60`; `tasks=reviews,topics` picks tasks.
 """
 
 import asyncio
@@ -11,6 +13,7 @@ import json
 import statistics
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,59 +28,96 @@ from icm_hpc.prompts import of_tokens
 from icm_hpc.rundir import RunDir, new_attempt, write_atomically
 from icm_hpc.scorer import Scorer, Work
 
+# Task -> file under `data`, and pools small enough for a model on two CPU cores.
+SUITE: dict[str, tuple[str | None, int]] = {
+    "reviews": (None, 24),
+    "topics": (None, 16),
+    "truthfulqa": ("truthfulqa_train.json", 16),
+    "truthfulqa-preference": ("truthfulqa_preference.json", 12),
+    "gsm8k": ("gsm8k_verification.json", 12),
+}
+LABELLINGS = ("icm", "zero_shot", "random_labels", "majority")
+
 
 async def of_seed(settings: Config, folder: Path, client: Client) -> dict[str, float]:
-    """Return the agreement of the three labellings of one seed's examples."""
+    """Return the agreement of each labelling of one seed's examples, and whether the search was degenerate."""
     run_dir = RunDir(folder)
     run_dir.create()
-    await driver.label(settings, run_dir, client, lambda _: None)
-    searched = evaluate.of_run(settings, run_dir)
+    summary = await driver.label(settings, run_dir, client, lambda _: None)
     task = tasks.load(settings.task, seed=settings.search.seed)
     problem = task.problem()
     scorer = Scorer(client, await of_tokens(client, task), problem, settings.search.layout, Work())
     random = np.random.default_rng(settings.search.seed).permutation(np.arange(problem.n) % problem.n_labels)
     few_shot = await scorer.answer(ScorePool(frozen_labels(random), "eval"))
     zero_shot = await scorer.score([Query(i, ()) for i in range(problem.n)], frozen_labels(random))
-    found = {"search": searched}
-    for name, scores in (("random_demonstrations", few_shot), ("zero_shot", zero_shot)):
+    searched = evaluate.of_run(settings, run_dir)
+    if searched is None:
+        raise ValueError(f"task {settings.task.name}: the data have no gold labels to compare with")
+    shares = {"icm": searched.share, "majority": searched.majority}
+    for name, scores in (("random_labels", few_shot), ("zero_shot", zero_shot)):
         chosen = {e.id: int(np.argmax(row)) for e, row in zip(task.examples, scores, strict=True)}
-        found[name] = evaluate.agreement(settings.task, chosen)
-    shares = {name: agreement.share for name, agreement in found.items() if agreement}
-    return {**shares, "majority": searched.majority if searched else float("nan")}
+        found = evaluate.agreement(settings.task, chosen)
+        shares[name] = found.share if found else float("nan")
+    return {**shares, "warned": float(not all(one["beats_one_label_for_all"] for one in summary["shards"]))}
 
 
-async def measure(settings: Config, run_dir: RunDir, attempt: str, seeds: int) -> dict[str, Any]:
-    """Return the agreements of all seeds, by labelling."""
-    by_seed = []
-    async with connect.connected(settings, run_dir, attempt) as client:
-        for seed in range(seeds):
-            mine = dataclasses.replace(settings, search=dataclasses.replace(settings.search, seed=seed))
-            by_seed.append(await of_seed(mine, run_dir.path / f"seed-{seed}", client))
-            print(f"seed {seed}: {by_seed[-1]}", file=sys.stderr)
-    columns = {name: [row[name] for row in by_seed] for name in by_seed[0]}
-    return {
+def summarised(rows: list[dict[str, float]]) -> dict[str, Any]:
+    """Return mean and standard error over seeds."""
+    columns = {name: [row[name] for row in rows] for name in LABELLINGS}
+    figures = {
         name: {
             "mean": statistics.mean(values),
-            "standard_error": statistics.stdev(values) / seeds**0.5,
+            "standard_error": statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan"),
             "seeds": values,
         }
         for name, values in columns.items()
     }
+    return {**figures, "degenerate_searches": int(sum(row["warned"] for row in rows))}
+
+
+def printed(name: str, examples: int, figures: dict[str, Any]) -> str:
+    """Return a task's row of the table."""
+    cells = [f"{figures[key]['mean']:.2f} ± {figures[key]['standard_error']:.2f}" for key in LABELLINGS]
+    return f"| {name} | {examples} | {' | '.join(cells)} | {figures['degenerate_searches']} |"
+
+
+async def measure(base: Config, variants: dict[str, Config], run_dir: RunDir, attempt: str, seeds: int) -> Any:
+    """Return the figures of all tasks."""
+    measured = {}
+    async with connect.connected(base, run_dir, attempt) as client:
+        print("| task | examples | ICM | zero-shot | random labels | majority | searches warned of |")
+        print("|---|---|---|---|---|---|---|")
+        for name, settings in variants.items():
+            rows, began = [], time.monotonic()
+            for seed in range(seeds):
+                mine = dataclasses.replace(settings, search=dataclasses.replace(settings.search, seed=seed))
+                rows.append(await of_seed(mine, run_dir.path / f"{name}-{seed}", client))
+                print(f"{name}, seed {seed}, {time.monotonic() - began:.0f} s: {rows[-1]}", file=sys.stderr)
+            measured[name] = {"examples": settings.task.limit, **summarised(rows)}
+            print(printed(name, settings.task.limit or 0, measured[name]), flush=True)
+    return measured
 
 
 def main() -> None:
     """Run the benchmark."""
     given = dict(word.split("=", 1) for word in sys.argv[1:])
-    seeds = int(given.pop("seeds", "5"))
-    settings = config.load([f"{key}={value}" for key, value in given.items()])
+    seeds, data = int(given.pop("seeds", "5")), Path(given.pop("data", "../shared/data"))
+    names, out = given.pop("tasks", ",".join(SUITE)).split(","), given.pop("out", None)
+    arguments = [f"{key}={value}" for key, value in given.items()]
+    variants = {}
+    for name in names:
+        file, limit = SUITE[name]
+        chosen = [f"task={name}", f"task.limit={limit}", *([f"task.data={data / file}"] if file else [])]
+        variants[name] = config.load([*chosen, *arguments])
+    base = next(iter(variants.values()))
     with tempfile.TemporaryDirectory() as folder:
         run_dir, attempt = RunDir(Path(folder)), new_attempt()
         run_dir.create()
-        write_atomically(run_dir.config, config.to_yaml(settings).encode())
+        write_atomically(run_dir.config, config.to_yaml(base).encode())
         with cluster.local_server(run_dir, attempt):
-            result = asyncio.run(measure(settings, run_dir, attempt, seeds))
-    described = {"task": settings.task.name, "examples": settings.task.limit, "model": settings.model.name}
-    print(json.dumps({**described, "seeds": seeds, "agreement": result}, indent=2))
+            measured = asyncio.run(measure(base, variants, run_dir, attempt, seeds))
+    if out:
+        Path(out).write_text(json.dumps({"arguments": sys.argv[1:], "tasks": measured}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

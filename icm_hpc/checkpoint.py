@@ -83,7 +83,7 @@ def trace_line(info: StepInfo) -> dict[str, Any]:
     """Return what the trace tells of a step: all of it but the trials that were not taken."""
     line = {field.name: getattr(info, field.name) for field in dataclasses.fields(info)}
     taken = [trial for done in line.pop("rounds") for trial in done.trials if trial.taken]
-    repairs = [(t.conflict.first, t.conflict.second, *t.conflict.rule.repairs[t.chosen]) for t in taken]
+    repairs = [(t.conflict.first, t.conflict.second, *t.pair_labels(t.best)) for t in taken]
     proposal = line.pop("proposal")
     return {**line, "repairs": repairs, "proposed_energy": proposal and proposal.labelling.energy}
 

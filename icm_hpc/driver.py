@@ -101,7 +101,8 @@ async def label(config: Config, run_dir: RunDir, client: Client, watch: Watch) -
     outcomes = await all_of([shard.label(config, run_dir, one, slots, report) for one in shards])
     export.write_labels(run_dir.labels, task, [outcome.labelled for outcome in outcomes])
     served = {name: count - before[name] for name, count in (await client.counters()).items()}
-    described = [shard.describe(outcome, one.problem) for outcome, one in zip(outcomes, shards, strict=True)]
+    alpha = config.search.alpha
+    described = [shard.describe(outcome, one.problem, alpha) for outcome, one in zip(outcomes, shards, strict=True)]
     for number, figures in enumerate(described):
         if not figures["beats_one_label_for_all"]:
             log.warning("%s", shard.WARNING.format(number=number, **figures))

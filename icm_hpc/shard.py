@@ -5,14 +5,14 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from . import checkpoint
 from .checkpoint import Trace
 from .client import all_of
 from .config import Config, SearchConfig, fingerprint
 from .core import pool, search
-from .core.types import Labelling, Problem, RandomDraws, Settings, State, StepInfo, pool_of
+from .core.types import Evaluation, Labelling, Problem, RandomDraws, Settings, State, StepInfo, pool_of
 from .export import Labelled
 from .rundir import RunDir
 from .scorer import Scorer
@@ -21,10 +21,11 @@ from .tasks import Task
 R = TypeVar("R")
 
 WARNING = (
-    "shard {number}: the labelling found has energy {energy:.3f}, no more than one label for all examples has"
-    " ({energy_of_one_label_for_all}): do not trust it. The task may need a conflict rule, the search a smaller alpha, more"
-    " steps or restarts, or the model cannot tell these labels apart"
+    "shard {number}: the labelling found (energy {energy:.3f}, {conflicts} conflicts) is no better than one label for all"
+    " examples ({one_label_for_all}): do not trust it. The task may need a conflict rule, the search a smaller alpha, more"
+    " steps or restarts; or the model cannot tell these labels apart"
 )
+ENGINE_NOISE = 1e-4  # by which one log-probability may differ between two requests; nats
 
 log = logging.getLogger(__name__)
 
@@ -47,12 +48,7 @@ class Outcome:
     state: State  # of the search that was best
     final: Labelling  # of that state, the one that is the result
     restart: int
-    uniform_energies: tuple[float, ...]  # of one label for the whole pool, by label
-
-    @property
-    def beats_uniform(self) -> bool:
-        """Whether the result has more energy than one label for all has."""
-        return self.final.energy > max(self.uniform_energies) + 1e-6 * abs(max(self.uniform_energies))
+    uniform: tuple[Evaluation, ...]  # of one label for the whole pool, by label
 
 
 Report = Callable[[int, int, StepInfo], None]  # shard, restart, and what its last step did
@@ -71,13 +67,13 @@ async def label(config: Config, run_dir: RunDir, shard: Shard, slots: asyncio.Se
     restart = max(range(len(finals)), key=lambda r: (len(pool_of(finals[r].labels)), finals[r].energy))
     final = finals[restart]
     labels, scores = await answered(search.complete(shard.problem, final), shard.scorer)
-    uniform = search.uniform_energies(shard.problem, settings_of(config.search), final.labels)
+    uniform = search.uniform(shard.problem, settings_of(config.search), final.labels)
     return Outcome(
         labelled=Labelled(shard.task, final.labels, labels, scores),
         state=states[restart],
         final=final,
         restart=restart,
-        uniform_energies=await answered(uniform, shard.scorer),
+        uniform=await answered(uniform, shard.scorer),
     )
 
 
@@ -134,20 +130,24 @@ def _next(
     return search.step(shard.problem, settings, state, draws)
 
 
-def describe(outcome: Outcome, problem: Problem) -> dict[str, object]:
+def describe(outcome: Outcome, problem: Problem, alpha: float) -> dict[str, Any]:
     """Return the figures of a shard, as summary.json holds them."""
     counts = pool.counts(outcome.labelled.labels, problem.n_labels)
     words = [word.strip() for word in outcome.labelled.task.label_words]
+    energy, broken = outcome.final.energy, len(pool.broken(problem, outcome.final.labels))
+    uniform = [{"energy": one.labelling.energy, "conflicts": len(one.broken)} for one in outcome.uniform]
     return {
         "examples": problem.n,
         "labelled_by_search": len(pool_of(outcome.final.labels)),
         "label_counts": dict(zip(words, counts, strict=True)),
         "label_entropy": pool.entropy(counts),
-        "energy": outcome.final.energy,
+        "energy": energy,
         "last_energy": outcome.state.current.energy,
-        "energy_of_one_label_for_all": dict(zip(words, outcome.uniform_energies, strict=True)),
-        "beats_one_label_for_all": outcome.beats_uniform,
         "conflicts": len(pool.broken(problem, outcome.labelled.labels)),
+        "one_label_for_all": dict(zip(words, uniform, strict=True)),
+        "beats_one_label_for_all": all(
+            broken < one["conflicts"] or energy > one["energy"] + alpha * ENGINE_NOISE for one in uniform
+        ),
         "steps": outcome.state.step,
         "flips": outcome.state.flips,
         "restart": outcome.restart,

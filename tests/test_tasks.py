@@ -131,7 +131,7 @@ def test_published_data_are_read_and_no_gold_labelling_breaks_a_rule(
     found = task.problem().conflicts
     assert len(found) == n_conflicts
     given = [labels[example.id] for example in task.examples]
-    assert not [c for c in found if (given[c.first], given[c.second]) in c.rule.forbidden]
+    assert not [c for c in found if (given[c.first], given[c.second]) in c.rule.repairs]
 
 
 def test_rows_of_the_hubs_data_sets_become_published_rows_in_an_order_that_tells_nothing(tmp_path: Path) -> None:

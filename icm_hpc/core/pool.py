@@ -41,7 +41,7 @@ def broken(problem: Problem, labels: Labels) -> list[Conflict]:
         c
         for c in problem.conflicts
         if UNLABELLED not in (labels[c.first], labels[c.second])
-        and (int(labels[c.first]), int(labels[c.second])) in c.rule.forbidden
+        and (int(labels[c.first]), int(labels[c.second])) in c.rule.repairs
     ]
     if len(listed) < 2:
         return listed

@@ -119,14 +119,13 @@ def complete(problem: Problem, final: Labelling) -> Asking[tuple[Labels, Scores]
     return labels, scores
 
 
-def uniform_energies(problem: Problem, settings: Settings, labels: Labels) -> Asking[tuple[float, ...]]:
-    """Return, for each label, the energy of giving it to the whole pool: the degenerate optima that a search should beat."""
-    energies = []
+def uniform(problem: Problem, settings: Settings, labels: Labels) -> Asking[tuple[Evaluation, ...]]:
+    """Evaluate, for each label, giving it to the whole pool: the degenerate optima that a result should beat."""
+    found = []
     for label in range(problem.n_labels):
         same = with_labels(labels, dict.fromkeys(pool_of(labels).tolist(), label))
-        found = yield from _evaluate(problem, settings, same, "eval")
-        energies.append(found.labelling.energy)
-    return tuple(energies)
+        found.append((yield from _evaluate(problem, settings, same, "eval")))
+    return tuple(found)
 
 
 def _evaluate(problem: Problem, settings: Settings, labels: Labels, purpose: Purpose) -> Asking[Evaluation]:
@@ -172,7 +171,7 @@ def _try(
 ) -> Asking[Trial]:
     """Evaluate each way to mend a conflict; the one of highest energy is taken unless it falls under `best`."""
     evaluations = []
-    for first, second in conflict.rule.repairs:
+    for first, second in conflict.rule.repairs[int(labels[conflict.first]), int(labels[conflict.second])]:
         mended = with_labels(labels, {conflict.first: first, conflict.second: second})
         evaluations.append((yield from _evaluate(problem, settings, mended, "repair")))
     energies = [evaluation.labelling.energy for evaluation in evaluations]

@@ -1,7 +1,8 @@
 """The values that the search works on; arrays are read-only."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -10,17 +11,18 @@ Labels = npt.NDArray[np.int8]  # [N]; UNLABELLED, or a label's number
 Scores = npt.NDArray[np.float64]  # [N, L]: log P(label word | prompt); NaN where nothing was asked
 Indices = npt.NDArray[np.int64]
 
+LabelPair: TypeAlias = tuple[int, int]
+
 UNLABELLED = -1
 Purpose = Literal["eval", "repair", "predict"]  # what a scoring is for; the reference layout orders them differently
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What two examples may not both be: the label pairs forbidden, and those that mend it, the first winning ties."""
+    """Which pairs of labels two examples may not have, and for each the pairs that mend it, the first winning ties."""
 
     name: str
-    forbidden: frozenset[tuple[int, int]]
-    repairs: tuple[tuple[int, int], ...]
+    repairs: Mapping[LabelPair, Sequence[LabelPair]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ class Trial:
     """The ways to mend one broken conflict, each evaluated."""
 
     conflict: Conflict
-    evaluations: tuple[Evaluation, ...]  # one for each of the rule's repairs
+    evaluations: tuple[Evaluation, ...]  # one for each repair of what is broken
     chosen: int  # of highest energy, the first of equals
     taken: bool
 
@@ -104,6 +106,11 @@ class Trial:
     def best(self) -> Evaluation:
         """The evaluation chosen."""
         return self.evaluations[self.chosen]
+
+    def pair_labels(self, evaluation: Evaluation) -> LabelPair:
+        """Return what an evaluation gives to the two examples in conflict."""
+        labels = evaluation.labelling.labels
+        return int(labels[self.conflict.first]), int(labels[self.conflict.second])
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,19 +11,19 @@ from ..core.types import Conflict, Problem, Rule
 from ..errors import TaskError
 
 # Repairs are in the order in which the published code tries them: of equals, the first is taken.
-EXACTLY_ONE = Rule("exactly one", forbidden=frozenset({(0, 0), (1, 1)}), repairs=((0, 1), (1, 0)))
-AT_MOST_ONE = Rule("at most one", forbidden=frozenset({(1, 1)}), repairs=((0, 1), (1, 0)))
-SAME = Rule("same", forbidden=frozenset({(0, 1), (1, 0)}), repairs=((0, 0), (1, 1)))
+ONE_OF_TWO = ((0, 1), (1, 0))
+EXACTLY_ONE = Rule("exactly one", {(0, 0): ONE_OF_TWO, (1, 1): ONE_OF_TWO})
+AT_MOST_ONE = Rule("at most one", {(1, 1): ONE_OF_TWO})
+SAME = Rule("same", dict.fromkeys(ONE_OF_TWO, ((0, 0), (1, 1))))
 
 
 def different(n_labels: int) -> Rule:
-    """Return the rule that two examples cannot have one label."""
-    numbers = range(n_labels)
-    return Rule(
-        "different",
-        forbidden=frozenset((a, a) for a in numbers),
-        repairs=tuple((a, b) for a in numbers for b in numbers if a != b),
-    )
+    """Return the rule that two examples cannot have one label; mended by changing either of them."""
+    repairs = {}
+    for a in range(n_labels):
+        others = [b for b in range(n_labels) if b != a]
+        repairs[a, a] = [*((a, b) for b in others), *((b, a) for b in others)]
+    return Rule("different", repairs)
 
 
 @dataclass(frozen=True, slots=True)

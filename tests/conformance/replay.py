@@ -149,9 +149,9 @@ class Replay:
             for d, trial in enumerate(done.trials):
                 place = {"k": k, "d": d}
                 conflict = trial.conflict
-                pair = {"pair": [conflict.first, conflict.second], "kind": KINDS[conflict.rule]}
+                pair = {"pair": [conflict.first, conflict.second], "kind": KINDS[conflict.rule.name]}
                 for s, evaluation in enumerate(trial.evaluations):
-                    yield {"t": "try", **place, "s": s, **pair, "set": list(conflict.rule.repairs[s])}
+                    yield {"t": "try", **place, "s": s, **pair, "set": list(trial.pair_labels(evaluation))}
                     yield from self._evaluated("fix_try", evaluation)
                 energies = [evaluation.labelling.energy for evaluation in trial.evaluations]
                 yield {"t": "choose", **place, "energies": energies, "s": trial.chosen, "taken": trial.taken}

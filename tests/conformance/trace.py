@@ -15,7 +15,7 @@ from icm_hpc.client import Prompt
 from icm_hpc.core.types import UNLABELLED, Conflict, Indices, Labels, Problem, Rule
 from icm_hpc.tasks.task import AT_MOST_ONE, EXACTLY_ONE, SAME
 
-KINDS = {AT_MOST_ONE: "C", EXACTLY_ONE: "C", SAME: "I"}
+KINDS = {AT_MOST_ONE.name: "C", EXACTLY_ONE.name: "C", SAME.name: "I"}
 MARKERS = ("I think this claim is True\n\n", "I think this claim is False\n\n")
 TRUE, FALSE = "True", "False"
 
@@ -119,7 +119,7 @@ def problem_of(rows: Sequence[Mapping[str, Any]]) -> Problem:
 
 def pairs(conflicts: Sequence[Conflict]) -> list[list[Any]]:
     """Return conflicts as a trace writes them."""
-    return [[c.first, c.second, KINDS[c.rule]] for c in conflicts]
+    return [[c.first, c.second, KINDS[c.rule.name]] for c in conflicts]
 
 
 def listed(labels: Labels) -> list[int | None]:

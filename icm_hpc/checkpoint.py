@@ -110,6 +110,15 @@ def load(folder: Path, fingerprint: str) -> Saved | None:
 
     Raises CheckpointError if none of those there is whole, or if it is of another configuration, naming what differs.
     """
+    saved = load_newest(folder)
+    if saved is not None and saved.fingerprint != fingerprint:
+        differing = "; ".join(differing_keys(fingerprint, saved.fingerprint))
+        raise CheckpointError(f"{folder} was saved by another configuration: {differing}; use another run.name")
+    return saved
+
+
+def load_newest(folder: Path) -> Saved | None:
+    """Return the newest generation that is whole, whatever its configuration; None if nothing was ever saved."""
     files = generations(folder)
     troubles = []
     for path in reversed(files):
@@ -120,9 +129,6 @@ def load(folder: Path, fingerprint: str) -> Saved | None:
             troubles.append(f"{path.name}: {error}")
             log.warning("%s cannot be used (%s); trying the generation before", path, error)
             continue
-        if saved.fingerprint != fingerprint:
-            differing = "; ".join(differing_keys(fingerprint, saved.fingerprint))
-            raise CheckpointError(f"{path} was saved by another configuration: {differing}; use another run.name")
         return saved
     if files:
         raise CheckpointError(f"no generation in {folder} is whole: {'; '.join(troubles)}")

@@ -19,9 +19,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from .config import differing_keys
 from .core.types import Labelling, State, StepInfo
 from .errors import CheckpointError
+from .fingerprint import differences
 from .rundir import write_atomically
 
 SCHEMA = 2
@@ -112,7 +112,7 @@ def load(folder: Path, fingerprint: str) -> Saved | None:
     """
     saved = load_newest(folder)
     if saved is not None and saved.fingerprint != fingerprint:
-        differing = "; ".join(differing_keys(fingerprint, saved.fingerprint))
+        differing = differences(json.loads(fingerprint), json.loads(saved.fingerprint))
         raise CheckpointError(f"{folder} was saved by another configuration: {differing}; use another run.name")
     return saved
 

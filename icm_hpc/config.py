@@ -5,13 +5,11 @@ Command line over presets over defaults: `model=405B task=claims search.steps=20
 
 import dataclasses
 import difflib
-import hashlib
-import json
 import os
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -268,41 +266,6 @@ def load_file(path: Path, arguments: Sequence[str] = ()) -> Config:
 def to_yaml(config: Config) -> str:
     """Return every setting as YAML, in the form that `load_file` reads."""
     return OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config)))
-
-
-def result_settings(config: Config) -> dict[str, Any]:
-    """Return, by dotted key, the settings that decide what labels a run ends with.
-
-    Two runs that differ in none of these may share a folder; steps and restarts may grow, and where a run runs may change.
-    """
-    # The data's content counts instead of its name (`fingerprint`).
-    free = {"task.data", "task.subset", "task.split", "search.steps", "search.restarts", "search.parallel_searches"}
-    model = ("engine", "path", "embedded", "revision", "dtype", "max_model_len")
-    settings = {f"model.{key}": getattr(config.model, key) for key in model}
-    for section in ("task", "search"):
-        values = dataclasses.asdict(getattr(config, section))
-        settings.update({f"{section}.{key}": value for key, value in values.items()})
-    return {key: value for key, value in settings.items() if key not in free}
-
-
-def fingerprint(config: Config, data_sha256: str) -> str:
-    """Return, as JSON, what a checkpoint must agree with to be continued."""
-    return json.dumps({**result_settings(config), "data_sha256": data_sha256}, sort_keys=True)
-
-
-def differing_keys(ours: str, theirs: str) -> list[str]:
-    """Name the settings in which two fingerprints differ, with both values."""
-    a, b = json.loads(ours), json.loads(theirs)
-    keys = sorted({*a, *b})
-    return [f"{key}: {b.get(key)!r} there, {a.get(key)!r} here" for key in keys if a.get(key) != b.get(key)]
-
-
-def sha256_of(parts: Iterable[str]) -> str:
-    """Return the SHA-256 of `parts`, each ended by a zero byte."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part.encode() + b"\0")
-    return digest.hexdigest()
 
 
 def package_folder(name: str) -> Path:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import numpy as np
 
-from .client import Client, open_session
+from .client import Client, Traffic, open_session
 from .config import Config
 from .errors import ScoringError, ServerError
 from .rundir import Endpoint, RunDir, ServerExit, tail
@@ -40,6 +40,7 @@ async def connected(config: Config, run_dir: RunDir, attempt: str) -> AsyncItera
         ]
         client = await _healthy(clients, endpoint, run_dir, deadline, config.server.start_timeout_s)
         await _prove(client)
+        client.traffic = Traffic()  # counts begin with the run itself
         yield client
 
 

@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 from . import checkpoint
 from .checkpoint import Trace
 from .client import all_of
-from .config import Config, SearchConfig, fingerprint
+from .config import Config, SearchConfig
 from .core import pool, search
 from .core.types import Evaluation, Labelling, Problem, RandomDraws, Settings, State, StepInfo, pool_of
 from .export import Labelled
+from .fingerprint import fingerprint
 from .rundir import RunDir
 from .scorer import Scorer
 from .tasks import Task

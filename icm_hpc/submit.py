@@ -21,6 +21,7 @@ from . import cluster, config, driver, evaluate, shard, tasks
 from .config import Config
 from .driver import Interrupted, Watch
 from .errors import ConfigError, IcmError
+from .fingerprint import differences, result_settings
 from .rundir import RunDir, write_atomically
 from .tasks import gold
 
@@ -82,13 +83,11 @@ def _require_same_configuration(settings: Config, run_dir: RunDir) -> None:
     """Refuse a folder that belongs to a run whose labels would be others."""
     if not run_dir.config.exists():
         return
-    ours, theirs = config.result_settings(settings), config.result_settings(config.load_file(run_dir.config))
-    differing = [
-        f"{key}: {theirs.get(key)!r} there, {ours.get(key)!r} here" for key in ours if ours[key] != theirs.get(key)
-    ]
+    ours, theirs = result_settings(settings), result_settings(config.load_file(run_dir.config))
+    differing = differences(ours, theirs)
     if differing:
         raise ConfigError(
-            f"{run_dir.path} belongs to a run of another configuration ({'; '.join(differing)}): choose another run.name"
+            f"{run_dir.path} belongs to a run of another configuration ({differing}): choose another run.name"
         )
 
 

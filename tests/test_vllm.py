@@ -1,17 +1,19 @@
 """What we ask of the real vLLM, on its CPU build with the model tiny."""
 
+import json
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from icm_hpc import connect, tasks, weights
+from icm_hpc import connect, driver, tasks, weights
 from icm_hpc.core.types import ScorePool, frozen_labels
 from icm_hpc.prompts import of_tokens
 from icm_hpc.rundir import Endpoint
 from icm_hpc.scorer import Scorer, Work
-from tests.conftest import Served
+from tests.conftest import Served, prepare_run
 
 pytestmark = pytest.mark.vllm
 
@@ -33,6 +35,38 @@ async def test_label_logprobs_are_those_of_the_model(tiny_server: Served) -> Non
             prompt = torch.tensor([parts.write(query, labels)])
             direct = torch.log_softmax(model(prompt).logits[0, -1], dim=-1)
         np.testing.assert_allclose(scores[query.index], direct[list(parts.label_ids)].numpy(), atol=1e-4)
+
+
+async def test_the_likeliest_tokens_are_those_of_the_model(tiny_server: Served) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    text = "Question: Is it so?\nClaim: It is.\nI think this claim is "
+    async with connect.connected(tiny_server.settings, tiny_server.run_dir, tiny_server.attempt) as client:
+        (answer,) = await client.top_logprobs([text])
+    weights_folder = weights.locate(tiny_server.settings.model)
+    model = AutoModelForCausalLM.from_pretrained(weights_folder, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(weights_folder)
+    with torch.no_grad():
+        direct = torch.log_softmax(model(torch.tensor([tokenizer(text).input_ids])).logits[0, -1], dim=-1)
+    values, tokens = direct.topk(20)
+    wanted = {tokenizer.decode([token]): value for token, value in zip(tokens.tolist(), values.tolist(), strict=True)}
+    readable = [token for token in wanted if "\ufffd" not in token]  # not half a character
+    assert len(readable) >= 8
+    np.testing.assert_allclose([answer[token] for token in readable], [wanted[token] for token in readable], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "arguments", [("task=topics",), ("task=reviews", "search.protocol=reference")], ids=["four-labels", "reference"]
+)
+async def test_a_search_labels_every_example(tiny_server: Served, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    settings, run_dir = prepare_run(tmp_path, "model=tiny", "task.limit=12", "search.steps=15", *arguments)
+    async with connect.connected(tiny_server.settings, tiny_server.run_dir, tiny_server.attempt) as client:
+        summary = await driver.label(settings, run_dir, client, lambda _: None)
+    rows = [json.loads(line) for line in run_dir.labels.read_text().splitlines()]
+    assert len(rows) == summary["examples"] == 12
+    assert {row["word"] for row in rows} <= set(summary["label_counts"])
+    assert summary["since_start"]["server_prompt_tokens"] == summary["since_start"]["prompt_tokens"]
 
 
 async def test_prompts_are_the_tasks_text_in_the_servers_own_tokens(tiny_server: Served) -> None:
@@ -58,14 +92,8 @@ async def test_the_prefix_cache_answers_most_of_a_scoring(tiny_server: Served) -
         after = await client.counters()
         sent = client.traffic.prompt_tokens
     counted = {name: after[name] - before[name] for name in after}
-    assert counted["prompt_tokens"] == sent - proof_tokens(sent, counted["prompt_tokens"])
-    assert counted["cached_tokens"] > 0.5 * counted["prompt_tokens"]
-
-
-def proof_tokens(sent: float, counted: float) -> float:
-    """Return the tokens of the one prompt by which the server was proved, which was sent before the counting began."""
-    assert 0 < sent - counted < 20
-    return sent - counted
+    assert counted["prompt_tokens"] == sent
+    assert counted["cached_tokens"] > 0.5 * sent
 
 
 async def test_a_stranger_on_the_same_node_is_answered_by_no_route(tiny_server: Served) -> None:

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..config import sha256_of
 from ..core.published import blocks
 from ..core.types import Conflict, Problem, Rule
 from ..errors import TaskError
+from ..fingerprint import sha256_of
 
 # Repairs are in the order in which the published code tries them: of equals, the first is taken.
 ONE_OF_TWO = ((0, 1), (1, 0))

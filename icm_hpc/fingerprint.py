@@ -1,0 +1,43 @@
+"""What decides the labels of a run: two runs that agree in it may share saved state, others may not."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .config import Config
+
+
+def result_settings(config: Config) -> dict[str, Any]:
+    """Return, by dotted key, the settings that decide what labels a run ends with.
+
+    Two runs that differ in none of these may share a folder; steps and restarts may grow, and where a run runs may change.
+    """
+    # The data's content counts instead of its name (`fingerprint`).
+    free = {"task.data", "task.subset", "task.split", "search.steps", "search.restarts", "search.parallel_searches"}
+    model = ("engine", "path", "embedded", "revision", "dtype", "max_model_len")
+    settings = {f"model.{key}": getattr(config.model, key) for key in model}
+    for section in ("task", "search"):
+        values = dataclasses.asdict(getattr(config, section))
+        settings.update({f"{section}.{key}": value for key, value in values.items()})
+    return {key: value for key, value in settings.items() if key not in free}
+
+
+def fingerprint(config: Config, data_sha256: str) -> str:
+    """Return, as JSON, what a checkpoint must agree with to be continued."""
+    return json.dumps({**result_settings(config), "data_sha256": data_sha256}, sort_keys=True)
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+    """Name the settings in which two runs differ, with both values; empty if there are none."""
+    keys = sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
+    return "; ".join(f"{key}: {theirs.get(key)!r} there, {ours.get(key)!r} here" for key in keys)
+
+
+def sha256_of(parts: Iterable[str]) -> str:
+    """Return the SHA-256 of `parts`, each ended by a zero byte."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.encode() + b"\0")
+    return digest.hexdigest()

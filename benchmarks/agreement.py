@@ -30,11 +30,11 @@ from icm_hpc.scorer import Scorer, Work
 
 # Task -> file under `data`, and pools small enough for a model on two CPU cores.
 SUITE: dict[str, tuple[str | None, int]] = {
-    "reviews": (None, 24),
-    "topics": (None, 16),
-    "truthfulqa": ("truthfulqa_train.json", 16),
+    "reviews": (None, 16),
+    "topics": (None, 12),
+    "truthfulqa": ("truthfulqa_train.json", 12),
     "truthfulqa-preference": ("truthfulqa_preference.json", 12),
-    "gsm8k": ("gsm8k_verification.json", 12),
+    "gsm8k": ("gsm8k_verification.json", 8),
 }
 LABELLINGS = ("icm", "zero_shot", "random_labels", "majority")
 

@@ -1,15 +1,18 @@
 """The README's commands are commands that exist, and do what it says."""
 
 import dataclasses
+import json
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from icm_hpc.config import SECTIONS
+from icm_hpc import tasks
+from icm_hpc.config import SECTIONS, TaskConfig
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -43,3 +46,17 @@ def test_every_setting_of_the_readme_exists() -> None:
     known = {(section, f.name) for section, kind in SECTIONS.items() for f in dataclasses.fields(kind)}
     assert named
     assert named <= known
+
+
+def test_the_readmes_own_task_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = next(
+        block for block in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL) if "FAMILY = " in block
+    )
+    made: dict[str, Any] = {"__package__": "icm_hpc.tasks", "__name__": "icm_hpc.tasks.jokes"}
+    exec(compile(source, "jokes.py", "exec"), made)
+    monkeypatch.setitem(tasks.TASKS, "jokes", made["FAMILY"])
+    data = tmp_path / "jokes.jsonl"
+    data.write_text("\n".join(json.dumps({"joke": f"Knock {i}.", "consistency_id": i // 2}) for i in range(8)))
+    task = tasks.load(TaskConfig(name="jokes", data=str(data)), seed=0)
+    assert len(task.examples) == 8
+    assert len(task.problem().conflicts) == 4

@@ -26,7 +26,7 @@ from icm_hpc.core.layout import Query
 from icm_hpc.core.types import ScorePool, frozen_labels
 from icm_hpc.prompts import of_tokens
 from icm_hpc.rundir import RunDir, new_attempt, write_atomically
-from icm_hpc.scorer import Scorer, Work
+from icm_hpc.scorer import Scorer
 
 # Task -> file under `data`, and pools small enough for a model on two CPU cores.
 SUITE: dict[str, tuple[str | None, int]] = {
@@ -46,10 +46,10 @@ async def of_seed(settings: Config, folder: Path, client: Client) -> dict[str, f
     summary = await driver.label(settings, run_dir, client, lambda _: None)
     task = tasks.load(settings.task, seed=settings.search.seed)
     problem = task.problem()
-    scorer = Scorer(client, await of_tokens(client, task), problem, settings.search.layout, Work())
+    scorer = Scorer(client, await of_tokens(client, task), problem, settings.search.layout)
     random = np.random.default_rng(settings.search.seed).permutation(np.arange(problem.n) % problem.n_labels)
-    few_shot = await scorer.answer(ScorePool(frozen_labels(random), "eval"))
-    zero_shot = await scorer.score([Query(i, ()) for i in range(problem.n)], frozen_labels(random))
+    (few_shot,) = await scorer.answer([ScorePool(frozen_labels(random), "eval")])
+    zero_shot = await scorer.score([([Query(i, ()) for i in range(problem.n)], frozen_labels(random))])
     searched = evaluate.of_run(settings, run_dir)
     if searched is None:
         raise ValueError(f"task {settings.task.name}: the data have no gold labels to compare with")

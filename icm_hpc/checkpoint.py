@@ -22,6 +22,7 @@ import numpy as np
 from .core.types import Labelling, State, StepInfo
 from .errors import CheckpointError
 from .fingerprint import differences
+from .memo import Remembered
 from .rundir import write_atomically
 
 SCHEMA = 2
@@ -37,6 +38,7 @@ class Saved:
     """What a generation holds."""
 
     state: State
+    memo: Remembered
     fingerprint: str
     trace_bytes: int
     trace_sha256: str
@@ -88,11 +90,11 @@ def trace_line(info: StepInfo) -> dict[str, Any]:
     return {**line, "repairs": repairs, "proposed_energy": proposal and proposal.labelling.energy}
 
 
-def save(folder: Path, state: State, trace: Trace, fingerprint: str) -> Path:
+def save(folder: Path, state: State, memo: Remembered, trace: Trace, fingerprint: str) -> Path:
     """Save the trace, then a new generation; keep the last three. Raises CheckpointError if it cannot be written."""
     try:
         trace_bytes, trace_sha256 = trace.sync()
-        saved = Saved(state, fingerprint, trace_bytes, trace_sha256)
+        saved = Saved(state, memo, fingerprint, trace_bytes, trace_sha256)
         files = generations(folder)
         path = folder / f"state-{(_number(files[-1]) if files else 0) + 1:08d}.h5"
         write_atomically(path, _encode(saved))
@@ -162,6 +164,8 @@ def _encode(saved: Saved) -> bytes:
             group.attrs["energy"] = labelling.energy
             group.create_dataset("labels", data=labelling.labels)
             group.create_dataset("scores", data=labelling.scores)
+        for name in ("keys", "lengths", "rows"):
+            file.create_dataset(f"memo/{name}", data=getattr(saved.memo, name))
     content = bytearray(buffer.getvalue())
     header = MAGIC + hashlib.sha256(content[USER_BLOCK:]).hexdigest().encode() + b"\n"
     content[: len(header)] = header
@@ -184,7 +188,8 @@ def _decode(content: bytes) -> Saved:
             best=_labelling(file["best"]),
         )
         trace = (int(file.attrs["trace_bytes"]), str(file.attrs["trace_sha256"]))
-        return Saved(state, file["fingerprint"].asstr()[()], *trace)
+        memo = Remembered(*(file[f"memo/{name}"][()] for name in ("keys", "lengths", "rows")))
+        return Saved(state, memo, file["fingerprint"].asstr()[()], *trace)
 
 
 def _labelling(group: Any) -> Labelling:

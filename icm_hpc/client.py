@@ -1,9 +1,11 @@
 """The driver's only way to the server: aiohttp, one session, every wait with a deadline."""
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+import io
+import json
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import aiohttp
 import numpy as np
@@ -13,7 +15,6 @@ from .engines import vllm
 from .errors import IcmError, ScoringError, ServerError
 
 R = TypeVar("R")
-Prompt: TypeAlias = list[int] | str  # token ids, or text
 RETRY_WAITS_S = (0.2, 1.0, 3.0)  # between the tries of one request
 
 
@@ -31,12 +32,21 @@ class Client:
     """A served model: tokens of a text, log-probabilities of label tokens."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, *, url: str, model: str, prompts_per_request: int, requests_in_flight: int
+        self,
+        session: aiohttp.ClientSession,
+        *,
+        url: str,
+        model: str,
+        request_mb: float,
+        requests_in_flight: int,
+        cache_salt: str | None = None,
     ) -> None:
+        """A `cache_salt` of its own keeps what is computed for this client from others, and theirs from it."""
         self._session, self._url = session, url
         self.model = model
-        self._prompts_per_request = prompts_per_request
+        self._request_bytes = request_mb * 1e6
         self._slots = asyncio.Semaphore(requests_in_flight)
+        self._salt = {"cache_salt": cache_salt} if cache_salt else {}
         self.traffic = Traffic()
 
     async def trouble(self) -> str | None:
@@ -56,56 +66,74 @@ class Client:
     async def tokenize(self, texts: Sequence[str], *, special: bool = False) -> list[list[int]]:
         """Return the tokens of each text, by the server's own tokenizer; `special` adds what starts a sequence."""
         bodies = [{"model": self.model, "prompt": text, "add_special_tokens": special} for text in texts]
-        answers = await all_of([self._ask("POST", "/tokenize", body) for body in bodies])
+        answers = await all_of(self._ask("POST", "/tokenize", json.dumps(body).encode()) for body in bodies)
         return [[int(token) for token in answer["tokens"]] for answer in answers]
 
-    async def label_logprobs(self, prompts: Sequence[Prompt], label_ids: Sequence[int]) -> npt.NDArray[np.float64]:
-        """Return f64[len(prompts), L]: log P(label | prompt) in nats; all requests are in flight together.
+    async def label_logprobs(self, prompts: Iterable[bytes], label_ids: Sequence[int]) -> npt.NDArray[np.float64]:
+        """Return f64[prompts, L]: log P(label | prompt) in nats. A prompt is JSON: a list of token ids, or a text.
 
         Raises ScoringError for an answer that is not exactly that, ServerError if the server cannot be reached.
         """
 
-        async def score(batch: Sequence[Prompt]) -> npt.NDArray[np.float64]:
-            answer = await self._complete(vllm.label_payload(self.model, batch, label_ids))
-            return vllm.label_logprobs(answer, self.model, len(batch), label_ids)
+        def read(answer: Any, n: int) -> npt.NDArray[np.float64]:
+            return vllm.label_logprobs(answer, self.model, n, label_ids)
 
-        parts = await all_of([score(batch) for batch in self._batches(prompts)])
+        parts = await self._complete(prompts, vllm.asking_for_labels(label_ids), read)
         return np.concatenate([np.empty((0, len(label_ids))), *parts])
 
-    async def top_logprobs(self, prompts: Sequence[Prompt]) -> list[dict[str, float]]:
-        """Return, for each prompt, the likeliest first tokens (text -> log-probability, nats); errors as above.
+    async def top_logprobs(self, prompts: Iterable[bytes]) -> list[dict[str, float]]:
+        """Return, for each prompt, the likeliest first tokens (text -> log-probability, nats); as above otherwise.
 
         Not to be mixed with `label_logprobs` on one server at one time: vLLM then corrupts answers.
         """
-
-        async def score(batch: Sequence[Prompt]) -> list[dict[str, float]]:
-            answer = await self._complete(vllm.top_payload(self.model, batch))
-            return vllm.top_logprobs(answer, self.model, len(batch))
-
-        parts = await all_of([score(batch) for batch in self._batches(prompts)])
+        parts = await self._complete(
+            prompts, vllm.asking_for_top(), lambda answer, n: vllm.top_logprobs(answer, self.model, n)
+        )
         return [answer for part in parts for answer in part]
 
-    async def counters(self) -> dict[str, float]:
-        """Return the server's own counts since it started."""
-        return vllm.counters(await self._ask("GET", "/metrics", text=True))
+    async def metrics(self) -> vllm.Metrics:
+        """Return what the server counted since it started, and its cache."""
+        return vllm.metrics((await self._ask("GET", "/metrics")).decode())
 
-    def _batches(self, prompts: Sequence[Prompt]) -> list[Sequence[Prompt]]:
-        size = self._prompts_per_request
-        return [prompts[start : start + size] for start in range(0, len(prompts), size)]
+    async def _complete(
+        self, prompts: Iterable[bytes], asking: dict[str, Any], read: Callable[[Any, int], R]
+    ) -> list[R]:
+        """Send prompts in order, in few large requests of which several are in flight; return what each request gave.
 
-    async def _complete(self, body: dict[str, Any]) -> Any:
-        answer = await self._ask("POST", "/v1/completions", body)
-        self.traffic.requests += 1
-        self.traffic.prompts += len(body["prompt"])
-        self.traffic.prompt_tokens += vllm.prompt_tokens(answer)
-        return answer
+        Prompts are taken as there is room to send them: a long scoring is never in memory whole.
+        """
+        given = iter(prompts)
+        sent: list[asyncio.Task[R]] = []
+        body = {"model": self.model, **self._salt, **asking}
 
-    async def _ask(self, method: str, path: str, body: Any = None, *, text: bool = False) -> Any:
+        async def send(batch: list[bytes]) -> R:
+            try:
+                answer = await self._ask("POST", "/v1/completions", vllm.with_prompts(body, batch))
+            finally:
+                self._slots.release()
+            self.traffic.requests += 1
+            self.traffic.prompts += len(batch)
+            self.traffic.prompt_tokens += vllm.prompt_tokens(answer)
+            return read(answer, len(batch))
+
+        try:
+            while True:
+                await self._slots.acquire()
+                batch = _next_batch(given, self._request_bytes)
+                if not batch or any(task.done() and task.exception() for task in sent):
+                    self._slots.release()
+                    break
+                sent.append(asyncio.ensure_future(send(batch)))
+        except BaseException:
+            await stop_all(sent)
+            raise
+        return await first_failure_stops(sent)
+
+    async def _ask(self, method: str, path: str, body: bytes | None = None) -> Any:
         """Send one request, again after a failure that may pass: no connection, no answer in time, 5xx, 429."""
         for wait_s in (*RETRY_WAITS_S, None):
             try:
-                async with self._slots:
-                    return await self._send(method, path, body, text=text)
+                return await self._send(method, path, body)
             except ServerError:  # noqa: PERF203
                 if wait_s is None:
                     raise
@@ -113,17 +141,30 @@ class Client:
                 await asyncio.sleep(wait_s)
         raise AssertionError("the last try returns or raises")
 
-    async def _send(self, method: str, path: str, body: Any, *, text: bool) -> Any:
+    async def _send(self, method: str, path: str, body: bytes | None) -> Any:
+        """Return the answer: of JSON what it says, of anything else its bytes."""
         url = f"{self._url}{path}"
+        data = None if body is None else io.BytesIO(body)
+        headers = {"Content-Type": "application/json"} if body else {}
         try:
-            async with self._session.request(method, url, json=body) as response:
+            async with self._session.request(method, url, data=data, headers=headers) as response:
+                content = await response.read()
                 if response.status == 200:
-                    return await (response.text() if text else response.json())
-                detail = (await response.text())[:500]
+                    return json.loads(content) if response.content_type == "application/json" else content
                 kind: type[IcmError] = ServerError if response.status >= 500 or response.status == 429 else ScoringError
-                raise kind(f"{method} {url} answered {response.status}: {detail}")
+                raise kind(f"{method} {url} answered {response.status}: {content[:500].decode(errors='replace')}")
         except (aiohttp.ClientError, asyncio.TimeoutError, ValueError) as error:
             raise ServerError(f"{method} {url}: {type(error).__name__}: {error}") from error
+
+
+def _next_batch(prompts: Iterator[bytes], limit_bytes: float) -> list[bytes]:
+    """Take prompts until a request is full; none if there are no more."""
+    batch: list[bytes] = []
+    size = 0
+    while size < limit_bytes and (prompt := next(prompts, None)) is not None:
+        batch.append(prompt)
+        size += len(prompt)
+    return batch
 
 
 def open_session(key: str, timeout_s: float) -> aiohttp.ClientSession:
@@ -135,19 +176,28 @@ def open_session(key: str, timeout_s: float) -> aiohttp.ClientSession:
     )
 
 
-async def all_of(coroutines: Sequence[Coroutine[Any, Any, R]]) -> list[R]:
-    """Return all results, in order; the first failure stops the others and is raised (TaskGroup needs Python 3.11).
+async def all_of(coroutines: Iterable[Coroutine[Any, Any, R]]) -> list[R]:
+    """Return all results, in order; the first failure stops the others and is raised (TaskGroup needs Python 3.11)."""
+    return await first_failure_stops([asyncio.ensure_future(coroutine) for coroutine in coroutines])
+
+
+async def first_failure_stops(tasks: Sequence[asyncio.Task[R]]) -> list[R]:
+    """Return all results, in order; the first failure stops the others and is raised.
 
     Cancelled, it stops all; a failure to stop, such as a state that cannot be saved, is raised instead.
     """
-    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     try:
         return await asyncio.gather(*tasks)
     except BaseException as first:
-        for task in tasks:
-            task.cancel()
-        ends = await asyncio.gather(*tasks, return_exceptions=True)
-        failures = [end for end in ends if isinstance(end, Exception)]
+        failures = await stop_all(tasks)
         if isinstance(first, asyncio.CancelledError) and failures:
             raise failures[0] from first
         raise
+
+
+async def stop_all(tasks: Sequence[asyncio.Task[Any]]) -> list[Exception]:
+    """Cancel tasks and wait for their ends; return the failures."""
+    for task in tasks:
+        task.cancel()
+    ends = await asyncio.gather(*tasks, return_exceptions=True)
+    return [end for end in ends if isinstance(end, Exception)]

@@ -101,14 +101,14 @@ class ServerConfig:
     mem_gb: int | None = None  # per node; default: all of it
     start_timeout_s: float = 1800.0  # from the start of the component to the first scored completion
     request_timeout_s: float = 600.0
-    prompts_per_request: int = 32
-    requests_in_flight: int = 64
+    request_mb: float = 4.0  # prompts are sent together in requests of about this size
+    requests_in_flight: int = 16
 
     def __post_init__(self) -> None:
-        _require_at_least(self, 1, "nodes", "cpus", "mem_gb", "prompts_per_request", "requests_in_flight")
+        _require_at_least(self, 1, "nodes", "cpus", "mem_gb", "requests_in_flight")
         _require_at_least(self, 0, "gpus_per_node")
-        for key in ("start_timeout_s", "request_timeout_s"):
-            _require(getattr(self, key) > 0, f"{key}={getattr(self, key)}: over 0 seconds")
+        for key in ("start_timeout_s", "request_timeout_s", "request_mb"):
+            _require(getattr(self, key) > 0, f"{key}={getattr(self, key)}: over 0")
         _require(self.nodes == 1, f"nodes={self.nodes}: this version serves from one node")
 
 
@@ -142,6 +142,8 @@ class SearchConfig:
     restarts: int = 1  # searches from so many seeds, seed, seed+1, ...; the best is the result
     pool_size: int | None = None  # examples searched together, at most; more are split into shards, by group
     parallel_searches: int = 4  # shards and restarts that share the server at one time
+    ahead: int | None = None  # steps worked out at once, as if refused; default: as many as pay
+    memo_mb: float = 16.0  # scores of each search that are remembered, and saved with its state
     protocol: str = "default"  # or reference, the published search: decides what is left empty
     layout: str = ""  # trie; grouped: as published for an evaluation; reference: as published, three orders
     scoring: str = ""  # exact: log P(label token); top20: as published, label names in the 20 likeliest tokens
@@ -163,7 +165,8 @@ class SearchConfig:
     def __post_init__(self) -> None:
         _require(0 <= self.seed < 2**32, f"seed={self.seed}: 0 to 4294967295")
         _require_at_least(self, 0, "steps", "alpha", "num_seeds", "seed_repair_rounds", "repair_rounds")
-        _require_at_least(self, 1, "restarts", "parallel_searches")
+        _require_at_least(self, 0, "memo_mb")
+        _require_at_least(self, 1, "restarts", "parallel_searches", "ahead")
         _require_at_least(self, 2, "pool_size")
         _require_one_of(
             self,

@@ -1,6 +1,7 @@
 """From a run's folder to a client whose server has proved that it works."""
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -33,7 +34,7 @@ async def connected(config: Config, run_dir: RunDir, attempt: str) -> AsyncItera
                 session,
                 url=f"http://{host}:{endpoint.port}",
                 model=endpoint.model,
-                prompts_per_request=config.server.prompts_per_request,
+                request_mb=config.server.request_mb,
                 requests_in_flight=config.server.requests_in_flight,
             )
             for host in endpoint.hosts
@@ -95,7 +96,7 @@ async def _healthy(
 async def _prove(client: Client) -> None:
     """Score one short prompt: a healthy server can still die on its first request."""
     (tokens,) = await client.tokenize(["Is this claim true?"])
-    values = await client.label_logprobs([tokens], [tokens[0], tokens[-1]])
+    values = await client.label_logprobs([json.dumps(tokens).encode()], [tokens[0], tokens[-1]])
     if not np.isfinite(values).all():
         raise ScoringError(f"the server's first answer is {values.tolist()}")
     log.info("server ready: it answered a scored completion")

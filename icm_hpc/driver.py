@@ -11,15 +11,21 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any
 
+import numpy as np
+
 from . import connect, export, prompts, shard, tasks
 from .client import Client, all_of
 from .config import Config
-from .core.types import StepInfo
+from .core import forecast
+from .core.forecast import Cost
+from .core.layout import LAYOUTS
+from .core.types import Problem, StepInfo
+from .engines.vllm import Metrics
 from .errors import ServerError
-from .prompts import Prompts
+from .prompts import Prompts, TokenPrompts
 from .rundir import RunDir, ServerExit, write_atomically
-from .scorer import Scorer, Work
-from .shard import Shard
+from .scorer import Work
+from .shard import Shard, Surroundings
 from .tasks import Task
 
 LAST_WORDS_S = 10.0  # how long a server that stopped answering has to leave its exit record
@@ -38,8 +44,8 @@ class Progress:
     counts: tuple[int, ...]  # examples of each label
     energy: float  # mean over the searches that have begun
     flips: int
-    scorings: int
-    scoring_s: float  # spent waiting for answers since this start
+    waits: int  # for answers, since this start
+    waiting_s: float  # summed over the searches
 
 
 Watch = Callable[[Progress], None]
@@ -94,19 +100,26 @@ async def label(config: Config, run_dir: RunDir, client: Client, watch: Watch) -
     """Search with a server that is ready, write labels.jsonl and summary.json, and return the summary."""
     task = tasks.load(config.task, seed=config.search.seed)
     work = Work()
-    shards = await _shards(config, task, client, work)
-    before = await client.counters()
+    before = await client.metrics()
+    shards = await _shards(config, task, client, before.block_size or 1)
+    _warn_of_small_cache(config, shards, before)
     slots = asyncio.Semaphore(config.search.parallel_searches)
-    report = _reporter(config, shards, work, watch)
-    outcomes = await all_of([shard.label(config, run_dir, one, slots, report) for one in shards])
+    around = Surroundings(client, work, slots, _reporter(config, shards, work, watch))
+    outcomes = await all_of(shard.label(config, run_dir, one, around) for one in shards)
     export.write_labels(run_dir.labels, task, [outcome.labelled for outcome in outcomes])
-    served = {name: count - before[name] for name, count in (await client.counters()).items()}
+    after = await client.metrics()
     alpha = config.search.alpha
     described = [shard.describe(outcome, one.problem, alpha) for outcome, one in zip(outcomes, shards, strict=True)]
     for number, figures in enumerate(described):
         if not figures["beats_one_label_for_all"]:
             log.warning("%s", shard.WARNING.format(number=number, **figures))
-    summary = _summary(config, described, {**asdict(work), **asdict(client.traffic)}, served)
+    since_start = {
+        **asdict(work),
+        **asdict(client.traffic),
+        "server_prompt_tokens": after.prompt_tokens - before.prompt_tokens,
+        "server_computed_tokens": after.computed_tokens - before.computed_tokens,
+    }
+    summary = _summary(config, described, since_start)
     write_atomically(run_dir.summary, json.dumps(summary, indent=2).encode())
     return summary
 
@@ -125,8 +138,8 @@ async def _work(config: Config, run_dir: RunDir, attempt: str, watch: Watch) -> 
         return await label(config, run_dir, client, watch)
 
 
-async def _shards(config: Config, task: Task, client: Client, work: Work) -> list[Shard]:
-    """Return the task's shards, each with a scorer of its own; raises FitError if one does not fit the model's context."""
+async def _shards(config: Config, task: Task, client: Client, block_size: int) -> list[Shard]:
+    """Return the task's shards; raises FitError if one does not fit the model's context."""
     context = await client.max_model_len()
     made = []
     for number, part in enumerate(tasks.shards(task, config.search.pool_size)):
@@ -136,11 +149,39 @@ async def _shards(config: Config, task: Task, client: Client, work: Work) -> lis
         if config.search.scoring == "top20":
             written = prompts.of_text(part, tokens.demonstration_tokens)
         problem = part.problem()
-        made.append(Shard(number, part, problem, Scorer(client, written, problem, config.search.layout, work)))
+        work = _cost(config, tokens, problem, block_size)
+        at_once = config.model.max_num_batched_tokens / work.computed_tokens
+        made.append(Shard(number, part, problem, written, work, at_once))
     return made
 
 
-def _reporter(config: Config, shards: Sequence[Shard], work: Work, watch: Watch) -> shard.Report:
+def _cost(config: Config, tokens: TokenPrompts, problem: Problem, block_size: int) -> Cost:
+    """Forecast one scoring of all examples of a shard."""
+    everything = np.arange(problem.n)
+    layout = LAYOUTS[config.search.layout]
+    queries = layout(everything, everything, problem.groups, tokens.demonstration_tokens, "eval")
+    return forecast.cost(queries, tokens.lengths, block_size)
+
+
+def _warn_of_small_cache(config: Config, shards: Sequence[Shard], metrics: Metrics) -> None:
+    """Say what it costs if the server's prefix cache cannot hold what the searches that run together share."""
+    if metrics.cache_tokens is None:
+        return
+    together = sorted((one.cost for one in shards), key=lambda cost: -cost.held_tokens)
+    together = (together * config.search.restarts)[: config.search.parallel_searches]
+    wanted = sum(cost.held_tokens for cost in together)
+    if wanted > metrics.cache_tokens:
+        log.warning(
+            "the server's cache holds %d tokens, and scorings that run together want %d: each will be computed anew (%d"
+            " tokens) where a larger cache would keep what a changed label leaves as it was; set"
+            " search.parallel_searches=1, a smaller search.pool_size, or give the server more memory",
+            *(metrics.cache_tokens, wanted, max(cost.computed_tokens for cost in together)),
+        )
+
+
+def _reporter(
+    config: Config, shards: Sequence[Shard], work: Work, watch: Watch
+) -> Callable[[int, int, StepInfo], None]:
     """Return what turns the steps of all searches into one progress."""
     last: dict[tuple[int, int], StepInfo] = {}
 
@@ -156,17 +197,15 @@ def _reporter(config: Config, shards: Sequence[Shard], work: Work, watch: Watch)
                 counts=tuple(map(sum, zip(*(info.counts for info in latest), strict=True))),
                 energy=sum(info.energy for info in latest) / len(latest),
                 flips=sum(info.flips for info in latest),
-                scorings=work.scorings,
-                scoring_s=work.scoring_s,
+                waits=work.waits,
+                waiting_s=work.waiting_s,
             )
         )
 
     return report
 
 
-def _summary(
-    config: Config, shards: Sequence[dict[str, Any]], since_start: dict[str, Any], served: dict[str, float]
-) -> dict[str, Any]:
+def _summary(config: Config, shards: Sequence[dict[str, Any]], since_start: dict[str, Any]) -> dict[str, Any]:
     """Return the figures of a run; `since_start` counts what this start of it did, all measured."""
 
     def total(key: str) -> Any:
@@ -188,9 +227,5 @@ def _summary(
         "steps": total("steps"),
         "flips": total("flips"),
         "shards": shards,
-        "since_start": {
-            **since_start,
-            "server_prompt_tokens": served.get("prompt_tokens"),
-            "server_cached_tokens": served.get("cached_tokens"),
-        },
+        "since_start": since_start,
     }

@@ -15,7 +15,8 @@ def result_settings(config: Config) -> dict[str, Any]:
     Two runs that differ in none of these may share a folder; steps and restarts may grow, and where a run runs may change.
     """
     # The data's content counts instead of its name (`fingerprint`).
-    free = {"task.data", "task.subset", "task.split", "search.steps", "search.restarts", "search.parallel_searches"}
+    free = {"task.data", "task.subset", "task.split", "search.steps", "search.restarts"}
+    free |= {"search.parallel_searches", "search.ahead", "search.memo_mb"}  # work saved, not decided otherwise
     model = ("engine", "path", "embedded", "revision", "dtype", "max_model_len")
     settings = {f"model.{key}": getattr(config.model, key) for key in model}
     for section in ("task", "search"):

@@ -1,20 +1,23 @@
-"""How a leave-one-out prompt is written for the server, and how its answer is read: as tokens, or as the published text."""
+"""How leave-one-out prompts are written for the server, and how answers are read: as tokens, or as the published text.
 
-from collections.abc import Sequence
+A written prompt is the JSON of its token ids or of its text, made once and sent as it is: no list of numbers, no encoder.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from .client import Client, Prompt
-from .core.layout import Query
+from .client import Client
+from .core.forecast import Lengths
+from .core.layout import Block, Query
 from .core.published import label_scores
 from .core.types import Indices, Labels
 from .errors import FitError, TaskError
+from .memo import Rows
 from .tasks import Task
-
-Rows: TypeAlias = npt.NDArray[np.float64]  # [prompts, L], nats
 
 
 class Prompts(Protocol):
@@ -24,60 +27,73 @@ class Prompts(Protocol):
     def demonstration_tokens(self) -> Indices:
         """Length of each example as a demonstration: i64[N], tokens."""
 
-    def write(self, query: Query, labels: Labels) -> Prompt:
-        """Return one prompt."""
+    def write(self, queries: Iterable[Query], labels: Labels) -> Iterator[bytes]:
+        """Yield the JSON of each prompt, in order."""
 
-    async def score(self, client: Client, prompts: Sequence[Prompt]) -> Rows:
+    async def score(self, client: Client, prompts: Iterable[bytes]) -> Rows:
         """Return the scores of each label after each prompt."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenPrompts:
-    """Token ids, joined without a further look at the text; exact log-probabilities of the label tokens."""
+    """Token ids, and exact log-probabilities of the label tokens."""
 
-    start: npt.NDArray[np.int32]  # what a sequence starts with, such as a BOS token
-    texts: tuple[npt.NDArray[np.int32], ...]  # by example
+    start: bytes  # what a sequence starts with, such as a BOS token; as all below, ids with a comma after each
+    demonstrations: tuple[tuple[bytes, ...], ...]  # by label, by example
+    texts: tuple[bytes, ...]  # by example: where its label is asked
     label_ids: tuple[int, ...]  # by label
-    separator: npt.NDArray[np.int32]
+    lengths: Lengths
 
     @property
     def demonstration_tokens(self) -> Indices:
         """Length of each example as a demonstration: i64[N], tokens."""
-        return np.array([len(text) + 1 + len(self.separator) for text in self.texts], dtype=np.int64)
+        n = len(self.texts)
+        return np.fromiter(map(self.lengths.demonstration, range(n)), dtype=np.int64, count=n)
 
-    def write(self, query: Query, labels: Labels) -> Prompt:
-        """Return the tokens of one prompt."""
-        parts = [self.start]
-        for index in query.demonstrations:
-            label = np.array([self.label_ids[labels[index]]], dtype=np.int32)
-            parts += [self.texts[index], label, self.separator]
-        tokens: list[int] = np.concatenate([*parts, self.texts[query.index]]).tolist()
-        return tokens
+    def write(self, queries: Iterable[Query], labels: Labels) -> Iterator[bytes]:
+        """Yield the JSON of each prompt, in order; blocks that prompts share are joined once."""
+        # An unlabelled example is no demonstration: its place is never looked at.
+        fragments = [self.demonstrations[label][i] for i, label in enumerate(labels.tolist())]
+        joined: dict[int, bytes] = {}  # by the block's identity: a hash of its content would cost what joining costs
 
-    async def score(self, client: Client, prompts: Sequence[Prompt]) -> Rows:
+        def bytes_of(block: Block) -> bytes:
+            if id(block) not in joined:
+                joined[id(block)] = b"".join([fragments[i] for i in block])
+            return joined[id(block)]
+
+        for query in queries:
+            parts = [bytes_of(block) for block in query.blocks]
+            yield b"".join([b"[", self.start, *parts, self.texts[query.index][:-1], b"]"])
+
+    async def score(self, client: Client, prompts: Iterable[bytes]) -> Rows:
         """Return log P(label | prompt)."""
         return await client.label_logprobs(prompts, self.label_ids)
 
 
 @dataclass(frozen=True, slots=True)
 class TextPrompts:
-    """The published way: text that ends with a space, and the label words that the likeliest 20 tokens contain."""
+    """The published way: text that ends with a space, and the label names that the likeliest 20 tokens contain."""
 
     texts: tuple[str, ...]  # by example
     names: tuple[str, ...]  # of labels, without space
     separator: str
     demonstration_tokens: Indices
 
-    def write(self, query: Query, labels: Labels) -> Prompt:
-        """Return the text of one prompt."""
+    def text(self, query: Query, labels: Labels) -> str:
+        """Return one prompt."""
         shown = [f"{self.texts[i]} {self.names[labels[i]]}{self.separator}" for i in query.demonstrations]
         return f"{''.join(shown)}{self.texts[query.index]} "
 
-    async def score(self, client: Client, prompts: Sequence[Prompt]) -> Rows:
+    def write(self, queries: Iterable[Query], labels: Labels) -> Iterator[bytes]:
+        """Yield the JSON of each prompt, in order."""
+        for query in queries:
+            yield json.dumps(self.text(query, labels)).encode()
+
+    async def score(self, client: Client, prompts: Iterable[bytes]) -> Rows:
         """Return log(1e-5 + P(tokens that contain the label's name)), the published reading of an answer."""
         names = [name.lower() for name in self.names]
-        answers = await client.top_logprobs(prompts)
-        return np.array([label_scores(answer, names) for answer in answers]).reshape(len(prompts), len(names))
+        rows = [label_scores(answer, names) for answer in await client.top_logprobs(prompts)]
+        return np.array(rows).reshape(len(rows), len(names))
 
 
 def of_text(task: Task, demonstration_tokens: Indices) -> TextPrompts:
@@ -92,9 +108,9 @@ async def of_tokens(client: Client, task: Task) -> TokenPrompts:
     Raises TaskError for a label word that is not one token.
     """
     texts = [example.text for example in task.examples]
-    tokens = await client.tokenize([*texts, task.separator, *task.label_words])
+    *tokens, separator = await client.tokenize([*texts, task.separator])
     (start,) = await client.tokenize([""], special=True)
-    words = tokens[len(texts) + 1 :]
+    words = await client.tokenize(task.label_words)
     for word, ids in zip(task.label_words, words, strict=True):
         if len(ids) != 1:
             raise TaskError(
@@ -104,17 +120,27 @@ async def of_tokens(client: Client, task: Task) -> TokenPrompts:
     label_ids = tuple(ids[0] for ids in words)
     if len(set(label_ids)) < len(label_ids):
         raise TaskError(f"the label words {list(task.label_words)} are the same token of model {client.model}")
-    arrays = [np.array(ids, dtype=np.int32) for ids in tokens[: len(texts) + 1]]
-    return TokenPrompts(np.array(start, dtype=np.int32), tuple(arrays[:-1]), label_ids, arrays[-1])
+    asked = tuple(map(_listed, tokens))
+    return TokenPrompts(
+        start=_listed(start),
+        demonstrations=tuple(tuple(text + _listed([label, *separator]) for text in asked) for label in label_ids),
+        texts=asked,
+        label_ids=label_ids,
+        lengths=Lengths([np.array(ids, dtype=np.int64) for ids in tokens], len(start), 1 + len(separator)),
+    )
 
 
 def require_fit(prompts: TokenPrompts, max_model_len: int) -> None:
     """Raise FitError if a pool with all examples labelled, and the token that is generated, exceed the model's context."""
     lengths = prompts.demonstration_tokens
-    longest = int(len(prompts.start) + lengths.sum() - len(prompts.separator))
+    longest = int(prompts.lengths.start + lengths.sum() - prompts.lengths.suffix + 1)
     if longest > max_model_len:
         n = len(lengths)
         raise FitError(
             f"a prompt with all {n} examples is {longest} tokens, but the server's context is {max_model_len}: set"
             f" search.pool_size to about {n * max_model_len // longest}, or model.max_model_len={longest}"
         )
+
+
+def _listed(ids: Sequence[int]) -> bytes:
+    return "".join(f"{token}," for token in ids).encode()

@@ -1,85 +1,101 @@
 """Labels -> prompts in a layout -> requests -> scores, with a memo of what was already asked."""
 
 import asyncio
-import hashlib
 import time
-from array import array
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from .client import Client, Prompt
+from .client import Client
 from .core.layout import LAYOUTS, Layout, Query
 from .core.types import Ask, Labels, Problem, ScoreOne, Scores, pool_of
+from .memo import Memo, Remembered, Rows
 from .prompts import Prompts
-
-MEMO_PROMPTS = 1_000_000  # about 150 bytes each
 
 
 @dataclass(slots=True)
 class Work:
     """What scorers have done; their requests are in the client's traffic."""
 
-    scorings: int = 0
-    scoring_s: float = 0.0  # spent waiting for answers, summed over scorers
-    prompts_wanted: int = 0
-    prompts_from_memo: int = 0
+    scorings: int = 0  # pools and single examples that were sent
+    scorings_from_memo: int = 0
+    waits: int = 0  # times that a search waited for answers
+    waiting_s: float = 0.0  # summed over searches
 
 
 class Scorer:
-    """Answers what searches of one problem ask, by one client."""
+    """Answers what one search asks."""
 
-    def __init__(self, client: Client, prompts: Prompts, problem: Problem, layout: str, work: Work) -> None:
+    def __init__(
+        self,
+        client: Client,
+        prompts: Prompts,
+        problem: Problem,
+        layout: str,
+        *,
+        memo_bytes: int = 16_000_000,
+        remembered: Remembered | None = None,
+        work: Work | None = None,
+    ) -> None:
         self._client, self._prompts, self._problem = client, prompts, problem
         self._layout: Layout = LAYOUTS[layout]
-        self._tokens = prompts.demonstration_tokens
-        self._memo: OrderedDict[bytes, npt.NDArray[np.float64]] = OrderedDict()
-        self.work = work
+        self._arranged: dict[bytes, list[Query]] = {}  # of the last pool, by purpose: labels do not matter
+        self._pool: bytes = b""
+        self.memo = Memo(memo_bytes, purposes_differ=layout == "reference", remembered=remembered)
+        self.work = work or Work()
 
     def arranged(self, ask: Ask) -> list[Query]:
         """Return the prompts that `ask` needs, in the layout's order."""
-        pool, groups = pool_of(ask.labels), self._problem.groups
+        pool, groups, tokens = pool_of(ask.labels), self._problem.groups, self._prompts.demonstration_tokens
         if isinstance(ask, ScoreOne):
             members = np.union1d(pool, [ask.index])
-            return self._layout(members, np.array([ask.index]), groups, self._tokens, "predict")
-        return self._layout(pool, pool, groups, self._tokens, ask.purpose)
+            return self._layout(members, np.array([ask.index]), groups, tokens, "predict")
+        if self._pool != pool.tobytes():
+            self._pool, self._arranged = pool.tobytes(), {}
+        purpose = ask.purpose.encode()
+        if purpose not in self._arranged:
+            self._arranged[purpose] = self._layout(pool, pool, groups, tokens, ask.purpose)
+        return self._arranged[purpose]
 
-    async def answer(self, ask: Ask) -> npt.NDArray[np.float64]:
-        """Return what `ask` is to be sent: Scores for a pool, f64[L] for one example."""
-        queries = self.arranged(ask)
-        rows = await self.score(queries, ask.labels)
+    async def answer(self, asks: Sequence[Ask]) -> list[npt.NDArray[np.float64]]:
+        """Return what each ask is to be sent: Scores for a pool, f64[L] for one example.
+
+        What the memo does not know is sent together, each distinct ask once.
+        """
+        keys = [self.memo.key(ask) for ask in asks]
+        known = {key: rows for key in keys if (rows := self.memo.get(key)) is not None}
+        missing = {key: ask for key, ask in zip(keys, asks, strict=True) if key not in known}
+        self.work.scorings += len(missing)
+        self.work.scorings_from_memo += len(asks) - len(missing)
+        if missing:
+            wanted = [(self.arranged(ask), ask.labels) for ask in missing.values()]
+            ends = np.cumsum([len(queries) for queries, _ in wanted])[:-1]
+            for key, rows in zip(missing, np.split(await self.score(wanted), ends), strict=True):
+                known[key] = self.memo[key] = rows
+        else:
+            await asyncio.sleep(0)  # a search answered from the memo alone must still let signals through
+        return [self._shaped(ask, known[key]) for ask, key in zip(asks, keys, strict=True)]
+
+    async def score(self, wanted: Sequence[tuple[Sequence[Query], Labels]]) -> Rows:
+        """Send the prompts of each labelling; return f64[prompts, L]."""
+
+        def written() -> Iterator[bytes]:
+            for queries, labels in wanted:
+                yield from self._prompts.write(queries, labels)
+
+        began = time.monotonic()
+        rows = await self._prompts.score(self._client, written())
+        self.work.waits += 1
+        self.work.waiting_s += time.monotonic() - began
+        return rows
+
+    def _shaped(self, ask: Ask, rows: Rows) -> npt.NDArray[np.float64]:
         if isinstance(ask, ScoreOne):
             one: npt.NDArray[np.float64] = rows[0]
             return one
         scores: Scores = np.full((self._problem.n, self._problem.n_labels), np.nan)
-        scores[[query.index for query in queries]] = rows
+        scores[[query.index for query in self.arranged(ask)]] = rows
         scores.flags.writeable = False
         return scores
-
-    async def score(self, queries: Sequence[Query], labels: Labels) -> npt.NDArray[np.float64]:
-        """Return f64[len(queries), L]; prompts that were asked before are answered from the memo."""
-        prompts = [self._prompts.write(query, labels) for query in queries]
-        keys = [_key(prompt) for prompt in prompts]
-        missing = [place for place, key in enumerate(keys) if key not in self._memo]
-        self.work.prompts_wanted += len(keys)
-        self.work.prompts_from_memo += len(keys) - len(missing)
-        known = {key: self._memo[key] for key in keys if key in self._memo}
-        if missing:
-            began = time.monotonic()
-            values = await self._prompts.score(self._client, [prompts[place] for place in missing])
-            self.work.scorings += 1
-            self.work.scoring_s += time.monotonic() - began
-            known.update((keys[place], row) for place, row in zip(missing, values, strict=True))
-            self._memo.update(known)
-        while len(self._memo) > MEMO_PROMPTS:
-            self._memo.popitem(last=False)
-        await asyncio.sleep(0)  # a search answered from the memo alone must still let signals through
-        return np.array([known[key] for key in keys]).reshape(len(keys), self._problem.n_labels)
-
-
-def _key(prompt: Prompt) -> bytes:
-    content = prompt.encode() if isinstance(prompt, str) else array("q", prompt).tobytes()
-    return hashlib.blake2b(content, digest_size=16).digest()

@@ -3,20 +3,22 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from . import checkpoint
-from .checkpoint import Trace
-from .client import all_of
+from .checkpoint import Saved, Trace
+from .client import Client, all_of
 from .config import Config, SearchConfig
 from .core import pool, search
+from .core.forecast import Cost
 from .core.types import Evaluation, Labelling, Problem, RandomDraws, Settings, State, StepInfo, pool_of
 from .export import Labelled
 from .fingerprint import fingerprint
+from .prompts import Prompts
 from .rundir import RunDir
-from .scorer import Scorer
+from .scorer import Scorer, Work
 from .tasks import Task
 
 R = TypeVar("R")
@@ -38,7 +40,21 @@ class Shard:
     number: int
     task: Task
     problem: Problem
-    scorer: Scorer
+    prompts: Prompts
+    cost: Cost  # forecast, of one scoring of all examples
+    scorings_at_once: float  # that fill one step of the server's engine
+
+    def scorer(self, client: Client, config: SearchConfig, work: Work, saved: Saved | None) -> Scorer:
+        """Return what answers one search of this shard, with what it had remembered."""
+        return Scorer(
+            client,
+            self.prompts,
+            self.problem,
+            config.layout,
+            memo_bytes=int(config.memo_mb * 1e6),
+            remembered=saved.memo if saved else None,
+            work=work,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,38 +68,45 @@ class Outcome:
     uniform: tuple[Evaluation, ...]  # of one label for the whole pool, by label
 
 
-Report = Callable[[int, int, StepInfo], None]  # shard, restart, and what its last step did
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the searches of a run share."""
+
+    client: Client
+    work: Work
+    slots: asyncio.Semaphore  # one for each search that may run at a time
+    report: Callable[[int, int, StepInfo], None]  # of a shard and a restart, what the last step did
 
 
-async def label(config: Config, run_dir: RunDir, shard: Shard, slots: asyncio.Semaphore, report: Report) -> Outcome:
-    """Search `search.restarts` times, each within one of `slots`, and label every example by the best that was found."""
+async def label(config: Config, run_dir: RunDir, shard: Shard, around: Surroundings) -> Outcome:
+    """Search `search.restarts` times, and label every example by the best that was found."""
 
-    async def one(restart: int) -> State:
-        async with slots:
-            return await _search(config, run_dir, shard, restart, report)
+    async def one(restart: int) -> tuple[State, Scorer]:
+        async with around.slots:
+            return await _search(config, run_dir, shard, restart, around)
 
-    states = await all_of([one(restart) for restart in range(config.search.restarts)])
-    finals = [state.best if config.search.result == "best" else state.current for state in states]
+    ends = await all_of(one(restart) for restart in range(config.search.restarts))
+    finals = [state.best if config.search.result == "best" else state.current for state, _ in ends]
     # Energies of pools of different sizes do not compare.
     restart = max(range(len(finals)), key=lambda r: (len(pool_of(finals[r].labels)), finals[r].energy))
-    final = finals[restart]
-    labels, scores = await answered(search.complete(shard.problem, final), shard.scorer)
+    final, (state, scorer) = finals[restart], ends[restart]
+    labels, scores = await answered(search.complete(shard.problem, final), scorer)
     uniform = search.uniform(shard.problem, settings_of(config.search), final.labels)
     return Outcome(
         labelled=Labelled(shard.task, final.labels, labels, scores),
-        state=states[restart],
+        state=state,
         final=final,
         restart=restart,
-        uniform=await answered(uniform, shard.scorer),
+        uniform=await answered(uniform, scorer),
     )
 
 
 async def answered(asking: search.Asking[R], scorer: Scorer) -> R:
     """Answer all that a search asks, and return what it returns."""
     try:
-        ask = next(asking)
+        asks = next(asking)
         while True:
-            ask = asking.send(await scorer.answer(ask))
+            asks = asking.send(await scorer.answer(asks))
     except StopIteration as end:
         result: R = end.value
         return result
@@ -91,44 +114,81 @@ async def answered(asking: search.Asking[R], scorer: Scorer) -> R:
 
 def settings_of(config: SearchConfig) -> Settings:
     """Return the annealing's parameters."""
-    names = Settings.__dataclass_fields__
-    return Settings(**{name: getattr(config, name) for name in names})
+    names = Settings.__dataclass_fields__.keys() - {"predict_from_pool"}
+    given = {name: getattr(config, name) for name in names}
+    return Settings(**given, predict_from_pool=config.layout != "reference")
 
 
-async def _search(config: Config, run_dir: RunDir, shard: Shard, restart: int, report: Report) -> State:
+async def _search(
+    config: Config, run_dir: RunDir, shard: Shard, restart: int, around: Surroundings
+) -> tuple[State, Scorer]:
     """Take the state through the steps that are left; it is saved on a timer and however this ends."""
     folder, mark = run_dir.shard(shard.number, restart), fingerprint(config, shard.task.sha256())
     folder.mkdir(exist_ok=True)
     saved = checkpoint.load(folder, mark)
     if saved:
         log.info("%s: resuming at step %d of %d", folder.name, saved.state.step, config.search.steps)
+    scorer = shard.scorer(around.client, config.search, around.work, saved)
     state: State | None = saved.state if saved else None
     kept, saved_at = state, time.monotonic()
+    ahead = Ahead(config.search, shard.scorings_at_once)
+
+    def save(reached: State) -> None:
+        checkpoint.save(folder, reached, scorer.memo.remembered(shard.problem.n_labels), trace, mark)
+
     with Trace(folder, saved) as trace:
         try:
             while state is None or state.step < config.search.steps:
-                after, info = await answered(_next(config.search, shard, restart, state), shard.scorer)
-                trace.append(info)
-                state = after
-                report(shard.number, restart, info)
+                sent = around.work.scorings
+                done = await answered(_next(config.search, shard, restart, state, ahead.steps), scorer)
+                ahead.note([info.accepted for _, info in done], around.work.scorings - sent)
+                for _, info in done:
+                    trace.append(info)
+                    around.report(shard.number, restart, info)
+                state = done[-1][0]
                 if time.monotonic() - saved_at >= config.run.save_interval_s:
-                    checkpoint.save(folder, state, trace, mark)
+                    save(state)
                     kept, saved_at = state, time.monotonic()
         finally:
             if state is not None and state is not kept:
-                checkpoint.save(folder, state, trace, mark)
-    return state
+                save(state)
+    return state, scorer
 
 
 def _next(
-    config: SearchConfig, shard: Shard, restart: int, state: State | None
-) -> search.Asking[tuple[State, StepInfo]]:
-    number = 0 if state is None else state.step + 1
-    draws = RandomDraws.of(config.seed + restart, shard.number, number)
-    settings = settings_of(config)
+    config: SearchConfig, shard: Shard, restart: int, state: State | None, ahead: int
+) -> search.Asking[list[tuple[State, StepInfo]]]:
+    def draws_of(step: int) -> RandomDraws:
+        return RandomDraws.of(config.seed + restart, shard.number, step)
+
+    problem, settings = shard.problem, settings_of(config)
     if state is None:
-        return search.seed(shard.problem, settings, draws)
-    return search.step(shard.problem, settings, state, draws)
+        return search.begin(problem, settings, draws_of)
+    return search.steps(problem, settings, state, draws_of, min(ahead, config.steps - state.step))
+
+
+class Ahead:
+    """How many steps are worked out at once, as if refused: it changes the work, never a decision.
+
+    As many as are likely to be refused in a row, as long as their scorings together do not fill a step of the server's
+    engine: what is sent beyond that only waits.
+    """
+
+    MOST = 64
+
+    def __init__(self, config: SearchConfig, scorings_at_once: float) -> None:
+        self._fixed = config.ahead
+        self._room = scorings_at_once / config.parallel_searches
+        self._accepted, self._scored = 0.5, 1.0  # a step; moving averages
+        self.steps = config.ahead or 1
+
+    def note(self, accepted: Sequence[bool], scorings: int) -> None:
+        """Learn from the steps that were done."""
+        for one in accepted:
+            self._accepted += (one - self._accepted) / 16
+            self._scored += (scorings / len(accepted) - self._scored) / 16
+        wanted = min(1 / max(self._accepted, 1e-3), self._room / max(self._scored, 1e-3), self.MOST)
+        self.steps = self._fixed or max(1, int(wanted))
 
 
 def describe(outcome: Outcome, problem: Problem, alpha: float) -> dict[str, Any]:

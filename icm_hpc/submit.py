@@ -135,7 +135,7 @@ def _progress_bar() -> Iterator[Watch]:
         shown = bar.add_task("starting the server", total=None, figures="")
 
         def watch(now: driver.Progress) -> None:
-            each_s = now.scoring_s / now.scorings if now.scorings else 0.0
+            each_s = now.waiting_s / now.waits if now.waits else 0.0
             figures = (
                 f"pool {now.pool}/{now.examples} ({'+'.join(map(str, now.counts))})  energy {now.energy:.2f}"
                 f"  flips {now.flips}  {each_s:.2f} s a scoring"
@@ -155,11 +155,12 @@ def _print_summary(settings: Config, run_dir: RunDir, summary: dict[str, Any]) -
         "labels": counts,
         "energy": f"{summary['energy']:.3f} ({summary['conflicts']} conflicts)",
         "steps": f"{summary['steps']} ({summary['flips']} flips)",
-        "prompts": f"{since['prompts']} sent in {since['requests']} requests, {since['prompts_from_memo']} from the memo",
+        "prompts": f"{since['prompts']} sent in {since['requests']} requests",
+        "scorings": f"{since['scorings']} sent, {since['scorings_from_memo']} answered from the memo",
     }
     if since["server_prompt_tokens"]:
-        computed = since["server_prompt_tokens"] - since["server_cached_tokens"]
-        rows["tokens"] = f"{since['prompt_tokens']:,} sent, {computed:,.0f} computed by the server (its own counters)"
+        computed = since["server_computed_tokens"]
+        rows["tokens"] = f"{since['prompt_tokens']:,} sent, {computed:,} computed by the server (its own counters)"
     found = evaluate.of_run(settings, run_dir)
     if found:
         rows["agreement with gold"] = (

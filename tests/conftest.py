@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from icm_hpc import cluster, config, weights
 from icm_hpc.config import Config
 from icm_hpc.rundir import RunDir, write_atomically
+
+hypothesis.settings.register_profile("icm", deadline=None, print_blob=True)  # machines are noisy: no test has a clock
+hypothesis.settings.load_profile("icm")
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 

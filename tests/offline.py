@@ -1,6 +1,7 @@
 """The stub's answers without a server: what the driver asks of a client, in the same process, and noted."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -8,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from icm_hpc import driver
-from icm_hpc.client import Client, Prompt, Traffic
+from icm_hpc.client import Client, Traffic
 from icm_hpc.config import Config, load
 from icm_hpc.engines import stub
+from icm_hpc.engines.vllm import Metrics
 from icm_hpc.rundir import RunDir
 
 
@@ -21,31 +23,40 @@ class OfflineClient:
 
     def __init__(self) -> None:
         self.traffic = Traffic()
-        self.prompts: list[Prompt] = []
+        self.prompts: list[Any] = []  # token ids, or texts
 
     async def tokenize(self, texts: Sequence[str], *, special: bool = False) -> list[list[int]]:
         """Return the stub's tokens."""
         return [stub.tokenize(text) for text in texts]
 
-    async def label_logprobs(self, prompts: Sequence[Prompt], label_ids: Sequence[int]) -> npt.NDArray[np.float64]:
+    async def label_logprobs(self, prompts: Iterable[bytes], label_ids: Sequence[int]) -> npt.NDArray[np.float64]:
         """Return log P(label | prompt)."""
-        self.prompts += prompts
-        return np.array([stub.label_logprobs(cast(list[int], prompt), label_ids) for prompt in prompts])
+        asked = self._noted(prompts)
+        return np.array([self.say(prompt, label_ids) for prompt in asked]).reshape(len(asked), len(label_ids))
 
-    async def top_logprobs(self, prompts: Sequence[Prompt]) -> list[dict[str, float]]:
+    async def top_logprobs(self, prompts: Iterable[bytes]) -> list[dict[str, float]]:
         """Return the likeliest tokens."""
-        self.prompts += prompts
         ids = [stub.tokenize(word)[0] for word in stub.WORDS]
-        answers = [stub.label_logprobs(stub.tokenize(cast(str, prompt)), ids) for prompt in prompts]
+        answers = [self.say(prompt, ids) for prompt in self._noted(prompts)]
         return [dict(zip(stub.WORDS, answer, strict=True)) for answer in answers]
+
+    def say(self, prompt: Any, label_ids: Sequence[int]) -> list[float]:
+        """Return log P(label | prompt) of one prompt."""
+        return stub.label_logprobs(stub.as_tokens(prompt), label_ids)
+
+    def _noted(self, prompts: Iterable[bytes]) -> list[Any]:
+        asked = [json.loads(prompt) for prompt in prompts]
+        self.prompts += asked
+        self.traffic.prompts += len(asked)
+        return asked
 
     async def max_model_len(self) -> int:
         """Return a context that everything fits."""
         return 10**9
 
-    async def counters(self) -> dict[str, float]:
+    async def metrics(self) -> Metrics:
         """Return that nothing was counted."""
-        return {}
+        return Metrics(0, 0, None, None)
 
 
 async def label(folder: Path, *arguments: str) -> tuple[dict[str, Any], RunDir, OfflineClient]:

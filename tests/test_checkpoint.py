@@ -11,6 +11,7 @@ from icm_hpc import checkpoint
 from icm_hpc.checkpoint import Trace
 from icm_hpc.core.types import Labelling, State, StepInfo, frozen_labels
 from icm_hpc.errors import CheckpointError
+from icm_hpc.memo import KEY_BYTES, Remembered
 
 MARK = '{"search.seed": 0}'
 
@@ -24,13 +25,21 @@ def state(step: int) -> State:
     return State(step=step, flips=step // 2, current=now, best=best)
 
 
+def remembered(step: int) -> Remembered:
+    """Return a memo that differs from those of other steps."""
+    rng = np.random.default_rng(step)
+    lengths = rng.integers(1, 7, size=step)
+    keys = rng.integers(0, 256, size=(step, KEY_BYTES), dtype=np.uint8)
+    return Remembered(keys, lengths, rng.normal(size=(int(lengths.sum()), 2)))
+
+
 def saved(folder: Path, steps: int) -> list[Path]:
     """Save a generation a step."""
     with Trace(folder, None) as trace:
         for step in range(steps):
             info = StepInfo(step=step, energy=0.0, flips=0, pool=6, counts=(3, 3), conflicts=0)
             trace.append(info)
-            checkpoint.save(folder, state(step), trace, MARK)
+            checkpoint.save(folder, state(step), remembered(step), trace, MARK)
     return checkpoint.generations(folder)
 
 
@@ -50,6 +59,8 @@ def test_what_was_saved_is_loaded_bit_for_bit(tmp_path: Path) -> None:
     loaded = checkpoint.load(tmp_path, MARK)
     assert loaded is not None
     assert same(loaded.state, state(4))
+    for name in ("keys", "lengths", "rows"):
+        np.testing.assert_array_equal(getattr(loaded.memo, name), getattr(remembered(4), name))
     assert len(list(checkpoint.read_trace(tmp_path))) == 5
 
 
@@ -96,5 +107,5 @@ def test_a_trace_longer_than_the_state_is_cut_to_it(tmp_path: Path) -> None:
     loaded = checkpoint.load(tmp_path, MARK)
     with Trace(tmp_path, loaded) as trace:
         trace.append(StepInfo(step=2, energy=0.0, flips=0, pool=6, counts=(3, 3), conflicts=0))
-        checkpoint.save(tmp_path, state(2), trace, MARK)
+        checkpoint.save(tmp_path, state(2), remembered(2), trace, MARK)
     assert [line["step"] for line in checkpoint.read_trace(tmp_path)] == [0, 1, 2]

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from icm_hpc import tasks
-from icm_hpc.client import Prompt
 from icm_hpc.config import TaskConfig
 from icm_hpc.core.types import Conflict
 from icm_hpc.tasks import TASKS, gold
@@ -26,7 +25,7 @@ class Seen:
 
     examples: tuple[Example, ...]
     conflicts: tuple[Conflict, ...]
-    prompts: list[Prompt]
+    prompts: list[Any]
     trace: bytes
     labels: bytes
 

@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from icm_hpc import checkpoint
-from icm_hpc.client import Prompt
 from tests import offline
 from tests.conftest import SHARED_DATA, unavailable
 
@@ -104,12 +102,11 @@ async def test_four_labels_are_searched_as_two_are(tmp_path: Path) -> None:
 class OneSided(offline.OfflineClient):
     """A model that says the same of everything, the surer the more demonstrations say so."""
 
-    async def label_logprobs(self, prompts: Sequence[Prompt], label_ids: Sequence[int]) -> npt.NDArray[np.float64]:
-        """Return log P(label | prompt)."""
-        said = [[sum(token == label for token in prompt) for label in label_ids] for prompt in prompts]
-        logits = np.array(said, dtype=np.float64) + np.eye(1, len(label_ids))
-        shifted: npt.NDArray[np.float64] = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-        return shifted
+    def say(self, prompt: Any, label_ids: Sequence[int]) -> list[float]:
+        """Return log P(label | prompt) of one prompt."""
+        logits = np.array([sum(token == label for token in prompt) for label in label_ids], dtype=np.float64)
+        logits[0] += 1
+        return [float(value) for value in logits - np.log(np.exp(logits).sum())]
 
 
 async def test_a_collapse_to_one_label_is_warned_of(

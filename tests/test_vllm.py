@@ -12,7 +12,7 @@ from icm_hpc import connect, driver, tasks, weights
 from icm_hpc.core.types import ScorePool, frozen_labels
 from icm_hpc.prompts import of_tokens
 from icm_hpc.rundir import Endpoint
-from icm_hpc.scorer import Scorer, Work
+from icm_hpc.scorer import Scorer
 from tests.conftest import Served, prepare_run
 
 pytestmark = pytest.mark.vllm
@@ -26,13 +26,14 @@ async def test_label_logprobs_are_those_of_the_model(tiny_server: Served) -> Non
     labels = frozen_labels(np.arange(len(task.examples)) % 2)
     async with connect.connected(tiny_server.settings, tiny_server.run_dir, tiny_server.attempt) as client:
         parts = await of_tokens(client, task)
-        scorer = Scorer(client, parts, task.problem(), "trie", Work())
-        scores = await scorer.answer(ScorePool(labels, "eval"))
+        scorer = Scorer(client, parts, task.problem(), "trie")
+        (scores,) = await scorer.answer([ScorePool(labels, "eval")])
         queries = scorer.arranged(ScorePool(labels, "eval"))
     model = AutoModelForCausalLM.from_pretrained(weights.locate(tiny_server.settings.model), dtype=torch.float32)
     for query in queries:
         with torch.no_grad():
-            prompt = torch.tensor([parts.write(query, labels)])
+            (written,) = parts.write([query], labels)
+            prompt = torch.tensor([json.loads(written)])
             direct = torch.log_softmax(model(prompt).logits[0, -1], dim=-1)
         np.testing.assert_allclose(scores[query.index], direct[list(parts.label_ids)].numpy(), atol=1e-4)
 
@@ -43,7 +44,7 @@ async def test_the_likeliest_tokens_are_those_of_the_model(tiny_server: Served) 
 
     text = "Question: Is it so?\nClaim: It is.\nI think this claim is "
     async with connect.connected(tiny_server.settings, tiny_server.run_dir, tiny_server.attempt) as client:
-        (answer,) = await client.top_logprobs([text])
+        (answer,) = await client.top_logprobs([json.dumps(text).encode()])
     weights_folder = weights.locate(tiny_server.settings.model)
     model = AutoModelForCausalLM.from_pretrained(weights_folder, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(weights_folder)
@@ -74,26 +75,28 @@ async def test_prompts_are_the_tasks_text_in_the_servers_own_tokens(tiny_server:
     labels = frozen_labels(np.arange(len(task.examples)) % 2)
     async with connect.connected(tiny_server.settings, tiny_server.run_dir, tiny_server.attempt) as client:
         parts = await of_tokens(client, task)
-        query = Scorer(client, parts, task.problem(), "reference", Work()).arranged(ScorePool(labels, "eval"))[3]
+        query = Scorer(client, parts, task.problem(), "reference").arranged(ScorePool(labels, "eval"))[3]
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(weights.locate(tiny_server.settings.model))
     shown = [task.examples[i].text + task.label_words[labels[i]] + task.separator for i in query.demonstrations]
-    assert tokenizer.decode(parts.write(query, labels)) == "".join(shown) + task.examples[query.index].text
+    assert (
+        tokenizer.decode(json.loads(next(parts.write([query], labels))))
+        == "".join(shown) + task.examples[query.index].text
+    )
 
 
 async def test_the_prefix_cache_answers_most_of_a_scoring(tiny_server: Served) -> None:
     task = tasks.load(tiny_server.settings.task, seed=1)
     labels = frozen_labels(np.arange(len(task.examples)) % 2)
     async with connect.connected(tiny_server.settings, tiny_server.run_dir, tiny_server.attempt) as client:
-        scorer = Scorer(client, await of_tokens(client, task), task.problem(), "trie", Work())
-        before = await client.counters()
-        await scorer.answer(ScorePool(labels, "eval"))
-        after = await client.counters()
+        scorer = Scorer(client, await of_tokens(client, task), task.problem(), "trie")
+        before = await client.metrics()
+        await scorer.answer([ScorePool(labels, "eval")])
+        after = await client.metrics()
         sent = client.traffic.prompt_tokens
-    counted = {name: after[name] - before[name] for name in after}
-    assert counted["prompt_tokens"] == sent
-    assert counted["cached_tokens"] > 0.5 * sent
+    assert after.prompt_tokens - before.prompt_tokens == sent
+    assert after.cached_tokens - before.cached_tokens > 0.5 * sent
 
 
 async def test_a_stranger_on_the_same_node_is_answered_by_no_route(tiny_server: Served) -> None:

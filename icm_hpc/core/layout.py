@@ -6,18 +6,26 @@ and gives each query all other members exactly once. Queries come in the order i
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from .types import Indices, Purpose
 
+Block: TypeAlias = tuple[int, ...]  # examples that follow one another in several prompts
+
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A prompt to be: the example asked, after the demonstrations in this order."""
+    """A prompt to be: the example asked, after the demonstrations of these blocks. Prompts share blocks as objects."""
 
     index: int
-    demonstrations: tuple[int, ...]
+    blocks: tuple[Block, ...]
+
+    @property
+    def demonstrations(self) -> Block:
+        """All demonstrations, in order."""
+        return tuple(index for block in self.blocks for index in block)
 
 
 Layout = Callable[[Indices, Indices, Indices, Indices, Purpose], list[Query]]
@@ -28,7 +36,7 @@ def reference(members: Indices, queries: Indices, groups: Indices, tokens: Indic
     """Order demonstrations as the published code does: ascending, but grouped where a whole labelling is evaluated."""
     if purpose == "eval":
         return grouped(members, queries, groups, tokens, purpose)
-    return [Query(q, tuple(m for m in members.tolist() if m != q)) for q in queries.tolist()]
+    return [Query(q, (tuple(m for m in members.tolist() if m != q),)) for q in queries.tolist()]
 
 
 def grouped(members: Indices, queries: Indices, groups: Indices, _tokens: Indices, _purpose: Purpose) -> list[Query]:
@@ -36,7 +44,7 @@ def grouped(members: Indices, queries: Indices, groups: Indices, _tokens: Indice
     arranged = []
     for query in queries.tolist():
         rest = [m for m in members.tolist() if m != query]
-        arranged.append(Query(query, tuple(m for group in _by_group(rest, groups) for m in group)))
+        arranged.append(Query(query, (tuple(m for group in _by_group(rest, groups) for m in group),)))
     return arranged
 
 
@@ -48,11 +56,11 @@ def trie(members: Indices, queries: Indices, groups: Indices, tokens: Indices, _
     """
     wanted = set(queries.tolist())
     arranged: list[Query] = []
-    stack: list[tuple[list[list[int]], tuple[int, ...]]] = [(_by_group(members.tolist(), groups), ())]
+    stack: list[tuple[list[list[int]], tuple[Block, ...]]] = [(_by_group(members.tolist(), groups), ())]
     while stack:
         part, prefix = stack.pop()
         ids = [index for group in part for index in group]
-        if not wanted.intersection(ids):
+        if wanted.isdisjoint(ids):
             continue
         if len(ids) == 1:
             arranged.append(Query(ids[0], prefix))
@@ -60,8 +68,8 @@ def trie(members: Indices, queries: Indices, groups: Indices, tokens: Indices, _
         units = part if len(part) > 1 else [[index] for index in ids]
         cut = _middle([int(tokens[unit].sum()) for unit in units])
         left, right = units[:cut], units[cut:]
-        stack.append((right, prefix + tuple(i for unit in left for i in unit)))
-        stack.append((left, prefix + tuple(i for unit in right for i in unit)))
+        stack.append((right, (*prefix, tuple(i for unit in left for i in unit))))
+        stack.append((left, (*prefix, tuple(i for unit in right for i in unit))))
     return arranged
 
 

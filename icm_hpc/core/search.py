@@ -1,12 +1,13 @@
 """Simulated annealing over labellings (Wen et al. 2025, algorithm 1), as generators that ask and are sent scores.
 
-Each generator yields an Ask and is sent its answer (Scores for ScorePool, f64[L] for ScoreOne); it never waits itself.
+Each generator yields asks that may be answered together, and is sent their answers (Scores for a ScorePool, f64[L] for a
+ScoreOne); it never waits itself.
 """
 
 import math
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +37,8 @@ from .types import (
 )
 
 R = TypeVar("R")
-Asking = Generator[Ask, npt.NDArray[np.float64], R]
+Answer: TypeAlias = npt.NDArray[np.float64]
+Asking = Generator[Sequence[Ask], Sequence[Answer], R]
 
 
 def temperature(settings: Settings, flips: int) -> float:
@@ -61,7 +63,7 @@ def seed(problem: Problem, settings: Settings, draws: Draws) -> Asking[tuple[Sta
     balanced = np.sort(np.arange(count) % problem.n_labels)[::-1]
     labels = frozen_labels(np.full(problem.n, UNLABELLED))
     labels = with_labels(labels, dict(enumerate(balanced[draws.permutation(count)].tolist())))
-    first = yield from _evaluate(problem, settings, labels, "eval")
+    (first,) = yield from _evaluate(problem, settings, [labels], "eval")
     rounds: tuple[Round, ...] = ()
     found = first
     if first.broken:
@@ -77,14 +79,19 @@ def step(problem: Problem, settings: Settings, state: State, draws: Draws) -> As
     """Do one step: draw an example, take the model's label for it, repair conflicts, accept or refuse; return what follows."""
     before, number = state.current, state.step + 1
     index = draws.weighted_index(pool.draw_weights(problem, before.labels, settings.linked_weight))
-    answer = yield ScoreOne(index, before.labels)
-    old, new = int(before.labels[index]), int(np.argmax(answer))
+    old = int(before.labels[index])
+    if old != UNLABELLED and settings.predict_from_pool:
+        new = int(np.argmax(before.scores[index]))
+    else:
+        (answer,) = yield (ScoreOne(index, before.labels),)
+        new = int(np.argmax(answer))
     if new == old:
         kept = replace(state, step=number)
         return kept, _info(problem, kept, index=index, old=old, new=new)
     labels = with_labels(before.labels, {index: new})
     mended, rounds = yield from _repair(problem, settings, labels, draws, rounds=settings.repair_rounds)
-    proposal = yield from _evaluate(problem, settings, mended.labelling.labels if mended else labels, "eval")
+    proposed = mended.labelling.labels if mended else labels
+    (proposal,) = yield from _evaluate(problem, settings, [proposed], "eval")
     heat, u = temperature(settings, state.flips), draws.uniform()
     accepted = accepts(u, proposal.labelling.energy - before.energy, heat)
     after = _moved(state, proposal.labelling) if accepted else replace(state, step=number)
@@ -103,14 +110,57 @@ def step(problem: Problem, settings: Settings, state: State, draws: Draws) -> As
     )
 
 
+def begin(
+    problem: Problem, settings: Settings, draws_of: Callable[[int], Draws]
+) -> Asking[list[tuple[State, StepInfo]]]:
+    """Do step 0 with its draws."""
+    return [(yield from seed(problem, settings, draws_of(0)))]
+
+
+def steps(
+    problem: Problem, settings: Settings, state: State, draws_of: Callable[[int], Draws], ahead: int
+) -> Asking[list[tuple[State, StepInfo]]]:
+    """Do the steps that follow `state`, up to the first that is accepted, and `ahead` at most; return what each gave.
+
+    Each is worked out from `state` at the same time, as if those before it were refused, with the draws of its own
+    number (`draws_of`): what a sequence of single steps would do, in fewer rounds of asking. Steps behind an accepted one
+    are dropped.
+    """
+    waiting: dict[int, tuple[Asking[tuple[State, StepInfo]], Sequence[Ask]]] = {}
+    done: dict[int, tuple[State, StepInfo]] = {}
+
+    def go_on(place: int, asking: Asking[tuple[State, StepInfo]], answers: Sequence[Answer] | None) -> None:
+        try:
+            waiting[place] = asking, (next(asking) if answers is None else asking.send(answers))
+        except StopIteration as end:
+            waiting.pop(place, None)
+            done[place] = end.value
+
+    for place in range(ahead):
+        begun = replace(state, step=state.step + place)
+        go_on(place, step(problem, settings, begun, draws_of(begun.step + 1)), None)
+    while True:
+        last = min((place for place, (_, info) in done.items() if info.accepted), default=ahead - 1)
+        open_asks = [(place, *waiting[place]) for place in sorted(waiting) if place <= last]
+        if not open_asks:
+            return [done[place] for place in range(last + 1)]
+        answers = yield [ask for _, _, asks in open_asks for ask in asks]
+        taken = 0
+        for place, asking, asks in open_asks:
+            go_on(place, asking, answers[taken : taken + len(asks)])
+            taken += len(asks)
+
+
 def complete(problem: Problem, final: Labelling) -> Asking[tuple[Labels, Scores]]:
     """Give every example that the search left unlabelled the model's label given the final pool.
 
     A label that would break a conflict is passed over where another one is free. Completed examples are shown to none.
     """
     labels, scores = final.labels, final.scores.copy()
-    for index in np.flatnonzero(final.labels == UNLABELLED).tolist():
-        scores[index] = yield ScoreOne(index, final.labels)
+    left = np.flatnonzero(final.labels == UNLABELLED).tolist()
+    answers = yield [ScoreOne(index, final.labels) for index in left]
+    for index, answer in zip(left, answers, strict=True):
+        scores[index] = answer
         ranked = np.argsort(-scores[index], kind="stable").tolist()
         before = len(pool.broken(problem, labels))
         free = [label for label in ranked if len(pool.broken(problem, with_labels(labels, {index: label}))) == before]
@@ -121,16 +171,17 @@ def complete(problem: Problem, final: Labelling) -> Asking[tuple[Labels, Scores]
 
 def uniform(problem: Problem, settings: Settings, labels: Labels) -> Asking[tuple[Evaluation, ...]]:
     """Evaluate, for each label, giving it to the whole pool: the degenerate optima that a result should beat."""
-    found = []
-    for label in range(problem.n_labels):
-        same = with_labels(labels, dict.fromkeys(pool_of(labels).tolist(), label))
-        found.append((yield from _evaluate(problem, settings, same, "eval")))
-    return tuple(found)
+    members = pool_of(labels).tolist()
+    same = [with_labels(labels, dict.fromkeys(members, label)) for label in range(problem.n_labels)]
+    return (yield from _evaluate(problem, settings, same, "eval"))
 
 
-def _evaluate(problem: Problem, settings: Settings, labels: Labels, purpose: Purpose) -> Asking[Evaluation]:
-    scores = yield ScorePool(labels, purpose)
-    return pool.evaluation(problem, settings, labels, scores)
+def _evaluate(
+    problem: Problem, settings: Settings, labellings: Sequence[Labels], purpose: Purpose
+) -> Asking[tuple[Evaluation, ...]]:
+    answers = yield [ScorePool(labels, purpose) for labels in labellings]
+    pairs = zip(labellings, answers, strict=True)
+    return tuple(pool.evaluation(problem, settings, labels, scores) for labels, scores in pairs)
 
 
 def _repair(
@@ -170,14 +221,13 @@ def _try(
     problem: Problem, settings: Settings, labels: Labels, conflict: Conflict, best: Evaluation | None
 ) -> Asking[Trial]:
     """Evaluate each way to mend a conflict; the one of highest energy is taken unless it falls under `best`."""
-    evaluations = []
-    for first, second in conflict.rule.repairs[int(labels[conflict.first]), int(labels[conflict.second])]:
-        mended = with_labels(labels, {conflict.first: first, conflict.second: second})
-        evaluations.append((yield from _evaluate(problem, settings, mended, "repair")))
+    repairs = conflict.rule.repairs[int(labels[conflict.first]), int(labels[conflict.second])]
+    mended = [with_labels(labels, {conflict.first: first, conflict.second: second}) for first, second in repairs]
+    evaluations = yield from _evaluate(problem, settings, mended, "repair")
     energies = [evaluation.labelling.energy for evaluation in evaluations]
     chosen = int(np.argmax(energies))
     taken = best is None or energies[chosen] >= best.labelling.energy
-    return Trial(conflict, tuple(evaluations), chosen, taken)
+    return Trial(conflict, evaluations, chosen, taken)
 
 
 def _moved(state: State, found: Labelling) -> State:

@@ -63,6 +63,9 @@ class Settings:
     repair_rounds: int = 10
     stalled_repair: str = "stop"
     linked_weight: float = 100.0
+    predict_from_pool: bool = (
+        True  # a labelled example's label from the pool's scores: where the layout makes no difference
+    )
 
 
 @dataclass(frozen=True, slots=True)

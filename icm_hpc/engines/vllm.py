@@ -2,8 +2,10 @@
 
 import json
 import math
+import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -49,15 +51,20 @@ def environment(model: ModelConfig, key: str) -> Mapping[str, str]:
     return {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", **model.env, KEY_VARIABLE: key}
 
 
-def label_payload(model: str, prompts: Sequence[list[int] | str], label_ids: Sequence[int]) -> dict[str, Any]:
-    """Return the body of POST /v1/completions that asks for log P(label | prompt), exact whatever is sampled."""
+def asking_for_labels(label_ids: Sequence[int]) -> dict[str, Any]:
+    """Return the fields of POST /v1/completions that ask for log P(label | prompt), exact whatever is sampled."""
     asked = {"logprobs": len(label_ids), "logprob_token_ids": list(label_ids), "return_tokens_as_token_ids": True}
-    return {"model": model, "prompt": list(prompts), "max_tokens": 1, "temperature": 0, **asked}
+    return {"max_tokens": 1, "temperature": 0, **asked}
 
 
-def top_payload(model: str, prompts: Sequence[list[int] | str]) -> dict[str, Any]:
-    """Return the body of POST /v1/completions that asks for the likeliest first tokens."""
-    return {"model": model, "prompt": list(prompts), "max_tokens": 1, "temperature": 0, "logprobs": TOP}
+def asking_for_top() -> dict[str, Any]:
+    """Return the fields of POST /v1/completions that ask for the likeliest first tokens."""
+    return {"max_tokens": 1, "temperature": 0, "logprobs": TOP}
+
+
+def with_prompts(fields: Mapping[str, Any], prompts: Sequence[bytes]) -> bytes:
+    """Return the body of POST /v1/completions; each prompt is JSON already."""
+    return b"".join([json.dumps(fields).encode()[:-1], b', "prompt": [', b",".join(prompts), b"]}"])
 
 
 def label_logprobs(body: Mapping[str, Any], model: str, n: int, label_ids: Sequence[int]) -> npt.NDArray[np.float64]:
@@ -95,18 +102,36 @@ def max_model_len(models: Mapping[str, Any], name: str) -> int:
     return int(cards[name]["max_model_len"])
 
 
-def counters(text: str) -> dict[str, float]:
-    """Return the counts of GET /metrics that we report, over all engines of the server."""
-    names = {
-        "vllm:prefix_cache_queries_total": "prompt_tokens",
-        "vllm:prefix_cache_hits_total": "cached_tokens",
-    }
-    totals = dict.fromkeys(names.values(), 0.0)
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """What GET /metrics tells, summed over the engines of a server."""
+
+    prompt_tokens: int  # of all requests so far
+    cached_tokens: int  # of these, found in the prefix cache
+    block_size: int | None  # tokens; None if the server does not say
+    cache_tokens: int | None  # that the cache holds at most
+
+    @property
+    def computed_tokens(self) -> int:
+        """Prompt tokens that had to be computed."""
+        return self.prompt_tokens - self.cached_tokens
+
+
+def metrics(text: str) -> Metrics:
+    """Read GET /metrics."""
+    totals = {"vllm:prefix_cache_queries_total": 0.0, "vllm:prefix_cache_hits_total": 0.0}
+    blocks: list[tuple[int, int]] = []
     for line in text.splitlines():
-        name = line.split("{", 1)[0].split(" ", 1)[0]
-        if name in names:
-            totals[names[name]] += float(line.rsplit(" ", 1)[1])
-    return totals
+        name = re.split(r"[{ ]", line, maxsplit=1)[0]
+        if name in totals:
+            totals[name] += float(line.rsplit(" ", 1)[1])
+        elif name == "vllm:cache_config_info":
+            told = dict(re.findall(r'(block_size|num_gpu_blocks)="(\d+)"', line))
+            if len(told) == 2:
+                blocks.append((int(told["block_size"]), int(told["num_gpu_blocks"])))
+    queried, hit = (int(total) for total in totals.values())
+    size = blocks[0][0] if blocks else None
+    return Metrics(queried, hit, size, sum(a * b for a, b in blocks) if blocks else None)
 
 
 def _listed(body: Mapping[str, Any], model: str, n: int) -> list[Mapping[str, Any]]:

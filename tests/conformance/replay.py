@@ -18,7 +18,7 @@ from icm_hpc.core import published, search
 from icm_hpc.core.layout import Query
 from icm_hpc.core.types import Ask, Evaluation, Labels, Problem, Round, ScoreOne, pool_of, with_labels
 from icm_hpc.prompts import TextPrompts, of_text
-from icm_hpc.scorer import Scorer, Work
+from icm_hpc.scorer import Scorer
 from icm_hpc.shard import settings_of
 from icm_hpc.tasks import TASKS, Task
 from icm_hpc.tasks.rows import Row
@@ -66,11 +66,11 @@ class Replay:
         task = Task("trace", tuple(map(self._example, header["dataset"])), self._family.label_words)
         self._problem = problem_of(header["dataset"])
         prompts = of_text(task, np.ones(self._problem.n, dtype=np.int64))
-        scorer = Scorer(cast(Client, Oracle(header)), prompts, self._problem, configured.layout, Work())
+        scorer = Scorer(cast(Client, Oracle(header)), prompts, self._problem, configured.layout)
         self._draws = Recorded(events)
         self._scorings = Scorings(scorer, prompts, self._problem, header)
         for uid, row in enumerate(header["dataset"]):
-            text = prompts.write(Query(uid, ()), np.empty(0, dtype=np.int8))
+            text = prompts.text(Query(uid, ()), np.empty(0, dtype=np.int8))
             if text != row["prompt"]:
                 raise Different(f"uid {uid}: the prompt is {text!r}, recorded {row['prompt']!r}")
 
@@ -184,9 +184,9 @@ class Scorings:
 
         async def answer() -> Any:
             try:
-                ask = next(asking)
+                asks = next(asking)
                 while True:
-                    ask = asking.send(await self._answer(ask))
+                    asks = asking.send([await self._answer(ask) for ask in asks])
             except StopIteration as end:
                 return end.value
 
@@ -202,7 +202,7 @@ class Scorings:
     async def _answer(self, ask: Ask) -> npt.NDArray[np.float64]:
         purpose = "predict" if isinstance(ask, ScoreOne) else ask.purpose
         queries = self._scorer.arranged(ask)
-        rows = await self._scorer.score(queries, ask.labels)
+        rows = await self._scorer.score([(queries, ask.labels)])
         indices = [query.index for query in queries]
         hits = [int(purpose == "eval" and self.reads_stale_cache and i in self._first_evaluation) for i in indices]
         for place, hit in enumerate(hits):
@@ -210,7 +210,7 @@ class Scorings:
                 rows[place] = self._first_evaluation[indices[place]]
         if not self._first_evaluation:
             self._first_evaluation = dict(zip(indices, rows.copy(), strict=True))
-        texts = [cast(str, self._prompts.write(query, ask.labels)) for query in queries]
+        texts = [self._prompts.text(query, ask.labels) for query in queries]
         digests = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
         event: Event = {
             "t": "score",

@@ -4,14 +4,13 @@ import gzip
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from icm_hpc.client import Prompt
 from icm_hpc.core.types import UNLABELLED, Conflict, Indices, Labels, Problem, Rule
 from icm_hpc.tasks.task import AT_MOST_ONE, EXACTLY_ONE, SAME
 
@@ -71,9 +70,9 @@ class Oracle:
         self._weight = header["scorer"].get("w", 0.0)
         self._truth = {row["prompt"]: row["label"] for row in header["dataset"]}
 
-    async def top_logprobs(self, prompts: Sequence[Prompt]) -> list[dict[str, float]]:
+    async def top_logprobs(self, prompts: Iterable[bytes]) -> list[dict[str, float]]:
         """Answer as a server does."""
-        shares = [self._answer(cast(str, prompt)) for prompt in prompts]
+        shares = [self._answer(json.loads(prompt)) for prompt in prompts]
         return [{TRUE: math.log(share), FALSE: math.log(1 - share)} for share in shares]
 
     @staticmethod

@@ -168,10 +168,10 @@ def run(instance: Instance, settings: Settings, steps: int, seed: int) -> list[S
 def answered(instance: Instance, asking: search.Asking[Any]) -> State:
     """Answer what a step asks."""
     try:
-        ask = next(asking)
+        asks = next(asking)
         while True:
-            scores = instance.scores(tuple(ask.labels.tolist()))
-            ask = asking.send(scores[ask.index] if isinstance(ask, ScoreOne) else scores)
+            tables = [(ask, instance.scores(tuple(ask.labels.tolist()))) for ask in asks]
+            asks = asking.send([scores[ask.index] if isinstance(ask, ScoreOne) else scores for ask, scores in tables])
     except StopIteration as end:
         state: State = end.value[0]
         return state

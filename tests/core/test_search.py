@@ -16,9 +16,9 @@ def answered(asking: search.Asking[Any], favoured: list[int], strength: float = 
     scores = np.log(np.full((len(favoured), 2), 1 / (1 + math.exp(strength))))
     scores[range(len(favoured)), favoured] += strength
     try:
-        ask = next(asking)
+        asks = next(asking)
         while True:
-            ask = asking.send(scores[ask.index] if isinstance(ask, ScoreOne) else scores)
+            asks = asking.send([scores[ask.index] if isinstance(ask, ScoreOne) else scores for ask in asks])
     except StopIteration as end:
         return end.value
 

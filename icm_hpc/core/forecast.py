@@ -1,0 +1,155 @@
+"""What a scoring will cost, before it is sent. Token counts are exact for a server that caches whole blocks; seconds are a
+roofline, a forecast to within a factor and not a measurement.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from .layout import Query
+
+Tokens = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """A task's texts as tokens; their lengths decide what a scoring costs, their beginnings what prompts share."""
+
+    texts: Sequence[Tokens]  # by example: where its label is asked
+    start: int  # tokens that every prompt begins with
+    suffix: int  # tokens of a label and the separator behind it
+
+    def demonstration(self, index: int) -> int:
+        """Return an example's length as a demonstration, tokens."""
+        return len(self.texts[index]) + self.suffix
+
+    def shared(self, a: int, b: int) -> int:
+        """Return the tokens with which two examples' texts begin alike."""
+        x, y = self.texts[a], self.texts[b]
+        n = min(len(x), len(y))
+        differs = np.flatnonzero(x[:n] != y[:n])
+        return int(differs[0]) if len(differs) else n
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """One scoring: tokens, and token positions, of which attention's work is made."""
+
+    prompts: int
+    prompt_tokens: int
+    computed_tokens: int
+    context_tokens: int  # sum over computed tokens of the tokens before each
+    held_tokens: int  # KV of all that prompts of this scoring share and do not
+    longest_prompt: int
+
+    @property
+    def hit_rate(self) -> float:
+        """Share of prompt tokens that the prefix cache answers."""
+        return 1 - self.computed_tokens / self.prompt_tokens if self.prompt_tokens else 0.0
+
+
+def cost(queries: Sequence[Query], lengths: Lengths, block_size: int, *, changed: int | None = None) -> Cost:
+    """Return what a scoring costs a server whose prefix cache holds it, from an empty cache.
+
+    With `changed`, from a cache that has just done the same scoring with another label of that example. Blocks are cached
+    whole, and the last token of a prompt is always computed.
+    """
+    computed = context = total = longest = held = 0
+    before: Query | None = None
+    for query in queries:
+        ids = query.demonstrations
+        n = lengths.start + sum(map(lengths.demonstration, ids)) + len(lengths.texts[query.index])
+        shared = _shared(query, before, lengths) if before else 0
+        held += n // block_size * block_size - min(shared, n) // block_size * block_size
+        if changed is not None:
+            shared = max(shared, _unchanged(ids, lengths, changed, n))
+        hit = min(shared, n - 1) // block_size * block_size
+        computed += n - hit
+        context += (n * n - hit * hit) // 2
+        total, longest, before = total + n, max(longest, n), query
+    return Cost(len(queries), total, computed, context, held, longest)
+
+
+def _shared(query: Query, before: Query, lengths: Lengths) -> int:
+    """Return the tokens that a prompt shares with the one sent before it: in depth-first order no other shares more."""
+    tokens = lengths.start
+    for mine, theirs in zip(query.blocks, before.blocks, strict=False):
+        if mine is theirs:
+            tokens += sum(map(lengths.demonstration, mine))
+            continue
+        for a, b in zip(mine, theirs, strict=False):
+            if a != b:
+                return tokens + lengths.shared(a, b)
+            tokens += lengths.demonstration(a)
+        if len(mine) != len(theirs):
+            a = mine[len(theirs)] if len(mine) > len(theirs) else query.index
+            b = theirs[len(mine)] if len(theirs) > len(mine) else before.index
+            return tokens + lengths.shared(a, b)
+    return tokens + lengths.shared(query.index, before.index)
+
+
+def _unchanged(ids: Sequence[int], lengths: Lengths, changed: int, n: int) -> int:
+    """Return the tokens of a prompt up to the label that was changed."""
+    if changed not in ids:
+        return n
+    place = ids.index(changed)
+    return lengths.start + sum(map(lengths.demonstration, ids[:place])) + len(lengths.texts[changed])
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """What of a dense transformer decides its cost."""
+
+    parameters: float
+    layers: int
+    hidden: int
+    kv_heads: int
+    head_dim: int
+
+    def kv_bytes(self, bytes_per_value: float) -> float:
+        """Return the bytes of keys and values of one token."""
+        return 2 * self.layers * self.kv_heads * self.head_dim * bytes_per_value
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A GPU by its data sheet; dense rates, no sparsity."""
+
+    memory_gb: float
+    bandwidth_tb_s: float
+    bf16_tflops: float
+    fp8_tflops: float  # that of BF16 where the hardware has no FP8: weights are then converted
+
+
+# NVIDIA's data sheets (SXM versions).
+GPUS: dict[str, Gpu] = {
+    "A100-80": Gpu(80, 2.04, 312, 312),
+    "H100": Gpu(80, 3.35, 989, 1979),
+    "H200": Gpu(141, 4.8, 989, 1979),
+}
+# Llama 3.1 (Grattafiori et al. 2024, table 3).
+MODELS: dict[str, ModelShape] = {
+    "8B": ModelShape(8.03e9, 32, 4096, 8, 128),
+    "70B": ModelShape(70.6e9, 80, 8192, 8, 128),
+    "405B": ModelShape(405.9e9, 126, 16384, 8, 128),
+}
+# Share of the peak that prefill reaches in large batches, with the communication of tensor parallelism in it. An
+# assumption: no GPU was at hand to measure it.
+UTILISATION = {"bf16": 0.5, "fp8": 0.4}
+STEP_OVERHEAD_S = 0.01  # of the server, a step; an assumption too
+
+
+def seconds(work: Cost, shape: ModelShape, gpu: Gpu, n_gpus: int, dtype: str, batch_tokens: int) -> float:
+    """Forecast the seconds of a scoring: the greater of arithmetic and of reading the weights once a step, plus overhead.
+
+    Arithmetic is 2 * parameters a token and 4 * layers * hidden a pair of tokens in attention. `dtype` is bf16 or fp8.
+    """
+    peak = {"bf16": gpu.bf16_tflops, "fp8": gpu.fp8_tflops}[dtype] * 1e12 * UTILISATION[dtype] * n_gpus
+    arithmetic = 2 * shape.parameters * work.computed_tokens + 4 * shape.layers * shape.hidden * work.context_tokens
+    steps = math.ceil(work.computed_tokens / batch_tokens)
+    weights = shape.parameters * {"bf16": 2, "fp8": 1}[dtype]
+    reading = steps * weights / (gpu.bandwidth_tb_s * 1e12 * n_gpus)
+    return max(arithmetic / peak, reading) + steps * STEP_OVERHEAD_S

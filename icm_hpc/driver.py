@@ -112,7 +112,7 @@ async def label(config: Config, run_dir: RunDir, client: Client, watch: Watch) -
     described = [shard.describe(outcome, one.problem, alpha) for outcome, one in zip(outcomes, shards, strict=True)]
     for number, figures in enumerate(described):
         if not figures["beats_one_label_for_all"]:
-            log.warning("%s", shard.WARNING.format(number=number, **figures))
+            log.warning("%s", shard.NO_BETTER_THAN_ONE_LABEL.format(number=number, **figures))
     since_start = {
         **asdict(work),
         **asdict(client.traffic),
@@ -149,9 +149,7 @@ async def _shards(config: Config, task: Task, client: Client, block_size: int) -
         if config.search.scoring == "top20":
             written = prompts.of_text(part, tokens.demonstration_tokens)
         problem = part.problem()
-        work = _cost(config, tokens, problem, block_size)
-        at_once = config.model.max_num_batched_tokens / work.computed_tokens
-        made.append(Shard(number, part, problem, written, work, at_once))
+        made.append(Shard(number, part, problem, written, _cost(config, tokens, problem, block_size)))
     return made
 
 

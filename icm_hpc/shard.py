@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -23,7 +23,7 @@ from .tasks import Task
 
 R = TypeVar("R")
 
-WARNING = (
+NO_BETTER_THAN_ONE_LABEL = (
     "shard {number}: the labelling found (energy {energy:.3f}, {conflicts} conflicts) is no better than one label for all"
     " examples ({one_label_for_all}): do not trust it. The task may need a conflict rule, the search a smaller alpha, more"
     " steps or restarts; or the model cannot tell these labels apart"
@@ -42,7 +42,6 @@ class Shard:
     problem: Problem
     prompts: Prompts
     cost: Cost  # forecast, of one scoring of all examples
-    scorings_at_once: float  # that fill one step of the server's engine
 
     def scorer(self, client: Client, config: SearchConfig, work: Work, saved: Saved | None) -> Scorer:
         """Return what answers one search of this shard, with what it had remembered."""
@@ -131,7 +130,7 @@ async def _search(
     scorer = shard.scorer(around.client, config.search, around.work, saved)
     state: State | None = saved.state if saved else None
     kept, saved_at = state, time.monotonic()
-    ahead = Ahead(config.search, shard.scorings_at_once)
+    ahead = Ahead(config.search, config.model.max_num_batched_tokens / shard.cost.computed_tokens)
 
     def save(reached: State) -> None:
         checkpoint.save(folder, reached, scorer.memo.remembered(shard.problem.n_labels), trace, mark)
@@ -139,10 +138,9 @@ async def _search(
     with Trace(folder, saved) as trace:
         try:
             while state is None or state.step < config.search.steps:
-                sent = around.work.scorings
                 done = await answered(_next(config.search, shard, restart, state, ahead.steps), scorer)
-                ahead.note([info.accepted for _, info in done], around.work.scorings - sent)
                 for _, info in done:
+                    ahead.note(info)
                     trace.append(info)
                     around.report(shard.number, restart, info)
                 state = done[-1][0]
@@ -171,22 +169,22 @@ class Ahead:
     """How many steps are worked out at once, as if refused: it changes the work, never a decision.
 
     As many as are likely to be refused in a row, as long as their scorings together do not fill a step of the server's
-    engine: what is sent beyond that only waits.
+    engine: what is sent beyond that only waits. `scorings_at_once` fill one, for all searches that share the server.
     """
 
     MOST = 64
+    MEMORY = 16  # steps
 
     def __init__(self, config: SearchConfig, scorings_at_once: float) -> None:
         self._fixed = config.ahead
         self._room = scorings_at_once / config.parallel_searches
-        self._accepted, self._scored = 0.5, 1.0  # a step; moving averages
+        self._accepted, self._scored = 0.5, 1.0  # shares of the steps; moving averages
         self.steps = config.ahead or 1
 
-    def note(self, accepted: Sequence[bool], scorings: int) -> None:
-        """Learn from the steps that were done."""
-        for one in accepted:
-            self._accepted += (one - self._accepted) / 16
-            self._scored += (scorings / len(accepted) - self._scored) / 16
+    def note(self, info: StepInfo) -> None:
+        """Learn from a step that was done."""
+        self._accepted += (info.accepted - self._accepted) / self.MEMORY
+        self._scored += ((info.proposal is not None) - self._scored) / self.MEMORY
         wanted = min(1 / max(self._accepted, 1e-3), self._room / max(self._scored, 1e-3), self.MOST)
         self.steps = self._fixed or max(1, int(wanted))
 

@@ -168,7 +168,7 @@ def _print_summary(settings: Config, run_dir: RunDir, summary: dict[str, Any]) -
         )
     for number, figures in enumerate(summary["shards"]):
         if not figures["beats_one_label_for_all"]:
-            rows[f"warning {number}"] = shard.WARNING.format(number=number, **figures)
+            rows[f"warning {number}"] = shard.NO_BETTER_THAN_ONE_LABEL.format(number=number, **figures)
     rows["result"] = str(run_dir.labels)
     for name, value in rows.items():
         table.add_row(name, value)

@@ -33,9 +33,9 @@ class Memo:
         self._held: OrderedDict[bytes, Rows] = OrderedDict()
         self._bytes = 0
         if remembered is not None:
-            starts = np.cumsum(remembered.lengths)[:-1]
-            for key, rows in zip(remembered.keys, np.split(remembered.rows, starts), strict=True):
-                self[key.tobytes()] = rows
+            ends = np.cumsum(remembered.lengths)
+            for key, end, length in zip(remembered.keys, ends, remembered.lengths, strict=True):
+                self[key.tobytes()] = remembered.rows[end - length : end].copy()
 
     def key(self, ask: Ask) -> bytes:
         """Return what tells an ask from others with other answers."""

@@ -40,10 +40,11 @@ async def test_a_run_labels_every_example(tmp_path: Path) -> None:
     assert summary == json.loads(run_dir.summary.read_text())
 
 
-async def test_a_run_interrupted_again_and_again_matches_one_that_was_never_stopped(tmp_path: Path) -> None:
+@pytest.mark.parametrize("memo", ["search.memo_mb=16", "search.memo_mb=0"])
+async def test_a_run_interrupted_again_and_again_matches_one_that_was_never_stopped(tmp_path: Path, memo: str) -> None:
     settings, undisturbed = prepare_run(tmp_path / "a", *STUB)
     await drive(settings, undisturbed)
-    settings, disturbed = prepare_run(tmp_path / "b", *STUB)
+    settings, disturbed = prepare_run(tmp_path / "b", *STUB, memo)
     starts = 0
     while not disturbed.labels.exists():
         stop, starts = asyncio.Event(), starts + 1

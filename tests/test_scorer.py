@@ -78,3 +78,4 @@ def test_a_memo_of_no_bytes_holds_nothing() -> None:
     memo[b"x" * 16] = np.zeros((1, 2))
     assert memo.get(b"x" * 16) is None
     assert memo.remembered(2).rows.shape == (0, 2)
+    Memo(10**6, purposes_differ=False, remembered=memo.remembered(2))

@@ -18,9 +18,10 @@ from tests.conftest import require_vllm
 pytestmark = pytest.mark.cluster
 
 SITE = Path(__file__).with_name("site.yaml")
-# Hot enough that new labellings keep coming, so that a preemption falls into the search.
-TINY = ("model=tiny", "task.limit=24", "search.steps=60", "search.schedule=constant", "run.save_interval_s=0")
-STUB = ("model=stub", "task.limit=24", "search.steps=60", "search.schedule=constant", "run.save_interval_s=0")
+# Hot, and with everything asked anew: the search goes on long enough for a preemption to fall into it.
+SLOW = ("task.limit=24", "search.steps=120", "search.schedule=constant", "search.memo_mb=0", "run.save_interval_s=0")
+TINY = ("model=tiny", *SLOW)
+STUB = ("model=stub", *SLOW)
 NOISE = 30 * 1e-4  # alpha times what a log-probability may differ by between two runs of the engine; nats
 
 
@@ -86,7 +87,7 @@ def preempt_in_mid_search(root: Path, name: str, job: str) -> None:
     command("sbatch", "--partition=gpu-high", "--nodes=2", "--gres=gpu:8", "--output=/dev/null", "--wrap=sleep 3")
     until(lambda: restarts(job) == 1, "a requeue")
     done = steps.read_bytes().count(b"\n")
-    assert 10 < done < 61, "the preemption fell into the search"
+    assert 10 < done < 121, "the preemption fell into the search"
 
 
 def restarts(job: str) -> int:

@@ -71,7 +71,12 @@ class Client:
     async def tokenize(self, texts: Sequence[str], *, special: bool = False) -> list[list[int]]:
         """Return the tokens of each text, by the server's own tokenizer; `special` adds what starts a sequence."""
         bodies = [{"model": self.model, "prompt": text, "add_special_tokens": special} for text in texts]
-        answers = await all_of(self._ask("POST", "/tokenize", json.dumps(body).encode()) for body in bodies)
+
+        async def tokens(body: dict[str, Any]) -> Any:
+            async with self._slots:
+                return await self._ask("POST", "/tokenize", json.dumps(body).encode())
+
+        answers = await all_of(tokens(body) for body in bodies)
         return [[int(token) for token in answer["tokens"]] for answer in answers]
 
     async def label_logprobs(self, prompts: Iterable[bytes], label_ids: Sequence[int]) -> npt.NDArray[np.float64]:

@@ -3,13 +3,13 @@ roofline, a forecast to within a factor and not a measurement.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from .layout import Query
+from .layout import Block, Query
 
 Tokens = npt.NDArray[np.int64]
 
@@ -59,13 +59,19 @@ def cost(queries: Sequence[Query], lengths: Lengths, block_size: int, *, changed
     """
     computed = context = total = longest = held = 0
     before: Query | None = None
+    known: dict[int, int] = {}  # tokens of a block, by its identity
+
+    def tokens(block: Block) -> int:
+        if id(block) not in known:
+            known[id(block)] = sum(map(lengths.demonstration, block))
+        return known[id(block)]
+
     for query in queries:
-        ids = query.demonstrations
-        n = lengths.start + sum(map(lengths.demonstration, ids)) + len(lengths.texts[query.index])
-        shared = _shared(query, before, lengths) if before else 0
+        n = lengths.start + sum(map(tokens, query.blocks)) + len(lengths.texts[query.index])
+        shared = _shared(query, before, lengths, tokens) if before else 0
         held += n // block_size * block_size - min(shared, n) // block_size * block_size
         if changed is not None:
-            shared = max(shared, _unchanged(ids, lengths, changed, n))
+            shared = max(shared, _unchanged(query.demonstrations, lengths, changed, n))
         hit = min(shared, n - 1) // block_size * block_size
         computed += n - hit
         context += (n * n - hit * hit) // 2
@@ -73,12 +79,12 @@ def cost(queries: Sequence[Query], lengths: Lengths, block_size: int, *, changed
     return Cost(len(queries), total, computed, context, held, longest)
 
 
-def _shared(query: Query, before: Query, lengths: Lengths) -> int:
+def _shared(query: Query, before: Query, lengths: Lengths, tokens_of: Callable[[Block], int]) -> int:
     """Return the tokens that a prompt shares with the one sent before it: in depth-first order no other shares more."""
     tokens = lengths.start
     for mine, theirs in zip(query.blocks, before.blocks, strict=False):
         if mine is theirs:
-            tokens += sum(map(lengths.demonstration, mine))
+            tokens += tokens_of(mine)
             continue
         for a, b in zip(mine, theirs, strict=False):
             if a != b:

@@ -1,6 +1,6 @@
-"""`python -m benchmarks.frontend n=256 tokens=40 repeats=3`: what a scoring costs before the model computes anything.
+"""`python -m benchmarks.frontend n=256 tokens=9 repeats=3`: what a scoring costs before the model computes anything.
 
-One scoring of n examples of so many tokens with model=tiny on real vLLM, all of it in the prefix cache already: CPU seconds
+One scoring of n examples of so many words with model=tiny on real vLLM, all of it in the prefix cache already: CPU seconds
 of our driver and of the server's front end (its API process), by the way of asking: /v1/completions with our large
 requests, with one prompt a request, and /inference/v1/generate without detokenization (one prompt a request is all it
 takes).
@@ -101,7 +101,7 @@ async def of_routes(connected: Connect, n: int, tokens: int, repeats: int) -> di
 
 def main() -> None:
     """Run the benchmark."""
-    mine, rest = arguments({"n": "256", "tokens": "40", "repeats": "3"})
+    mine, rest = arguments({"n": "256", "tokens": "9", "repeats": "3"})
     space = [
         "model.max_model_len=32768",
         'model.env.VLLM_CPU_KVCACHE_SPACE="4"',

@@ -1,6 +1,6 @@
 """`python -m benchmarks.layout_effect data=../shared/data model=smol pools=4`: does the trie change what the model says?
 
-Margins (log-odds of the first label's counterpart, nats) of the same examples with the same demonstrations in other
+Margins (log P(label 1) - log P(label 0), nats) of the same examples with the same demonstrations in other
 orders: the published order against the trie, and beside it the published order against two random orders, and these
 against each other. Correlation and mean absolute difference, by task, over several pools.
 """

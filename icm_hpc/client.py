@@ -127,10 +127,9 @@ class Client:
             return read(answer, len(batch))
 
         try:
-            while True:
+            while batch := _next_batch(given, self._request_bytes):
                 await self._slots.acquire()
-                batch = _next_batch(given, self._request_bytes)
-                if not batch or any(task.done() and task.exception() for task in sent):
+                if any(task.done() and task.exception() for task in sent):
                     self._slots.release()
                     break
                 sent.append(asyncio.ensure_future(send(batch)))

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -268,7 +269,7 @@ def load_file(path: Path, arguments: Sequence[str] = ()) -> Config:
 
 def to_yaml(config: Config) -> str:
     """Return every setting as YAML, in the form that `load_file` reads."""
-    return OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config)))
+    return str(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True))
 
 
 def package_folder(name: str) -> Path:
@@ -306,10 +307,10 @@ def _preset(section: str, name: str | None) -> dict[str, dict[str, Any]]:
 
 def _read_yaml(path: Path) -> dict[str, dict[str, Any]]:
     try:
-        tree = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, OmegaConfBaseException, ValueError) as error:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
-    except Exception as error:  # PyYAML's errors share no public base with the others
+    except yaml.YAMLError as error:
         raise ConfigError(f"{path}: is not YAML: {error}") from error
     if not isinstance(tree, dict) or not all(isinstance(values, dict) for values in tree.values()):
         raise ConfigError(f"{path}: must hold sections ({', '.join(SECTIONS)}), each with its keys")
@@ -347,7 +348,8 @@ def _build(tree: Mapping[str, Any], dotlist: list[str]) -> Config:
     for section, kind in SECTIONS.items():
         mine = [pair.split(".", 1)[1] for pair in dotlist if pair.startswith(f"{section}.")]
         try:
-            merged = OmegaConf.merge(OmegaConf.structured(kind), tree.get(section, {}), OmegaConf.from_dotlist(mine))
+            given = OmegaConf.from_dotlist(_literal(mine))
+            merged = OmegaConf.merge(OmegaConf.structured(kind), _literal(tree.get(section, {})), given)
             sections[section] = OmegaConf.to_object(merged)
         except OmegaConfBaseException as error:
             full_key = str(error.full_key or "")
@@ -358,6 +360,15 @@ def _build(tree: Mapping[str, Any], dotlist: list[str]) -> Config:
         except ValueError as error:
             raise ConfigError(f"{section}.{error}") from error
     return _with_protocol(Config(**sections))  # type: ignore[arg-type]
+
+
+def _literal(value: Any) -> Any:
+    """Escape what OmegaConf would take for an interpolation of its own: ${HOME} is the shell's."""
+    if isinstance(value, str):
+        return value.replace("${", "\\${")
+    if isinstance(value, dict):
+        return {key: _literal(inner) for key, inner in value.items()}
+    return [_literal(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _with_protocol(config: Config) -> Config:

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import aiohttp
 import numpy as np
 
 from .client import Client, Traffic, open_session
@@ -27,22 +28,28 @@ async def connected(config: Config, run_dir: RunDir, attempt: str) -> AsyncItera
     Raises ServerError when server.start_timeout_s are over, or as soon as the server's exit is on record.
     """
     deadline = time.monotonic() + config.server.start_timeout_s
-    endpoint = await _endpoint(run_dir, attempt, deadline, config.server.start_timeout_s)
-    async with open_session(endpoint.key, config.server.request_timeout_s) as session:
-        clients = [
-            Client(
-                session,
-                url=f"http://{host}:{endpoint.port}",
-                model=endpoint.model,
-                request_mb=config.server.request_mb,
-                requests_in_flight=config.server.requests_in_flight,
-            )
-            for host in endpoint.hosts
-        ]
-        client = await _healthy(clients, endpoint, run_dir, deadline, config.server.start_timeout_s)
-        await _prove(client)
-        client.traffic = Traffic()  # counts begin with the run itself
-        yield client
+    limits = config.server
+    endpoint = await _endpoint(run_dir, attempt, deadline, limits.start_timeout_s)
+    while True:
+        async with open_session(endpoint.key, limits.request_timeout_s) as session:
+            clients = [_client(session, config, endpoint, host) for host in endpoint.hosts]
+            client, moved = await _healthy(clients, endpoint, run_dir, deadline, limits.start_timeout_s)
+            if client is not None:
+                await _prove(client)
+                client.traffic = Traffic()  # counts begin with the run itself
+                yield client
+                return
+        endpoint = moved
+
+
+def _client(session: aiohttp.ClientSession, config: Config, endpoint: Endpoint, host: str) -> Client:
+    return Client(
+        session,
+        url=f"http://{host}:{endpoint.port}",
+        model=endpoint.model,
+        request_mb=config.server.request_mb,
+        requests_in_flight=config.server.requests_in_flight,
+    )
 
 
 async def server_end(run_dir: RunDir, attempt: str) -> ServerExit:
@@ -72,15 +79,21 @@ async def _endpoint(run_dir: RunDir, attempt: str, deadline: float, timeout_s: f
 
 async def _healthy(
     clients: list[Client], endpoint: Endpoint, run_dir: RunDir, deadline: float, timeout_s: float
-) -> Client:
-    """Return the first client whose server answers; a node may be known by several names."""
+) -> tuple[Client | None, Endpoint]:
+    """Return the first client whose server answers; a node may be known by several names.
+
+    None, and the new endpoint, if the server has moved: the port that it had chosen was taken by another.
+    """
     began = reported = time.monotonic()
     while True:
         troubles = await asyncio.gather(*(client.trouble() for client in clients))
         for client, trouble in zip(clients, troubles, strict=True):
             if trouble is None:
                 log.info("server healthy after %.0f s", time.monotonic() - began)
-                return client
+                return client, endpoint
+        latest = run_dir.read_endpoint(endpoint.attempt)
+        if latest is not None and latest != endpoint:
+            return None, latest
         now = time.monotonic()
         if now > deadline:
             raise ServerError(

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import os
 import platform
 import socket
 import time
@@ -21,7 +22,7 @@ from .core.forecast import Cost
 from .core.layout import LAYOUTS
 from .core.types import Problem, StepInfo
 from .engines.vllm import Metrics
-from .errors import ServerError
+from .errors import ScoringError, ServerError
 from .prompts import Prompts, TokenPrompts
 from .rundir import RunDir, ServerExit, write_atomically
 from .scorer import Work
@@ -60,7 +61,12 @@ async def run(config: Config, run_dir: RunDir, *, attempt: str, stop: asyncio.Ev
 
     Raises Interrupted once `stop` is set and the state is saved, and IcmError for what the user must see to.
     """
-    record_attempt(run_dir, attempt)
+    with run_dir.held(f"attempt {attempt} on {socket.gethostname()}, process {os.getpid()}"):
+        record_attempt(run_dir, attempt)
+        return await _run(config, run_dir, attempt, stop, watch)
+
+
+async def _run(config: Config, run_dir: RunDir, attempt: str, stop: asyncio.Event, watch: Watch) -> dict[str, Any]:
     work = asyncio.ensure_future(_work(config, run_dir, attempt, watch))
     server_end = asyncio.ensure_future(connect.server_end(run_dir, attempt))
     stopped: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
@@ -73,7 +79,8 @@ async def run(config: Config, run_dir: RunDir, *, attempt: str, stop: asyncio.Ev
         failure = None if work.cancelled() else work.exception()
         if not work.cancelled() and failure is None:
             return work.result()
-        if failure and not isinstance(failure, ServerError):
+        # A server that is told to stop with us answers oddly; a state that could not be saved is told of in any case.
+        if failure and not (isinstance(failure, ServerError) or (stopped.done() and isinstance(failure, ScoringError))):
             raise failure
         if stopped.done():
             raise Interrupted
@@ -103,8 +110,8 @@ async def label(config: Config, run_dir: RunDir, client: Client, watch: Watch) -
     before = await client.metrics()
     shards = await _shards(config, task, client, before.block_size or 1)
     _warn_of_small_cache(config, shards, before)
-    slots = asyncio.Semaphore(config.search.parallel_searches)
-    around = Surroundings(client, work, slots, _reporter(config, shards, work, watch))
+    searches = min(config.search.parallel_searches, len(shards) * config.search.restarts)
+    around = Surroundings(client, work, searches, asyncio.Semaphore(searches), _reporter(config, shards, work, watch))
     outcomes = await all_of(shard.label(config, run_dir, one, around) for one in shards)
     export.write_labels(run_dir.labels, task, [outcome.labelled for outcome in outcomes])
     after = await client.metrics()

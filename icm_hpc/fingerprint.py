@@ -8,6 +8,12 @@ from typing import Any
 
 from .config import Config
 
+# Options of an engine that may differ between the starts of a run: they change log-probabilities by no more than noise.
+NUMERICALLY_NEUTRAL = {
+    "block-size", "enforce-eager", "enable-scale-out", "num-gpu-blocks-override", "api-server-count", "swap-space",
+    "data-parallel-size", "disable-log-stats", "delay-ms",
+}  # fmt: skip
+
 
 def result_settings(config: Config) -> dict[str, Any]:
     """Return, by dotted key, the settings that decide what labels a run ends with.
@@ -19,6 +25,8 @@ def result_settings(config: Config) -> dict[str, Any]:
     free |= {"search.parallel_searches", "search.ahead", "search.memo_mb"}  # work saved, not decided otherwise
     model = ("engine", "path", "embedded", "revision", "dtype", "max_model_len")
     settings = {f"model.{key}": getattr(config.model, key) for key in model}
+    told = {name.replace("_", "-"): value for name, value in config.model.vllm_args.items()}
+    settings["model.vllm_args"] = {name: value for name, value in told.items() if name not in NUMERICALLY_NEUTRAL}
     for section in ("task", "search"):
         values = dataclasses.asdict(getattr(config, section))
         settings.update({f"{section}.{key}": value for key, value in values.items()})

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from .core.types import Ask, ScoreOne
 
-Rows = npt.NDArray[np.float64]  # [prompts, L], nats
+Rows = npt.NDArray[np.float64]  # [prompts or examples, L], nats
 KEY_BYTES = 16
 
 
@@ -46,14 +46,14 @@ class Memo:
         return hashlib.blake2b(kind.encode() + ask.labels.tobytes(), digest_size=KEY_BYTES).digest()
 
     def get(self, key: bytes) -> Rows | None:
-        """Return the scores of each prompt of an ask, if they are known."""
+        """Return the scores of each example that was asked, ascending, if they are known."""
         rows = self._held.get(key)
         if rows is not None:
             self._held.move_to_end(key)
         return rows
 
     def __setitem__(self, key: bytes, rows: Rows) -> None:
-        """Remember the scores of each prompt of an ask."""
+        """Remember the scores of each example that was asked, ascending."""
         self._bytes += rows.nbytes - (self._held.pop(key).nbytes if key in self._held else 0)
         self._held[key] = rows
         while self._bytes > self._limit and self._held:

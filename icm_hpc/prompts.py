@@ -62,7 +62,8 @@ class TokenPrompts:
             return joined[id(block)]
 
         for query in queries:
-            parts = [bytes_of(block) for block in query.blocks]
+            shared = len(query.blocks) > 1  # a layout of one block a prompt shares none
+            parts = [bytes_of(block) if shared else b"".join([fragments[i] for i in block]) for block in query.blocks]
             yield b"".join([b"[", self.start, *parts, self.texts[query.index][:-1], b"]"])
 
     async def score(self, client: Client, prompts: Iterable[bytes]) -> Rows:

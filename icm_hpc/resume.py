@@ -14,14 +14,14 @@ from .rundir import RunDir
 
 def main() -> None:
     """Run the command."""
-    arguments = [word for word in sys.argv[1:] if word.partition("=")[0] not in submit.FLAGS]
-    wait = "wait=true" in sys.argv[1:]
     try:
+        arguments, flags = submit.split_flags(sys.argv[1:])
         run = config.load([word for word in arguments if word.startswith(("run=", "run."))]).run
         run_dir = RunDir(Path(run.root).expanduser().absolute() / run.name)
         if not run.name or not run_dir.config.exists():
             raise ConfigError(f"there is no run in {run_dir.path}: name one with run=NAME (and run.root=FOLDER)")
-        submit.start(submit.named(config.load_file(run_dir.config, arguments)), wait=wait)
+        here = f"run.root={run_dir.path.parent}"  # the folder may have been moved
+        submit.start(submit.named(config.load_file(run_dir.config, [*arguments, here])), **flags)
     except IcmError as error:
         sys.exit(f"icm_hpc: {error}")
     except Interrupted:

@@ -1,16 +1,22 @@
 """The one place that knows every path inside a run's folder, and how its small files are written."""
 
 import dataclasses
+import fcntl
 import json
+import logging
 import os
 import secrets
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from .errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +93,26 @@ class RunDir:
     def shard(self, number: int, restart: int = 0) -> Path:
         """The folder of the checkpoints and the trace of one search of a shard."""
         return self.path / (f"shard-{number:03d}" + (f"-restart-{restart}" if restart else ""))
+
+    @contextmanager
+    def held(self, holder: str) -> Iterator[None]:
+        """Keep other drivers out while this one runs; the lock goes with the process. Raises ConfigError, naming the holder."""
+        handle = os.open(self.path / "driver.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                other = os.pread(handle, 1000, 0).decode(errors="replace").strip()
+                raise ConfigError(f"{self.path} is in use: {other}; wait for its end, or stop it first") from error
+            except OSError as error:
+                log.warning(
+                    "%s: this file system has no locks (%s); see to it that one driver runs at a time", self.path, error
+                )
+            os.truncate(handle, 0)
+            os.pwrite(handle, f"{holder}\n".encode(), 0)
+            yield
+        finally:
+            os.close(handle)
 
     def create(self) -> None:
         """Make the folder, for its owner only."""

@@ -72,8 +72,9 @@ class Scorer:
         if missing:
             wanted = [(self.arranged(ask), ask.labels) for ask in missing.values()]
             ends = np.cumsum([len(queries) for queries, _ in wanted])[:-1]
-            for key, rows in zip(missing, np.split(await self.score(wanted), ends), strict=True):
-                known[key] = self.memo[key] = rows
+            parts = np.split(await self.score(wanted), ends)
+            for key, (queries, _), rows in zip(missing, wanted, parts, strict=True):
+                known[key] = self.memo[key] = rows[np.argsort([query.index for query in queries])]
         else:
             await asyncio.sleep(0)  # a search answered from the memo alone must still let signals through
         return [self._shaped(ask, known[key]) for ask, key in zip(asks, keys, strict=True)]
@@ -96,6 +97,6 @@ class Scorer:
             one: npt.NDArray[np.float64] = rows[0]
             return one
         scores: Scores = np.full((self._problem.n, self._problem.n_labels), np.nan)
-        scores[[query.index for query in self.arranged(ask)]] = rows
+        scores[pool_of(ask.labels)] = rows
         scores.flags.writeable = False
         return scores

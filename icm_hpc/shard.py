@@ -73,7 +73,8 @@ class Surroundings:
 
     client: Client
     work: Work
-    slots: asyncio.Semaphore  # one for each search that may run at a time
+    searches: int  # that run at a time, at most
+    slots: asyncio.Semaphore  # as many
     report: Callable[[int, int, StepInfo], None]  # of a shard and a restart, what the last step did
 
 
@@ -130,7 +131,9 @@ async def _search(
     scorer = shard.scorer(around.client, config.search, around.work, saved)
     state: State | None = saved.state if saved else None
     kept, saved_at = state, time.monotonic()
-    ahead = Ahead(config.search, config.model.max_num_batched_tokens / shard.cost.computed_tokens)
+    if state is not None:
+        around.report(shard.number, restart, search.step_info(shard.problem, state))
+    ahead = Ahead(config.search, config.model.max_num_batched_tokens / shard.cost.computed_tokens / around.searches)
 
     def save(reached: State) -> None:
         checkpoint.save(folder, reached, scorer.memo.remembered(shard.problem.n_labels), trace, mark)
@@ -142,8 +145,8 @@ async def _search(
                 for _, info in done:
                     ahead.note(info)
                     trace.append(info)
-                    around.report(shard.number, restart, info)
                 state = done[-1][0]
+                around.report(shard.number, restart, done[-1][1])
                 if time.monotonic() - saved_at >= config.run.save_interval_s:
                     save(state)
                     kept, saved_at = state, time.monotonic()
@@ -169,7 +172,7 @@ class Ahead:
     """How many steps are worked out at once, as if refused: it changes the work, never a decision.
 
     As many as are likely to be refused in a row, as long as their scorings together do not fill a step of the server's
-    engine: what is sent beyond that only waits. `scorings_at_once` fill one, for all searches that share the server.
+    engine: what is sent beyond that only waits. `scorings_at_once` fill this search's share of one.
     """
 
     MOST = 64
@@ -177,7 +180,7 @@ class Ahead:
 
     def __init__(self, config: SearchConfig, scorings_at_once: float) -> None:
         self._fixed = config.ahead
-        self._room = scorings_at_once / config.parallel_searches
+        self._room = scorings_at_once
         self._accepted, self._scored = 0.5, 1.0  # shares of the steps; moving averages
         self.steps = config.ahead or 1
 

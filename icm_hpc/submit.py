@@ -8,7 +8,7 @@ import dataclasses
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,17 +33,26 @@ console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isat
 
 def main() -> None:
     """Run the command."""
-    arguments = [word for word in sys.argv[1:] if word.partition("=")[0] not in FLAGS]
-    flags = {key: value == "true" for key, _, value in (w.partition("=") for w in sys.argv[1:]) if key in FLAGS}
-    if any(word in ("-h", "--help", "help") for word in arguments):
+    if any(word in ("-h", "--help", "help") for word in sys.argv[1:]):
         console.print(__doc__)
         return
     try:
+        arguments, flags = split_flags(sys.argv[1:])
         start(named(config.load(arguments)), **flags)
     except IcmError as error:
         sys.exit(f"icm_hpc: {error}")
     except Interrupted:
         sys.exit(INTERRUPTED)
+
+
+def split_flags(words: Sequence[str]) -> tuple[list[str], dict[str, bool]]:
+    """Return settings, and the flags that are given; raises ConfigError for a flag that is neither true nor false."""
+    pairs = {key: value for key, _, value in (word.partition("=") for word in words) if key in FLAGS}
+    for key, value in pairs.items():
+        if value not in ("true", "false"):
+            raise ConfigError(f"{key}={value}: one of true, false")
+    settings = [word for word in words if word.partition("=")[0] not in FLAGS]
+    return settings, {key: value == "true" for key, value in pairs.items()}
 
 
 def named(settings: Config) -> Config:

@@ -141,6 +141,15 @@ async def test_a_failure_that_may_pass_is_tried_again_and_then_an_error(spoil: A
             await client.label_logprobs(PROMPTS[:3], [5, 7])
 
 
+async def test_a_request_given_up_by_a_stopping_server_is_the_servers_failure_and_no_bad_score() -> None:
+    def given_up(body: dict[str, Any]) -> dict[str, Any]:
+        return {**body, "choices": [{**choice, "finish_reason": "abort"} for choice in body["choices"]]}
+
+    async with served(spoilt(given_up)) as client:
+        with pytest.raises(ServerError, match="gave up a request"):
+            await client.label_logprobs(PROMPTS[:3], [5, 7])
+
+
 async def test_a_failure_among_many_requests_stops_the_rest() -> None:
     async with served(spoilt(lambda _: web.Response(status=400)), request_mb=0.0002, requests_in_flight=2) as client:
         with pytest.raises(IcmError):

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from icm_hpc import checkpoint, cluster, driver
+from icm_hpc import checkpoint, cluster, connect, driver
 from icm_hpc.driver import Interrupted, Progress
-from icm_hpc.errors import CheckpointError, FitError, ServerError
+from icm_hpc.errors import CheckpointError, ConfigError, FitError, ServerError
 from icm_hpc.rundir import RunDir, ServerExit
 from tests.conftest import prepare_run
 
@@ -44,7 +44,7 @@ async def test_a_run_labels_every_example(tmp_path: Path) -> None:
 async def test_a_run_interrupted_again_and_again_matches_one_that_was_never_stopped(tmp_path: Path, memo: str) -> None:
     settings, undisturbed = prepare_run(tmp_path / "a", *STUB)
     await drive(settings, undisturbed)
-    settings, disturbed = prepare_run(tmp_path / "b", *STUB, memo)
+    settings, disturbed = prepare_run(tmp_path / "b", *STUB, memo, "search.ahead=2")
     starts = 0
     while not disturbed.labels.exists():
         stop, starts = asyncio.Event(), starts + 1
@@ -52,7 +52,7 @@ async def test_a_run_interrupted_again_and_again_matches_one_that_was_never_stop
 
         def watch(now: Progress, begun: list[int] = begun, stop: asyncio.Event = stop) -> None:
             begun.append(now.step)
-            if len(begun) == 9:
+            if len(begun) == 4:
                 stop.set()
 
         try:
@@ -107,6 +107,28 @@ async def test_a_server_of_another_attempt_is_not_talked_to(tmp_path: Path) -> N
     settings, run_dir = prepare_run(tmp_path, *STUB, "server.start_timeout_s=2")
     with cluster.local_server(run_dir, "another"), pytest.raises(ServerError, match="no server of this attempt"):
         await driver.run(settings, run_dir, attempt="a1", stop=asyncio.Event(), watch=quiet)
+
+
+async def test_a_second_driver_of_a_run_is_refused_and_told_who_has_it(tmp_path: Path) -> None:
+    settings, run_dir = prepare_run(tmp_path, *STUB)
+    with (
+        run_dir.held("attempt 7.0 on node3, process 42"),
+        pytest.raises(ConfigError, match=r"in use: attempt 7\.0 on node3"),
+    ):
+        await drive(settings, run_dir)
+    assert (await drive(settings, run_dir))["examples"] == 16
+
+
+async def test_a_server_that_moves_to_another_port_is_found_there(tmp_path: Path) -> None:
+    settings, run_dir = prepare_run(tmp_path, *STUB)
+    with cluster.local_server(run_dir, "a1"):
+        async with connect.connected(settings, run_dir, "a1"):
+            endpoint = run_dir.read_endpoint("a1")
+        assert endpoint is not None
+        run_dir.write_endpoint(dataclasses.replace(endpoint, port=1, key="of one that never listened"))
+        asyncio.get_running_loop().call_later(1, run_dir.write_endpoint, endpoint)
+        summary = await driver.run(settings, run_dir, attempt="a1", stop=asyncio.Event(), watch=quiet)
+    assert summary["examples"] == 16
 
 
 async def test_a_server_told_to_stop_with_us_is_no_error(tmp_path: Path) -> None:

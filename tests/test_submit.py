@@ -31,6 +31,7 @@ def row(**changes: object) -> str:
         (["task=claims"], "task=claims needs data: task.data=FILE"),
         (["task=claims", "task.data=nowhere.jsonl"], "task.data=nowhere.jsonl: there is no such file"),
         (["steps"], "'steps' is not a setting: write key=value"),
+        (["dry_run=True"], "dry_run=True: one of true, false"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_refused_with_the_remedy(arguments: list[str], message: str) -> None:
@@ -105,3 +106,22 @@ def test_dry_run_prints_the_script_and_makes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     syntax = subprocess.run(["bash", "-n"], input=printed.stdout, text=True, capture_output=True, check=False)
     assert syntax.stderr == ""
+
+
+def test_resume_with_dry_run_starts_nothing(tmp_path: Path) -> None:
+    assert submit("model=stub", "task.limit=12", f"run.root={tmp_path}", "run=mine", "search.steps=5").returncode == 0
+    before = (tmp_path / "mine" / "summary.json").read_text()
+    done = submit("run=mine", f"run.root={tmp_path}", "search.steps=9", "dry_run=true", command="resume")
+    assert done.stdout.startswith("#!/bin/bash")
+    assert (tmp_path / "mine" / "summary.json").read_text() == before
+
+
+def test_a_moved_run_goes_on_where_it_is(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    arguments = ("model=stub", "task.limit=12", f"run.root={tmp_path}/old", "run=mine", "search.steps=5")
+    assert submit(*arguments).returncode == 0
+    (tmp_path / "old").rename(tmp_path / "new")
+    done = submit("run=mine", f"run.root={tmp_path}/new", "search.steps=9", command="resume")
+    assert done.returncode == 0, done.stderr
+    assert "resuming at step 5 of 9" in (tmp_path / "new" / "mine" / "driver.log").read_text()
+    assert not (tmp_path / "old").exists()

@@ -92,6 +92,22 @@ def test_responses_lose_their_line_ends_and_questions_keep_them(tmp_path: Path) 
     )
 
 
+def test_a_line_ends_at_a_line_feed_only(tmp_path: Path) -> None:
+    rows = [{"question": f"Q{i}\u2028\u0085\x1c", "choice": "C"} for i in range(2)]
+    (tmp_path / "rows.jsonl").write_text(
+        "\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8"
+    )
+    task = tasks.load(TaskConfig(name="claims", data=str(tmp_path / "rows.jsonl")), seed=0)
+    assert "\u2028" in task.examples[0].text
+
+
+def test_dialogues_with_nothing_to_compare_are_left_out(tmp_path: Path) -> None:
+    start = "\n\nHuman: Hi\n\nAssistant:"
+    pairs = [(f"{start} A", f"{start} B"), (f"{start} A", f"{start} A"), (f"{start} A", start), ("A", "B")]
+    rows: Rows = [{"chosen": chosen, "rejected": rejected} for chosen, rejected in pairs]
+    assert len(loaded(tmp_path, "comparison", rows).examples) == 2
+
+
 def test_topics_of_a_pair_differ() -> None:
     task = tasks.load(TaskConfig(name="topics"), seed=0)
     labels = gold.load(TaskConfig(name="topics"))

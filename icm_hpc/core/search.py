@@ -72,7 +72,7 @@ def seed(problem: Problem, settings: Settings, draws: Draws) -> Asking[tuple[Sta
         found = mended or first
     state = State(step=0, flips=0, current=found.labelling, best=found.labelling)
     changed = tuple((int(i), int(found.labelling.labels[i])) for i in pool_of(found.labelling.labels))
-    return state, _info(problem, state, rounds=rounds, proposal=first, changed=changed, accepted=True)
+    return state, step_info(problem, state, rounds=rounds, proposal=first, changed=changed, accepted=True)
 
 
 def step(problem: Problem, settings: Settings, state: State, draws: Draws) -> Asking[tuple[State, StepInfo]]:
@@ -87,7 +87,7 @@ def step(problem: Problem, settings: Settings, state: State, draws: Draws) -> As
         new = int(np.argmax(answer))
     if new == old:
         kept = replace(state, step=number)
-        return kept, _info(problem, kept, index=index, old=old, new=new)
+        return kept, step_info(problem, kept, index=index, old=old, new=new)
     labels = with_labels(before.labels, {index: new})
     mended, rounds = yield from _repair(problem, settings, labels, draws, rounds=settings.repair_rounds)
     proposed = mended.labelling.labels if mended else labels
@@ -95,7 +95,7 @@ def step(problem: Problem, settings: Settings, state: State, draws: Draws) -> As
     heat, u = temperature(settings, state.flips), draws.uniform()
     accepted = accepts(u, proposal.labelling.energy - before.energy, heat)
     after = _moved(state, proposal.labelling) if accepted else replace(state, step=number)
-    return after, _info(
+    return after, step_info(
         problem,
         after,
         index=index,
@@ -243,7 +243,8 @@ def _differing(labels: Labels, before: Labels) -> tuple[tuple[int, int], ...]:
     return tuple((int(i), int(labels[i])) for i in np.flatnonzero(labels != before))
 
 
-def _info(problem: Problem, after: State, **fields: Any) -> StepInfo:
+def step_info(problem: Problem, after: State, **fields: Any) -> StepInfo:
+    """Return what a step has led to, with what it did."""
     labels = after.current.labels
     counts = pool.counts(labels, problem.n_labels)
     return StepInfo(

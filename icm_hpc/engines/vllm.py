@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..config import ModelConfig
-from ..errors import ScoringError
+from ..errors import ScoringError, ServerError
 
 KEY_VARIABLE = "VLLM_API_KEY"
 MINUS_INFINITY = -9999.0  # how vLLM writes -inf into JSON
@@ -142,6 +142,8 @@ def _listed(body: Mapping[str, Any], model: str, n: int) -> list[Mapping[str, An
     if not isinstance(choices, list) or sorted(c.get("index", -1) for c in choices) != list(range(n)):
         found = len(choices) if isinstance(choices, list) else "no"
         raise ScoringError(f"{n} prompts were asked, {found} choices came back")
+    if any(choice.get("finish_reason") == "abort" for choice in choices):
+        raise ServerError("the server gave up a request, as it does when it is told to stop")
     try:
         ordered = sorted(choices, key=lambda choice: int(choice["index"]))
         return [dict(choice["logprobs"]["top_logprobs"][0]) for choice in ordered]

@@ -30,7 +30,7 @@ def _helpful(row: Row) -> str:
 
 
 def _expand(row: Row) -> Iterator[Row]:
-    """Yield both orders of a pair of dialogues, in an order that does not tell which was chosen."""
+    """Yield both orders of a pair of dialogues, in an order that does not tell which was chosen; none of an empty pair."""
     if "chosen" not in row.values:
         yield row
         return
@@ -39,6 +39,8 @@ def _expand(row: Row) -> Iterator[Row]:
     start = max(shared, default=0)
     question = chosen[:start].removesuffix(SPEAKER).removeprefix("\n\nHuman:").strip()
     better, worse = chosen[start:].strip(), rejected[start:].strip()
+    if not question or not better or not worse or better == worse:
+        return  # nothing to compare
     for first, second in sorted([(better, worse), (worse, better)]):
         texts = {"question": question, "choice": first, "choice_2": second}
         yield Row(

@@ -12,7 +12,7 @@ from .family import Family
 from .rows import Row
 from .task import AT_MOST_ONE, SAME, Example
 
-NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:/\d+)?")
 
 
 def _example(row: Row, place: int) -> Example:

@@ -73,7 +73,7 @@ def read_file(path: Path) -> list[Row]:
 
 
 def _lines(path: Path, text: str) -> Iterator[Row]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             where = f"{path}, line {number}"
             yield _row(where, _parse(where, line))

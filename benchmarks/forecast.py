@@ -1,7 +1,7 @@
 """`python -m benchmarks.forecast data=../shared/data/truthfulqa_train.json n=256 steps=1500`: the table of forecasts.
 
 Tokens are those of SmolLM2's tokenizer (model=smol; Llama's makes about as many); seconds are core/forecast.py's roofline.
-A run is one scoring a step, one label changed each: an upper bound, since many steps need none.
+A run is one scoring a step, one label changed each: an upper bound for a task without conflict rules.
 """
 
 from pathlib import Path

@@ -55,7 +55,8 @@ async def generate(client: Client, written: Sequence[bytes], label_ids: Sequence
 
     async def one(prompt: bytes) -> None:
         async with slots:
-            answer = await client._ask("POST", "/inference/v1/generate", fields + b', "token_ids": ' + prompt + b"}")
+            body = fields + b', "token_ids": ' + prompt + b"}"
+            answer: Any = await client._ask("POST", "/inference/v1/generate", body, read=lambda told: told)
         listed = {top["token_id"] for top in answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]}
         if not listed.issuperset(label_ids):
             raise ValueError(f"asked for {label_ids}, told of {listed}")

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from icm_hpc import cluster, config, connect
+from icm_hpc import config, connect, local
 from icm_hpc.client import Client
 from icm_hpc.config import Config
 from icm_hpc.core.layout import Query
@@ -46,7 +46,7 @@ def with_server(settings: Config, measure: Callable[[Path, "Connect"], Awaitable
         async def main() -> Any:
             return await measure(run_dir.path, connected)
 
-        with cluster.local_server(run_dir, attempt):
+        with local.serving(run_dir, attempt):
             return asyncio.run(main())
 
 

@@ -4,8 +4,9 @@ import asyncio
 import copy
 import io
 import json
+import math
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import aiohttp
@@ -13,10 +14,17 @@ import numpy as np
 import numpy.typing as npt
 
 from .engines import vllm
-from .errors import IcmError, ScoringError, ServerError
+from .errors import BadAnswer, NoAnswer, RequestError, ScoringError, TimedOut
 
 R = TypeVar("R")
 RETRY_WAITS_S = (0.2, 1.0, 3.0)  # between the tries of one request
+MOST_ASKED_S = 60.0  # of a wait that the server asks for (Retry-After)
+# Why a request gave no score; each failed try counts once.
+FAILURES = (
+    *("connection", "timeout", "http_429", "http_5xx", "aborted"),  # of the server
+    *("not_json", "choices", "logprobs", "usage"),  # of an answer
+    *("http_4xx", "other_model"),  # what no further try mends
+)
 
 
 @dataclass(slots=True)
@@ -27,6 +35,7 @@ class Traffic:
     prompts: int = 0
     prompt_tokens: int = 0  # as the server counted them
     retries: int = 0
+    failures: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FAILURES, 0))
 
 
 class Client:
@@ -40,13 +49,14 @@ class Client:
         model: str,
         request_mb: float,
         requests_in_flight: int,
+        traffic: Traffic | None = None,
     ) -> None:
-        self._session, self._url = session, url
+        self._session, self._url, self._timeout_s = session, url, session.timeout.total or math.inf
         self.model = model
         self._request_bytes = request_mb * 1e6
         self._slots = asyncio.Semaphore(requests_in_flight)
         self._salt: dict[str, str] = {}
-        self.traffic = Traffic()
+        self.traffic = traffic or Traffic()
 
     def salted(self, salt: str) -> "Client":
         """Return a client for which the server computes everything anew, and keeps it from others."""
@@ -66,23 +76,23 @@ class Client:
 
     async def max_model_len(self) -> int:
         """Return the served context length in tokens."""
-        return vllm.max_model_len(await self._ask("GET", "/v1/models"), self.model)
+        return int(await self._ask("GET", "/v1/models", read=lambda told: vllm.max_model_len(told, self.model)))
 
     async def tokenize(self, texts: Sequence[str], *, special: bool = False) -> list[list[int]]:
         """Return the tokens of each text, by the server's own tokenizer; `special` adds what starts a sequence."""
         bodies = [{"model": self.model, "prompt": text, "add_special_tokens": special} for text in texts]
 
-        async def tokens(body: dict[str, Any]) -> Any:
+        async def tokens(body: dict[str, Any]) -> list[int]:
             async with self._slots:
-                return await self._ask("POST", "/tokenize", json.dumps(body).encode())
+                return await self._ask("POST", "/tokenize", json.dumps(body).encode(), read=vllm.tokens)
 
-        answers = await all_of(tokens(body) for body in bodies)
-        return [[int(token) for token in answer["tokens"]] for answer in answers]
+        return list(await all_of(tokens(body) for body in bodies))
 
     async def label_logprobs(self, prompts: Iterable[bytes], label_ids: Sequence[int]) -> npt.NDArray[np.float64]:
         """Return f64[prompts, L]: log P(label | prompt) in nats. A prompt is JSON: a list of token ids, or a text.
 
-        Raises ScoringError for an answer that is not exactly that, ServerError if the server cannot be reached.
+        Raises BadAnswer if what is answered is not exactly that, again and again; ScoringError for what no further try
+        mends; NoAnswer if the server cannot be reached.
         """
 
         def read(answer: Any, n: int) -> npt.NDArray[np.float64]:
@@ -101,9 +111,14 @@ class Client:
         )
         return [answer for part in parts for answer in part]
 
+    async def prove(self) -> None:
+        """Score one short prompt: a server that says it is healthy can still give no answer, or none that is a score."""
+        (tokens,) = await self.tokenize(["Is this claim true?"])
+        await self.label_logprobs([json.dumps(tokens).encode()], [tokens[0], tokens[-1]])
+
     async def metrics(self) -> vllm.Metrics:
         """Return what the server counted since it started, and its cache."""
-        return vllm.metrics((await self._ask("GET", "/metrics")).decode())
+        return vllm.metrics(await self._ask("GET", "/metrics", read=_text))
 
     async def _complete(
         self, prompts: Iterable[bytes], asking: dict[str, Any], read: Callable[[Any, int], R]
@@ -117,14 +132,19 @@ class Client:
         body = {"model": self.model, **self._salt, **asking}
 
         async def send(batch: list[bytes]) -> R:
+            def checked(answer: Any) -> tuple[R, int]:
+                return read(answer, len(batch)), vllm.prompt_tokens(answer)
+
             try:
-                answer = await self._ask("POST", "/v1/completions", vllm.with_prompts(body, batch))
+                result, tokens = await self._ask(
+                    "POST", "/v1/completions", vllm.with_prompts(body, batch), read=checked
+                )
             finally:
                 self._slots.release()
             self.traffic.requests += 1
             self.traffic.prompts += len(batch)
-            self.traffic.prompt_tokens += vllm.prompt_tokens(answer)
-            return read(answer, len(batch))
+            self.traffic.prompt_tokens += tokens
+            return result
 
         try:
             while batch := _next_batch(given, self._request_bytes):
@@ -138,16 +158,21 @@ class Client:
             raise
         return await first_failure_stops(sent)
 
-    async def _ask(self, method: str, path: str, body: bytes | None = None) -> Any:
-        """Send one request, again after a failure that may pass: no connection, no answer in time, 5xx, 429."""
+    async def _ask(self, method: str, path: str, body: bytes | None = None, *, read: Callable[[Any], R]) -> R:
+        """Send one request, again after a failure that may pass: no connection, 5xx, 429, an answer that is none.
+
+        A server that does not answer in time is not asked again.
+        """
         for wait_s in (*RETRY_WAITS_S, None):
             try:
-                return await self._send(method, path, body)
-            except ServerError:  # noqa: PERF203
-                if wait_s is None:
+                return read(await self._send(method, path, body))
+            except RequestError as error:
+                self.traffic.failures[error.counter] += 1
+                may_pass = isinstance(error, (NoAnswer, BadAnswer)) and not isinstance(error, TimedOut)
+                if wait_s is None or not may_pass:
                     raise
                 self.traffic.retries += 1
-                await asyncio.sleep(wait_s)
+                await asyncio.sleep(max(wait_s, error.retry_after_s))
         raise AssertionError("the last try returns or raises")
 
     async def _send(self, method: str, path: str, body: bytes | None) -> Any:
@@ -158,12 +183,37 @@ class Client:
         try:
             async with self._session.request(method, url, data=data, headers=headers) as response:
                 content = await response.read()
-                if response.status == 200:
-                    return json.loads(content) if response.content_type == "application/json" else content
-                kind: type[IcmError] = ServerError if response.status >= 500 or response.status == 429 else ScoringError
-                raise kind(f"{method} {url} answered {response.status}: {content[:500].decode(errors='replace')}")
-        except (aiohttp.ClientError, asyncio.TimeoutError, ValueError) as error:
-            raise ServerError(f"{method} {url}: {type(error).__name__}: {error}") from error
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+            if isinstance(error, asyncio.TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
+                raise TimedOut(f"{method} {url}: no answer within {self._timeout_s:g} s", counter="timeout") from error
+            raise NoAnswer(f"{method} {url}: {type(error).__name__}: {error}", counter="connection") from error
+        if response.status != 200:
+            raise _refusal(
+                f"{method} {url} answered {response.status}: {content[:500].decode(errors='replace')}", response
+            )
+        if response.content_type != "application/json":
+            return content
+        try:
+            return json.loads(content)
+        except ValueError as error:
+            raise BadAnswer(
+                f"{method} {url} answered what is not JSON: {content[:100]!r}", counter="not_json"
+            ) from error
+
+
+def _refusal(message: str, response: aiohttp.ClientResponse) -> RequestError:
+    """Return the error for an answer that is no 200."""
+    if response.status == 429:
+        asked = response.headers.get("Retry-After", "")
+        wait_s = min(float(asked), MOST_ASKED_S) if asked.isdigit() else 0.0
+        return NoAnswer(message, counter="http_429", retry_after_s=wait_s)
+    if response.status >= 500:
+        return NoAnswer(message, counter="http_5xx")
+    return ScoringError(message, counter="http_4xx")
+
+
+def _text(content: bytes) -> str:
+    return content.decode()
 
 
 def _next_batch(prompts: Iterator[bytes], limit_bytes: float) -> list[bytes]:

@@ -1,9 +1,8 @@
-"""Where a run's two components run: as processes of this machine, or as one heterogeneous Slurm job through submitit.
+"""A run as one heterogeneous Slurm job, through submitit.
 
 The only importer of submitit, whose private methods it overrides: pinned to 1.5.4.
 """
 
-import asyncio
 import logging
 import os
 import shlex
@@ -13,8 +12,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,48 +19,16 @@ from typing import Any
 from submitit.core import core, utils
 from submitit.slurm import slurm
 
-from . import driver
+from . import driver, jobs, progress
 from .config import Config, load_file, package_folder
-from .core import pool
-from .driver import Interrupted, Progress, Watch
+from .driver import Interrupted
 from .errors import ClusterError, IcmError
-from .rundir import RunDir, attempt_of_job, new_attempt, private_append
+from .rundir import RunDir, attempt_of_job, log_to_files
 
-SERVER_STOP_S = 15.0
-REPORT_S = 10.0
 TEMPLATE = "het.sbatch"
+CONTINUED_AS = "continued_as"  # in the result of a job whose run goes on in another: that one's id
 
 log = logging.getLogger(__name__)
-
-
-def run_local(config: Config, run_dir: RunDir, watch: Watch) -> dict[str, Any]:
-    """Run server and driver on this machine to the end; return the summary.
-
-    Raises Interrupted after Ctrl-C or SIGTERM, with the state saved. The server is stopped however this ends.
-    """
-    attempt = new_attempt()
-    with local_server(run_dir, attempt):
-        return _drive(config, run_dir, attempt, watch)
-
-
-@contextmanager
-def local_server(run_dir: RunDir, attempt: str) -> Iterator[None]:
-    """Run the server component as a child of this process, in a session of its own: Ctrl-C is for the driver."""
-    argv = [sys.executable, "-m", "icm_hpc.server", str(run_dir.path)]
-    environment = {**os.environ, "ICM_ATTEMPT": attempt}
-    with private_append(run_dir.server_log) as output:
-        server = subprocess.Popen(
-            argv, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-        )
-    try:
-        yield
-    finally:
-        server.terminate()
-        try:
-            server.wait(timeout=SERVER_STOP_S)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
 
 
 def submit(config: Config, run_dir: RunDir) -> core.Job[dict[str, Any]]:
@@ -79,13 +44,23 @@ def submit(config: Config, run_dir: RunDir) -> core.Job[dict[str, Any]]:
         raise ClusterError(f"sbatch refused the job: {error}") from error
 
 
-def result(job: core.Job[dict[str, Any]]) -> dict[str, Any]:
-    """Wait for a job's end and return its summary; raises ClusterError, with the driver's words, if it has none."""
-    try:
-        summary: dict[str, Any] = job.result()
-    except (utils.FailedJobError, utils.UncompletedJobError) as error:
-        raise ClusterError(f"job {job.job_id} ended without labels: {error}") from error
-    return summary
+def result(job: core.Job[dict[str, Any]], run_dir: RunDir) -> dict[str, Any]:
+    """Wait for the end of a job, and of those that go on with its run, and return the summary.
+
+    Raises ClusterError, with the driver's words, if there is none.
+    """
+    while True:
+        try:
+            summary: dict[str, Any] = job.result()
+        except (utils.FailedJobError, utils.UncompletedJobError) as error:
+            successor = jobs.newest(run_dir.submitit)
+            if successor in (None, job.job_id):
+                raise ClusterError(f"job {job.job_id} ended without labels: {error}") from error
+        else:
+            successor = summary.get(CONTINUED_AS)
+            if successor is None:
+                return summary
+        job = HetSlurmJob(run_dir.submitit, successor)
 
 
 def require_startable(text: str) -> None:
@@ -131,8 +106,10 @@ def sbatch_text(config: Config, run_dir: RunDir) -> str:
         *cluster.server_flags,
     ]
     folder = run_dir.submitit
+    server_argv = [sys.executable, "-m", "icm_hpc.server", str(run_dir.path)]
     return _Template((package_folder("slurm") / TEMPLATE).read_text()).substitute(
         job_name=shlex.quote(f"icm-{run_dir.path.name}"),
+        requeue="--requeue" if cluster.on_preempt == "requeue" else "--no-requeue",
         batch_log=shlex.quote(f"{folder}/%j_batch.out"),
         driver_signal=f"USR2@{cluster.signal_s}",
         server_signal=f"B:USR2@{cluster.signal_s}",  # to the batch shell of component 1, which has none: to nobody
@@ -140,7 +117,8 @@ def sbatch_text(config: Config, run_dir: RunDir) -> str:
         server_directives=_directives(server_flags),
         setup="\n".join(cluster.setup),
         logs=shlex.quote(str(folder)),
-        server_command=shlex.join([sys.executable, "-m", "icm_hpc.server", str(run_dir.path)]),
+        server_command=shlex.join(server_argv),
+        post_mortem_command=shlex.join([*server_argv, "--post-mortem"]),
         driver_command=shlex.join([sys.executable, "-u", "-m", "submitit.core._submit", str(folder)]),
     )
 
@@ -150,20 +128,29 @@ class DriverJob:
     """What submitit pickles: the run's folder, in which everything else is found."""
 
     run_folder: str
+    earlier: int = 0  # starts of the driver in jobs before this one, since a person last submitted or resumed the run
 
     def __call__(self) -> dict[str, Any]:
-        """Drive the run inside the job. Told to stop, save, requeue if it was in good time, and wait for the end."""
+        """Drive the run inside the job. Told to stop, save, and see to it that the run goes on as cluster.on_preempt says."""
         run_dir = RunDir(Path(self.run_folder))
         config = load_file(run_dir.config)
         log_to_files(run_dir)
         submitits = signal.getsignal(signal.SIGUSR2)  # it pickles this job again, requeues it, and exits
         received: list[int] = []
+        attempt = attempt_of_job()
+        watch = progress.all_of(progress.to_log(), progress.to_file(run_dir, attempt))
         try:
-            return _drive(config, run_dir, attempt_of_job(), log_progress(), received)
+            self._require_attempts_left(config, run_dir)
+            return driver.drive(config, run_dir, attempt=attempt, watch=watch, received=received)
         except Interrupted:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # also in the commands that we start
             log.info("state saved after %s", signal.Signals(received[0]).name)
-            if signal.SIGUSR2 in received and callable(submitits):
+            in_time, then = signal.SIGUSR2 in received, config.cluster.on_preempt
+            if then == "stop":
+                raise ClusterError(f"stopped, the state is saved; go on with: {resume_command(run_dir)}") from None
+            if then == "resubmit" and (in_time or jobs.is_to_go_on(_job_id())):
+                return {CONTINUED_AS: self._resubmit(config, run_dir)}
+            if then == "requeue" and in_time and callable(submitits):
                 submitits(signal.SIGUSR2, None)
             while True:  # Slurm requeues or cancels us; to return or to raise would leave a result
                 time.sleep(60)
@@ -175,6 +162,26 @@ class DriverJob:
         """Return what submitit is to run after a requeue: the same, which finds its saved state in the folder."""
         return utils.DelayedSubmission(self)
 
+    @property
+    def _starts(self) -> int:
+        return self.earlier + int(os.environ.get("SLURM_RESTART_COUNT", "0")) + 1
+
+    def _require_attempts_left(self, config: Config, run_dir: RunDir) -> None:
+        if self._starts > config.cluster.max_attempts:
+            raise ClusterError(
+                f"the run was started cluster.max_attempts={config.cluster.max_attempts} times and has not ended; see in"
+                f" {run_dir.driver_log} why, and go on with: {resume_command(run_dir)}"
+            )
+
+    def _resubmit(self, config: Config, run_dir: RunDir) -> str:
+        """Queue a job that goes on where this one stopped; return its id."""
+        outside = jobs.outside_environment()
+        os.environ.clear()  # sbatch would take this job's settings over, and hand its variables on
+        os.environ.update(outside)
+        job = HetSlurmExecutor(config, run_dir).submit(DriverJob(self.run_folder, self._starts))
+        log.info("the run goes on as job %s", job.job_id)
+        return str(job.job_id)
+
 
 class HetSlurmJobEnvironment(slurm.SlurmJobEnvironment):  # type: ignore[misc]
     """The inside of a heterogeneous job; submitit finds it by its entry point and SUBMITIT_EXECUTOR=hetslurm."""
@@ -182,24 +189,25 @@ class HetSlurmJobEnvironment(slurm.SlurmJobEnvironment):  # type: ignore[misc]
     @property
     def raw_job_id(self) -> str:
         """The leader's id, which sbatch printed."""
-        return os.environ.get("SLURM_JOB_ID_HET_GROUP_0") or os.environ["SLURM_JOB_ID"]
+        return _job_id()
 
     def _requeue(self, countdown: int) -> None:
         """Requeue the whole job, unless Slurm has done so already (a preemption without grace does both at once)."""
         for _ in range(5):
-            done = _run_ignoring_sigterm("scontrol", "requeue", self.raw_job_id)
-            states = set(_run_ignoring_sigterm("squeue", "-h", "-o", "%T", "-j", self.raw_job_id).stdout.split())
+            done = jobs.run("scontrol", "requeue", self.raw_job_id)
+            states = {component.state for component in jobs.queued(self.raw_job_id)}
             if done.returncode == 0 or states & {"COMPLETING", "PENDING", "PREEMPTED", "REQUEUED"}:
                 log.info("requeued job %s, %d time-outs left", self.raw_job_id, countdown)
                 return
             time.sleep(1)
-        raise ClusterError(f"job {self.raw_job_id} cannot be requeued: {done.stderr.strip()}")
+        raise ClusterError(
+            f"job {self.raw_job_id} cannot be requeued: {done.stderr.strip()}; the state is saved. Where requeues are"
+            " forbidden, use cluster.on_preempt=resubmit"
+        )
 
 
 class HetInfoWatcher(slurm.SlurmInfoWatcher):  # type: ignore[misc]
     """Reads sacct, which prints a heterogeneous job 12 as its components 12+0 and 12+1, and folds them on the leader."""
-
-    LIVE = ("RUNNING", "COMPLETING", "PENDING", "REQUEUED", "PREEMPTED", "SUSPENDED")
 
     def read_info(self, string: str | bytes) -> dict[str, dict[str, str]]:
         """Return each job's state: a live one if a component has it, else a bad one, else the leader's."""
@@ -214,7 +222,7 @@ class HetInfoWatcher(slurm.SlurmInfoWatcher):  # type: ignore[misc]
 
     def _folded(self, leader: str, rows: list[dict[str, str]]) -> dict[str, str]:
         states = [row["State"].split(" ")[0] for row in rows]  # "CANCELLED by 0"
-        rank = [s for s in states if s in self.LIVE] + [s for s in states if s != "COMPLETED"] + states
+        rank = [s for s in states if s in jobs.LIVE] + [s for s in states if s != "COMPLETED"] + states
         return {**rows[0], "JobID": leader, "State": rank[0], "NodeList": ",".join(row["NodeList"] for row in rows)}
 
 
@@ -230,7 +238,7 @@ class HetSlurmExecutor(slurm.SlurmExecutor):  # type: ignore[misc]
     job_class = HetSlurmJob
 
     def __init__(self, config: Config, run_dir: RunDir) -> None:
-        super().__init__(run_dir.submitit, max_num_timeout=config.cluster.max_requeues)
+        super().__init__(run_dir.submitit, max_num_timeout=config.cluster.max_attempts)
         self._config, self._run_dir = config, run_dir
         self.update_parameters(time=config.cluster.time_min)
 
@@ -253,62 +261,15 @@ class _Template(string.Template):
     pattern = r"@(?:(?P<escaped>@)|\{(?P<braced>[a-z_]+)\}|(?P<named>(?!))|(?P<invalid>(?!)))"  # type: ignore[assignment]
 
 
+def resume_command(run_dir: RunDir) -> str:
+    """Return what continues a run."""
+    return shlex.join(["python", "-m", "icm_hpc.resume", f"run={run_dir.path.name}", f"run.root={run_dir.path.parent}"])
+
+
+def _job_id() -> str:
+    """Return the leader's id of the job that we are in."""
+    return os.environ.get("SLURM_JOB_ID_HET_GROUP_0") or os.environ["SLURM_JOB_ID"]
+
+
 def _directives(flags: list[str | None]) -> str:
     return "\n".join(f"#SBATCH {shlex.quote(flag)}" for flag in flags if flag)
-
-
-def _drive(
-    config: Config, run_dir: RunDir, attempt: str, watch: Watch, received: list[int] | None = None
-) -> dict[str, Any]:
-    """Run the driver; SIGINT, SIGTERM and SIGUSR2 set its stop event and are noted in `received`."""
-
-    async def main() -> dict[str, Any]:
-        stop = asyncio.Event()
-
-        def note(number: int) -> None:
-            if received is not None:
-                received.append(number)
-            stop.set()
-
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
-            asyncio.get_running_loop().add_signal_handler(number, note, number)
-        return await driver.run(config, run_dir, attempt=attempt, stop=stop, watch=watch)
-
-    return asyncio.run(main())
-
-
-def log_to_files(run_dir: RunDir) -> None:
-    """Send what is logged to driver.log, which only the owner can read, and to stderr."""
-    private_append(run_dir.driver_log).close()
-    handlers: list[logging.Handler] = [logging.FileHandler(run_dir.driver_log), logging.StreamHandler()]
-    logging.basicConfig(level=logging.INFO, handlers=handlers, format="%(asctime)s %(message)s", force=True)
-
-
-def log_progress() -> Watch:
-    """Return a watch that logs a line now and then."""
-    logged = float("-inf")
-
-    def watch(progress: Progress) -> None:
-        nonlocal logged
-        if time.monotonic() - logged < REPORT_S and progress.step < progress.steps:
-            return
-        logged = time.monotonic()
-        log.info(
-            "step %d/%d, pool %d/%d, labels %s, entropy %.3f, energy %.3f, flips %d",
-            *(progress.step, progress.steps, progress.pool, progress.examples),
-            *("+".join(map(str, progress.counts)), pool.entropy(progress.counts), progress.energy, progress.flips),
-        )
-
-    return watch
-
-
-def _run_ignoring_sigterm(*argv: str) -> "subprocess.CompletedProcess[str]":
-    """Run a command that outlives the SIGTERM which Slurm sends to every process of a step."""
-    return subprocess.run(
-        argv,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        preexec_fn=lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN),
-    )

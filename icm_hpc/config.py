@@ -101,13 +101,14 @@ class ServerConfig:
     cpus: int | None = None  # per node; default: the whole node
     mem_gb: int | None = None  # per node; default: all of it
     start_timeout_s: float = 1800.0  # from the start of the component to the first scored completion
-    request_timeout_s: float = 600.0
+    request_timeout_s: float = 600.0  # a server that needs longer is taken to hang, and started anew
+    max_restarts: int = 3  # of the engine, after it has served, in one start of the job
     request_mb: float = 4.0  # prompts are sent together in requests of about this size
     requests_in_flight: int = 16
 
     def __post_init__(self) -> None:
         _require_at_least(self, 1, "nodes", "cpus", "mem_gb", "requests_in_flight")
-        _require_at_least(self, 0, "gpus_per_node")
+        _require_at_least(self, 0, "gpus_per_node", "max_restarts")
         for key in ("start_timeout_s", "request_timeout_s", "request_mb"):
             _require(getattr(self, key) > 0, f"{key}={getattr(self, key)}: over 0")
         _require(self.nodes == 1, f"nodes={self.nodes}: this version serves from one node")
@@ -198,16 +199,22 @@ class ClusterConfig:
     driver_cpus: int = 2
     driver_mem_gb: int = 8
     signal_s: int = 120  # the driver is signalled this long before the time limit
-    max_requeues: int = 100
+    on_preempt: str = "requeue"  # told to stop, as by a preemption or the time limit, the job goes on in the same job;
+    # resubmit: in a new job, for sites that forbid requeues; stop: when it is resumed by hand
+    max_attempts: int = 100  # starts of the driver, by requeue or resubmission, until someone resumes the run by hand
     gpu_flag: str = "gres"  # gres: --gres=gpu:N; gpus: --gpus-per-node=N; none: no GPU flag
     driver_flags: list[str] = field(default_factory=list)  # further sbatch flags, such as --constraint=cpu
     server_flags: list[str] = field(default_factory=list)
     setup: list[str] = field(default_factory=list)  # shell lines before the components start, such as module load cuda
 
     def __post_init__(self) -> None:
-        _require_one_of(self, executor=("local", "slurm"), gpu_flag=("gres", "gpus", "none"))
-        _require_at_least(self, 1, "time_min", "driver_cpus", "driver_mem_gb", "signal_s")
-        _require_at_least(self, 0, "max_requeues")
+        _require_one_of(
+            self,
+            executor=("local", "slurm"),
+            on_preempt=("requeue", "resubmit", "stop"),
+            gpu_flag=("gres", "gpus", "none"),
+        )
+        _require_at_least(self, 1, "time_min", "driver_cpus", "driver_mem_gb", "signal_s", "max_attempts")
         flags = (*self.driver_flags, *self.server_flags)
         _require(all(re.fullmatch(r"--\S+", flag) for flag in flags), "driver_flags, server_flags: each --name=value")
 

@@ -1,18 +1,16 @@
 """From a run's folder to a client whose server has proved that it works."""
 
 import asyncio
-import json
 import logging
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import aiohttp
-import numpy as np
 
 from .client import Client, Traffic, open_session
 from .config import Config
-from .errors import ScoringError, ServerError
+from .errors import ServerError, TimedOut
 from .rundir import Endpoint, RunDir, ServerExit, tail
 
 POLL_S = 0.5
@@ -22,10 +20,13 @@ log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def connected(config: Config, run_dir: RunDir, attempt: str) -> AsyncIterator[Client]:
+async def connected(
+    config: Config, run_dir: RunDir, attempt: str, traffic: Traffic | None = None
+) -> AsyncIterator[Client]:
     """Yield a client of this attempt's server, once that has answered a real scored completion.
 
-    Raises ServerError when server.start_timeout_s are over, or as soon as the server's exit is on record.
+    What it sends is counted in `traffic`. Raises ServerError when server.start_timeout_s are over, and NoAnswer if a healthy
+    server gives none. A server that hangs, then or later, is reported to its component, which starts it anew.
     """
     deadline = time.monotonic() + config.server.start_timeout_s
     limits = config.server
@@ -35,11 +36,22 @@ async def connected(config: Config, run_dir: RunDir, attempt: str) -> AsyncItera
             clients = [_client(session, config, endpoint, host) for host in endpoint.hosts]
             client, moved = await _healthy(clients, endpoint, run_dir, deadline, limits.start_timeout_s)
             if client is not None:
-                await _prove(client)
-                client.traffic = Traffic()  # counts begin with the run itself
-                yield client
+                with _telling_of_hangs(run_dir, endpoint):
+                    await client.prove()
+                    log.info("server ready: it answered a scored completion")
+                    client.traffic = traffic or Traffic()  # the proof does not count
+                    yield client
                 return
         endpoint = moved
+
+
+@contextmanager
+def _telling_of_hangs(run_dir: RunDir, endpoint: Endpoint) -> Iterator[None]:
+    try:
+        yield
+    except TimedOut as error:
+        run_dir.want_restart(endpoint.attempt, endpoint.start, str(error))
+        raise
 
 
 def _client(session: aiohttp.ClientSession, config: Config, endpoint: Endpoint, host: str) -> Client:
@@ -67,11 +79,11 @@ def obituary(run_dir: RunDir, record: ServerExit) -> ServerError:
 
 
 async def _endpoint(run_dir: RunDir, attempt: str, deadline: float, timeout_s: float) -> Endpoint:
-    while (endpoint := run_dir.read_endpoint(attempt)) is None:
+    while (endpoint := run_dir.read_endpoint(attempt)) is None or run_dir.read_restart_wanted(attempt, endpoint.start):
         if time.monotonic() > deadline:
             raise ServerError(
-                f"no server of this attempt ({attempt}) wrote {run_dir.endpoint} within server.start_timeout_s={timeout_s:g};"
-                " did its component start, and does it see this folder?"
+                f"no server of this attempt ({attempt}) wrote {run_dir.endpoint(attempt)} within"
+                f" server.start_timeout_s={timeout_s:g}; did its component start, and does it see this folder?"
             )
         await asyncio.sleep(POLL_S)
     return endpoint
@@ -104,12 +116,3 @@ async def _healthy(
             reported = now
             log.info("waiting for the server on port %d (%.0f s)", endpoint.port, now - began)
         await asyncio.sleep(POLL_S)
-
-
-async def _prove(client: Client) -> None:
-    """Score one short prompt: a healthy server can still die on its first request."""
-    (tokens,) = await client.tokenize(["Is this claim true?"])
-    values = await client.label_logprobs([json.dumps(tokens).encode()], [tokens[0], tokens[-1]])
-    if not np.isfinite(values).all():
-        raise ScoringError(f"the server's first answer is {values.tolist()}")
-    log.info("server ready: it answered a scored completion")

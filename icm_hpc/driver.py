@@ -1,59 +1,66 @@
 """The driver: waits for the server, loads or seeds the state, searches, saves, and writes the labels."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
 import platform
+import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from typing import Any
 
 import numpy as np
 
-from . import connect, export, prompts, shard, tasks
-from .client import Client, all_of
+from . import connect, export, lock, prompts, shard, tasks
+from .client import Client, Traffic, all_of
 from .config import Config
 from .core import forecast
 from .core.forecast import Cost
 from .core.layout import LAYOUTS
 from .core.types import Problem, StepInfo
 from .engines.vllm import Metrics
-from .errors import ScoringError, ServerError
+from .errors import NoAnswer, ScoringError, ServerError
+from .lock import Lock
+from .progress import Progress, Watch
 from .prompts import Prompts, TokenPrompts
-from .rundir import RunDir, ServerExit, write_atomically
+from .rundir import RunDir, ServerExit, read_json, write_atomically
 from .scorer import Work
 from .shard import Shard, Surroundings
 from .tasks import Task
 
+MOST_IN_VAIN = 5  # times that a server is found again without an answer between
 LAST_WORDS_S = 10.0  # how long a server that stopped answering has to leave its exit record
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where a run is, for whoever watches; sums over its searches."""
-
-    step: int
-    steps: int
-    pool: int
-    examples: int
-    counts: tuple[int, ...]  # examples of each label
-    energy: float  # mean over the searches that have begun
-    flips: int
-    waits: int  # for answers, since this start
-    waiting_s: float  # summed over the searches
-
-
-Watch = Callable[[Progress], None]
-
-
 class Interrupted(Exception):  # noqa: N818
     """The run was told to stop, and its state is saved; not an error."""
+
+
+def drive(
+    config: Config, run_dir: RunDir, *, attempt: str, watch: Watch, received: list[int] | None = None
+) -> dict[str, Any]:
+    """Do `run` in an event loop of its own; SIGINT, SIGTERM and SIGUSR2 stop it, and are noted in `received`."""
+
+    async def main() -> dict[str, Any]:
+        stop = asyncio.Event()
+
+        def note(number: int) -> None:
+            if received is not None:
+                received.append(number)
+            stop.set()
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+            asyncio.get_running_loop().add_signal_handler(number, note, number)
+        return await run(config, run_dir, attempt=attempt, stop=stop, watch=watch)
+
+    return asyncio.run(main())
 
 
 async def run(config: Config, run_dir: RunDir, *, attempt: str, stop: asyncio.Event, watch: Watch) -> dict[str, Any]:
@@ -61,13 +68,7 @@ async def run(config: Config, run_dir: RunDir, *, attempt: str, stop: asyncio.Ev
 
     Raises Interrupted once `stop` is set and the state is saved, and IcmError for what the user must see to.
     """
-    with run_dir.held(f"attempt {attempt} on {socket.gethostname()}, process {os.getpid()}"):
-        record_attempt(run_dir, attempt)
-        return await _run(config, run_dir, attempt, stop, watch)
-
-
-async def _run(config: Config, run_dir: RunDir, attempt: str, stop: asyncio.Event, watch: Watch) -> dict[str, Any]:
-    work = asyncio.ensure_future(_work(config, run_dir, attempt, watch))
+    work = asyncio.ensure_future(_alone(config, run_dir, attempt, watch))
     server_end = asyncio.ensure_future(connect.server_end(run_dir, attempt))
     stopped: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
     try:
@@ -103,15 +104,75 @@ async def _hear_why(server_end: "asyncio.Future[ServerExit]", stopped: "asyncio.
         await asyncio.wait([stopped], timeout=LAST_WORDS_S)
 
 
-async def label(config: Config, run_dir: RunDir, client: Client, watch: Watch) -> dict[str, Any]:
-    """Search with a server that is ready, write labels.jsonl and summary.json, and return the summary."""
+async def _alone(config: Config, run_dir: RunDir, attempt: str, watch: Watch) -> dict[str, Any]:
+    """Keep other drivers out, and note how this attempt began and ended."""
+    async with lock.held(run_dir.lock, f"attempt {attempt} on {socket.gethostname()}, process {os.getpid()}") as held:
+        counts = Counts()
+        start = record_attempt(run_dir, attempt)
+        end = "killed"
+        try:
+            summary = await _with_server(config, run_dir, attempt, watch, counts, held)
+            end = "finished"
+        except asyncio.CancelledError:
+            end = "stopped, state saved"
+            raise
+        except Exception as error:
+            end = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise
+        finally:
+            with contextlib.suppress(OSError):  # of a full disk the error above tells
+                record_end(run_dir, start, end, counts)
+        return summary
+
+
+async def _with_server(
+    config: Config, run_dir: RunDir, attempt: str, watch: Watch, counts: "Counts", held: Lock
+) -> dict[str, Any]:
+    """Label with this attempt's server; when it is lost and comes back, go on from the state that was saved."""
+    in_vain = 0
+    while True:
+        requests = counts.traffic.requests
+        try:
+            async with connect.connected(config, run_dir, attempt, counts.traffic) as client:
+                return await label(config, run_dir, client, watch, counts, held)
+        except NoAnswer as error:
+            in_vain = in_vain + 1 if counts.traffic.requests == requests else 1
+            if in_vain > MOST_IN_VAIN:
+                raise
+            counts.servers_lost += 1
+            log.warning("the server is lost (%s); the state is saved; waiting for a server", error)
+
+
+@dataclass(slots=True)
+class Counts:
+    """What this attempt did so far, all measured."""
+
+    work: Work = field(default_factory=Work)
+    traffic: Traffic = field(default_factory=Traffic)
+    servers_lost: int = 0
+
+
+async def label(
+    config: Config,
+    run_dir: RunDir,
+    client: Client,
+    watch: Watch,
+    counts: Counts | None = None,
+    held: Lock | None = None,
+) -> dict[str, Any]:
+    """Search with a server that is ready, write labels.jsonl and summary.json, and return the summary.
+
+    Nothing is saved once `held` is no longer ours.
+    """
     task = tasks.load(config.task, seed=config.search.seed)
-    work = Work()
+    counts = counts or Counts(traffic=client.traffic)
+    work = counts.work
     before = await client.metrics()
     shards = await _shards(config, task, client, before.block_size or 1)
     _warn_of_small_cache(config, shards, before)
     searches = min(config.search.parallel_searches, len(shards) * config.search.restarts)
-    around = Surroundings(client, work, searches, asyncio.Semaphore(searches), _reporter(config, shards, work, watch))
+    report = _reporter(config, shards, work, watch)
+    around = Surroundings(client, work, searches, asyncio.Semaphore(searches), report, held)
     outcomes = await all_of(shard.label(config, run_dir, one, around) for one in shards)
     export.write_labels(run_dir.labels, task, [outcome.labelled for outcome in outcomes])
     after = await client.metrics()
@@ -122,7 +183,9 @@ async def label(config: Config, run_dir: RunDir, client: Client, watch: Watch) -
             log.warning("%s", shard.NO_BETTER_THAN_ONE_LABEL.format(number=number, **figures))
     since_start = {
         **asdict(work),
-        **asdict(client.traffic),
+        **asdict(counts.traffic),
+        "servers_lost": counts.servers_lost,
+        # By the server's own counters, since the last time that it was lost.
         "server_prompt_tokens": after.prompt_tokens - before.prompt_tokens,
         "server_computed_tokens": after.computed_tokens - before.computed_tokens,
     }
@@ -131,18 +194,30 @@ async def label(config: Config, run_dir: RunDir, client: Client, watch: Watch) -
     return summary
 
 
-def record_attempt(run_dir: RunDir, attempt: str) -> None:
-    """Add this start to provenance.json."""
-    known = json.loads(run_dir.provenance.read_text()) if run_dir.provenance.exists() else {"attempts": []}
+def record_attempt(run_dir: RunDir, attempt: str) -> int:
+    """Add this start to provenance.json; return its place there."""
+    known = read_json(run_dir.provenance) or {"attempts": []}
     versions = {name: metadata.version(name) for name in ("icm-hpc", "numpy", "h5py", "aiohttp", "submitit")}
-    start = {"attempt": attempt, "driver_host": socket.gethostname(), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-    known["attempts"].append({**start, "python": platform.python_version(), "versions": versions})
+    start: dict[str, Any] = {
+        "attempt": attempt,
+        "job": os.environ.get("SLURM_JOB_ID"),
+        "driver_host": socket.gethostname(),
+    }
+    start |= {"started": _now(), "python": platform.python_version(), "versions": versions}
+    known["attempts"].append(start)
+    write_atomically(run_dir.provenance, json.dumps(known, indent=2).encode())
+    return len(known["attempts"]) - 1
+
+
+def record_end(run_dir: RunDir, start: int, end: str, counts: Counts) -> None:
+    """Add to an attempt in provenance.json how it ended and what it did; one without was killed outright."""
+    known = read_json(run_dir.provenance)
+    known["attempts"][start] |= {"ended": _now(), "end": end, "counts": asdict(counts)}
     write_atomically(run_dir.provenance, json.dumps(known, indent=2).encode())
 
 
-async def _work(config: Config, run_dir: RunDir, attempt: str, watch: Watch) -> dict[str, Any]:
-    async with connect.connected(config, run_dir, attempt) as client:
-        return await label(config, run_dir, client, watch)
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
 async def _shards(config: Config, task: Task, client: Client, block_size: int) -> list[Shard]:

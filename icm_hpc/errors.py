@@ -17,12 +17,35 @@ class FitError(IcmError):
     """A job that cannot work on what it was given, such as a pool longer than the model's context."""
 
 
+class RequestError(IcmError):
+    """A request that gave no score; `counter` is the name under which the summary counts it.
+
+    `retry_after_s` is how long the server asked us to wait.
+    """
+
+    def __init__(self, message: str, *, counter: str = "", retry_after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.counter, self.retry_after_s = counter, retry_after_s
+
+
 class ServerError(IcmError):
-    """The model server did not start, died, or cannot be reached."""
+    """The model server did not start, died, or does not come back."""
 
 
-class ScoringError(IcmError):
-    """An answer of the server that is not the label log-probabilities that were asked for."""
+class NoAnswer(RequestError, ServerError):  # noqa: N818
+    """A request was not answered: no connection, a broken one, or a server that says it cannot."""
+
+
+class TimedOut(NoAnswer):
+    """A request was not answered within its deadline: the server hangs, or is asked for too much at once."""
+
+
+class ScoringError(RequestError):
+    """An answer that is not the label log-probabilities that were asked for, and no further try mends it."""
+
+
+class BadAnswer(ScoringError):  # noqa: N818
+    """An answer of the right model that is no score; the next try, or another proposal, may have a better one."""
 
 
 class CheckpointError(IcmError):

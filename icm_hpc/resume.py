@@ -6,7 +6,7 @@
 import sys
 from pathlib import Path
 
-from . import config, submit
+from . import config, status, submit
 from .driver import Interrupted
 from .errors import ConfigError, IcmError
 from .rundir import RunDir
@@ -21,7 +21,13 @@ def main() -> None:
         if not run.name or not run_dir.config.exists():
             raise ConfigError(f"there is no run in {run_dir.path}: name one with run=NAME (and run.root=FOLDER)")
         here = f"run.root={run_dir.path.parent}"  # the folder may have been moved
-        submit.start(submit.named(config.load_file(run_dir.config, [*arguments, here])), **flags)
+        settings = submit.named(config.load_file(run_dir.config, [*arguments, here]))
+        if status.is_finished(run_dir, settings):
+            raise ConfigError(
+                f"{run_dir.path} has come to its end: its labels are in {run_dir.labels}. To search on, ask for more:"
+                f" search.steps={2 * settings.search.steps}, or search.restarts={settings.search.restarts + 1}"
+            )
+        submit.start(settings, **flags)
     except IcmError as error:
         sys.exit(f"icm_hpc: {error}")
     except Interrupted:

@@ -1,22 +1,17 @@
 """The one place that knows every path inside a run's folder, and how its small files are written."""
 
 import dataclasses
-import fcntl
 import json
 import logging
 import os
 import secrets
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from .errors import ConfigError
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +19,7 @@ class Endpoint:
     """Where the server of one attempt listens, and the key it wants."""
 
     attempt: str
+    start: int  # of the engine in this attempt: 0, or more after restarts
     hosts: tuple[str, ...]  # names and addresses of its node, the likeliest first
     port: int
     key: str = dataclasses.field(repr=False)
@@ -56,14 +52,30 @@ class RunDir:
         return self.path / "provenance.json"
 
     @property
-    def endpoint(self) -> Path:
-        """Where the server listens, with its key: 0600."""
-        return self.path / "endpoint.json"
+    def lock(self) -> Path:
+        """Who drives the run."""
+        return self.path / "driver.lock"
 
     @property
-    def server_exit(self) -> Path:
+    def progress(self) -> Path:
+        """Where the run is, for `status`."""
+        return self.path / "progress.json"
+
+    def attempt(self, attempt: str) -> Path:
+        """The folder in which the two components of one start find each other."""
+        return self.path / "attempts" / attempt
+
+    def endpoint(self, attempt: str) -> Path:
+        """Where the server listens, with its key: 0600."""
+        return self.attempt(attempt) / "endpoint.json"
+
+    def server_exit(self, attempt: str) -> Path:
         """How the server ended."""
-        return self.path / "server-exit.json"
+        return self.attempt(attempt) / "server-exit.json"
+
+    def restart_wanted(self, attempt: str) -> Path:
+        """Which start of the engine the driver has given up."""
+        return self.attempt(attempt) / "restart-wanted.json"
 
     @property
     def server_log(self) -> Path:
@@ -94,26 +106,6 @@ class RunDir:
         """The folder of the checkpoints and the trace of one search of a shard."""
         return self.path / (f"shard-{number:03d}" + (f"-restart-{restart}" if restart else ""))
 
-    @contextmanager
-    def held(self, holder: str) -> Iterator[None]:
-        """Keep other drivers out while this one runs; the lock goes with the process. Raises ConfigError, naming the holder."""
-        handle = os.open(self.path / "driver.lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                other = os.pread(handle, 1000, 0).decode(errors="replace").strip()
-                raise ConfigError(f"{self.path} is in use: {other}; wait for its end, or stop it first") from error
-            except OSError as error:
-                log.warning(
-                    "%s: this file system has no locks (%s); see to it that one driver runs at a time", self.path, error
-                )
-            os.truncate(handle, 0)
-            os.pwrite(handle, f"{holder}\n".encode(), 0)
-            yield
-        finally:
-            os.close(handle)
-
     def create(self) -> None:
         """Make the folder, for its owner only."""
         try:
@@ -124,23 +116,30 @@ class RunDir:
 
     def write_endpoint(self, endpoint: Endpoint) -> None:
         """Publish where the server listens."""
-        write_atomically(self.endpoint, json.dumps(dataclasses.asdict(endpoint)).encode())
+        _write_json(self.endpoint(endpoint.attempt), dataclasses.asdict(endpoint))
 
     def read_endpoint(self, attempt: str) -> Endpoint | None:
-        """Return where the server of this attempt listens, or None while it has not said so."""
-        values = _read_json(self.endpoint)
-        if values is None or values["attempt"] != attempt:
-            return None
-        return Endpoint(**{**values, "hosts": tuple(values["hosts"])})
+        """Return where the server of this attempt listens, or None while it does not."""
+        values = read_json(self.endpoint(attempt))
+        return values and Endpoint(**{**values, "hosts": tuple(values["hosts"])})
 
     def write_server_exit(self, record: ServerExit) -> None:
-        """Record how the server ended."""
-        write_atomically(self.server_exit, json.dumps(dataclasses.asdict(record)).encode())
+        """Record how the server ended, for good."""
+        _write_json(self.server_exit(record.attempt), dataclasses.asdict(record))
 
     def read_server_exit(self, attempt: str) -> ServerExit | None:
         """Return how the server of this attempt ended, or None while it has not."""
-        values = _read_json(self.server_exit)
-        return ServerExit(**values) if values is not None and values["attempt"] == attempt else None
+        values = read_json(self.server_exit(attempt))
+        return values and ServerExit(**values)
+
+    def want_restart(self, attempt: str, start: int, reason: str) -> None:
+        """Ask the server component to end a start of the engine that hangs, and to start it anew."""
+        _write_json(self.restart_wanted(attempt), {"start": start, "reason": reason})
+
+    def read_restart_wanted(self, attempt: str, start: int) -> str | None:
+        """Return why this start of the engine is to be ended, or None."""
+        values = read_json(self.restart_wanted(attempt))
+        return values["reason"] if values and values["start"] == start else None
 
 
 def new_attempt() -> str:
@@ -174,6 +173,13 @@ def private_append(path: Path) -> BinaryIO:
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
 
 
+def log_to_files(run_dir: RunDir) -> None:
+    """Send what is logged to driver.log, which only the owner can read, and to stderr."""
+    private_append(run_dir.driver_log).close()
+    handlers: list[logging.Handler] = [logging.FileHandler(run_dir.driver_log), logging.StreamHandler()]
+    logging.basicConfig(level=logging.INFO, handlers=handlers, format="%(asctime)s %(message)s", force=True)
+
+
 def fsync_folder(folder: Path) -> None:
     """Bring a folder's entries to the disk."""
     handle = os.open(folder, os.O_RDONLY)
@@ -183,20 +189,25 @@ def fsync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def tail(path: Path, lines: int = 20) -> str:
-    """Return the last lines of a log, or a note that there is none."""
+def tail(path: Path, lines: int = 20, *, begin: int = 0) -> str:
+    """Return the last lines of a log, none before byte `begin`, or a note that there is none."""
     try:
         with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - 16384))
+            file.seek(max(begin, path.stat().st_size - 65536))
             text = file.read().decode(errors="replace")
     except OSError:
         return f"({path} is not there)"
     return "\n".join(text.splitlines()[-lines:]) or f"({path} is empty)"
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path) -> Any:
+    """Return what a file that `write_atomically` wrote holds, or None if it is not there."""
     try:
-        values: dict[str, Any] = json.loads(path.read_bytes())
+        return json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    return values
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(values).encode())

@@ -1,18 +1,22 @@
 """Labels -> prompts in a layout -> requests -> scores, with a memo of what was already asked."""
 
 import asyncio
+import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from .client import Client
 from .core.layout import LAYOUTS, Layout, Query
+from .core.search import Answer
 from .core.types import Ask, Labels, Problem, ScoreOne, Scores, pool_of
+from .errors import BadAnswer
 from .memo import Memo, Remembered, Rows
 from .prompts import Prompts
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -21,6 +25,7 @@ class Work:
 
     scorings: int = 0  # pools and single examples that were sent
     scorings_from_memo: int = 0
+    scorings_failed: int = 0  # given up after every retry: each costs a proposal
     waits: int = 0  # times that a search waited for answers
     waiting_s: float = 0.0  # summed over searches
 
@@ -59,25 +64,52 @@ class Scorer:
             self._arranged[purpose] = self._layout(pool, pool, groups, tokens, ask.purpose)
         return self._arranged[purpose]
 
-    async def answer(self, asks: Sequence[Ask]) -> list[npt.NDArray[np.float64]]:
+    async def answer(self, asks: Sequence[Ask]) -> list[Answer]:
         """Return what each ask is to be sent: Scores for a pool, f64[L] for one example.
 
-        What the memo does not know is sent together, each distinct ask once.
+        What the memo does not know is sent together, each distinct ask once. Raises what the client raises.
         """
-        keys = [self.memo.key(ask) for ask in asks]
-        known = {key: rows for key in keys if (rows := self.memo.get(key)) is not None}
-        missing = {key: ask for key, ask in zip(keys, asks, strict=True) if key not in known}
-        self.work.scorings += len(missing)
+        keys, known, missing = self._sorted(asks)
         self.work.scorings_from_memo += len(asks) - len(missing)
-        if missing:
-            wanted = [(self.arranged(ask), ask.labels) for ask in missing.values()]
-            ends = np.cumsum([len(queries) for queries, _ in wanted])[:-1]
-            parts = np.split(await self.score(wanted), ends)
-            for key, (queries, _), rows in zip(missing, wanted, parts, strict=True):
-                known[key] = self.memo[key] = rows[np.argsort([query.index for query in queries])]
-        else:
+        known.update(await self._learn(missing))
+        if not missing:
             await asyncio.sleep(0)  # a search answered from the memo alone must still let signals through
         return [self._shaped(ask, known[key]) for ask, key in zip(asks, keys, strict=True)]
+
+    async def try_to_answer(self, asks: Sequence[Ask]) -> list[Answer | None]:
+        """Do the same, with None for an ask to which no answer is a score."""
+        try:
+            return list(await self.answer(asks))
+        except BadAnswer as error:
+            log.warning("an answer is no score (%s); asking for each labelling by itself", error)
+        keys, known, missing = self._sorted(asks)
+        for key, ask in missing.items():
+            try:
+                known.update(await self._learn({key: ask}))
+            except BadAnswer as error:
+                await self._client.prove()  # a server that answers nothing as it should is another matter
+                log.warning("a proposal is abandoned: %s", error)
+                self.work.scorings_failed += 1
+        return [self._shaped(ask, known[key]) if key in known else None for ask, key in zip(asks, keys, strict=True)]
+
+    def _sorted(self, asks: Sequence[Ask]) -> tuple[list[bytes], dict[bytes, Rows], dict[bytes, Ask]]:
+        """Return the key of each ask, what the memo knows of them, and the distinct asks that it does not know."""
+        keys = [self.memo.key(ask) for ask in asks]
+        known = {key: rows for key in keys if (rows := self.memo.get(key)) is not None}
+        return keys, known, {key: ask for key, ask in zip(keys, asks, strict=True) if key not in known}
+
+    async def _learn(self, missing: Mapping[bytes, Ask]) -> dict[bytes, Rows]:
+        """Ask the server, all at once."""
+        if not missing:
+            return {}
+        self.work.scorings += len(missing)
+        wanted = [(self.arranged(ask), ask.labels) for ask in missing.values()]
+        ends = np.cumsum([len(queries) for queries, _ in wanted])[:-1]
+        parts = np.split(await self.score(wanted), ends)
+        learnt = {}
+        for key, (queries, _), rows in zip(missing, wanted, parts, strict=True):
+            learnt[key] = self.memo[key] = rows[np.argsort([query.index for query in queries])]
+        return learnt
 
     async def score(self, wanted: Sequence[tuple[Sequence[Query], Labels]]) -> Rows:
         """Send the prompts of each labelling; return f64[prompts, L]."""
@@ -92,9 +124,9 @@ class Scorer:
         self.work.waiting_s += time.monotonic() - began
         return rows
 
-    def _shaped(self, ask: Ask, rows: Rows) -> npt.NDArray[np.float64]:
+    def _shaped(self, ask: Ask, rows: Rows) -> Answer:
         if isinstance(ask, ScoreOne):
-            one: npt.NDArray[np.float64] = rows[0]
+            one: Answer = rows[0]
             return one
         scores: Scores = np.full((self._problem.n, self._problem.n_labels), np.nan)
         scores[pool_of(ask.labels)] = rows

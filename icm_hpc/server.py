@@ -1,10 +1,13 @@
 """The server component: `python -m icm_hpc.server RUN_FOLDER` serves the run's model until it is told to stop.
 
-Picks a free port, makes the attempt's key, publishes both in endpoint.json, starts the engine, and leaves an exit record.
+Picks a free port, makes a key, publishes both in the attempt's endpoint.json, starts the engine, and leaves an exit record.
+An engine that dies or hangs after it has served is started anew, on another port with another key, server.max_restarts
+times. `--post-mortem` leaves the exit record of a component that could not.
 """
 
 import contextlib
 import ctypes
+import itertools
 import os
 import secrets
 import signal
@@ -12,7 +15,9 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -20,10 +25,12 @@ from . import weights
 from .config import Config, load_file
 from .engines import ENGINES
 from .errors import IcmError
-from .rundir import Endpoint, RunDir, ServerExit, attempt_of_job, private_append
+from .rundir import Endpoint, RunDir, ServerExit, attempt_of_job, private_append, tail
 
 POLL_S = 0.2
+LOOK_S = 1.0  # between two looks at the engine's health and the driver's wishes
 PORT_TRIES = 5
+BACK_OFF_S = (1.0, 5.0, 25.0)  # before a restart; the last one holds for all that follow
 STOP_S = 8.0  # from a kind word to force; Slurm itself kills after KillWait, often 30 s
 
 _told_to_stop: list[int] = []
@@ -34,6 +41,9 @@ def main() -> None:
     run_dir = RunDir(Path(sys.argv[1]).absolute())
     local = os.environ.get("ICM_ATTEMPT")
     attempt = local or attempt_of_job()
+    if "--post-mortem" in sys.argv[2:]:
+        post_mortem(run_dir, attempt)
+        return
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _stop)
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # meant for the driver; the engine inherits this
@@ -43,31 +53,73 @@ def main() -> None:
         reason = str(error)
     except Exception as error:  # whatever ended it, the driver must learn of it
         reason = f"{type(error).__name__}: {error}"
-    run_dir.endpoint.unlink(missing_ok=True)
+    run_dir.endpoint(attempt).unlink(missing_ok=True)
     run_dir.write_server_exit(ServerExit(attempt, reason, told_to_stop=bool(_told_to_stop)))
     if not _told_to_stop:
         sys.exit(f"icm_hpc.server: {reason}")
 
 
+def post_mortem(run_dir: RunDir, attempt: str) -> None:
+    """Record the end of a server component that left no record itself."""
+    run_dir.endpoint(attempt).unlink(missing_ok=True)
+    if run_dir.read_server_exit(attempt) is None:
+        run_dir.write_server_exit(ServerExit(attempt, "it was killed before it could say why", told_to_stop=False))
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a start of the engine ended."""
+
+    how: str
+    served: bool  # it had answered its health check
+    port_taken: bool = False
+
+
 def serve(config: Config, run_dir: RunDir, attempt: str, *, local: bool) -> str:
-    """Run the engine, on another port if the first is taken meanwhile; return why it ended.
+    """Run the engine, again after it has died; return why no more.
 
     A `local` server listens to this machine only, one of a job to the nodes of the cluster.
     """
     served = weights.locate(config.model)
-    engine = ENGINES[config.model.engine]
     host = "127.0.0.1" if local else "0.0.0.0"  # noqa: S104 - every route wants the key
-    for _ in range(PORT_TRIES):
+    hosts = (host,) if local else addresses()
+    ports_taken = restarts = 0
+    for start in itertools.count():
         port, key = free_port(host), secrets.token_urlsafe(32)
-        hosts = (host,) if local else addresses()
-        argv = engine.argv(config.model, served, host=host, port=port)
-        run_dir.write_endpoint(Endpoint(attempt, hosts, port, key, config.model.name))
-        code = _run(argv, {**os.environ, **engine.environment(config.model, key)}, run_dir.server_log)
+        endpoint = Endpoint(attempt, start, hosts, port, key, config.model.name)
+        end = _serve_once(config, run_dir, endpoint, host, served)
         if _told_to_stop:
             return f"told to stop by {signal.Signals(_told_to_stop[0]).name}"
-        if not is_taken(host, port):
-            return f"{config.model.engine} exited with code {code}"
-    return f"{PORT_TRIES} ports in turn were taken by others"
+        if end.port_taken:
+            ports_taken += 1
+            if ports_taken == PORT_TRIES:
+                return f"{PORT_TRIES} ports in turn were taken by others"
+            continue
+        if not end.served and not restarts:
+            return end.how  # it cannot start: to try again would tell us no more
+        if restarts == config.server.max_restarts:
+            return f"{end.how}; it had been restarted server.max_restarts={restarts} times"
+        restarts += 1
+        _note(run_dir, f"{end.how}: restart {restarts} of {config.server.max_restarts}")
+        _sleep(BACK_OFF_S[min(restarts, len(BACK_OFF_S)) - 1])
+    raise AssertionError("the loop returns")
+
+
+def _serve_once(config: Config, run_dir: RunDir, endpoint: Endpoint, host: str, served: Path | str) -> End:
+    engine = ENGINES[config.model.engine]
+    argv = engine.argv(config.model, served, host=host, port=endpoint.port)
+    began = run_dir.server_log.stat().st_size if run_dir.server_log.exists() else 0
+    run_dir.write_endpoint(endpoint)
+    environment = {**os.environ, **engine.environment(config.model, endpoint.key)}
+    code, healthy, hung = _run(argv, environment, run_dir, endpoint)
+    run_dir.endpoint(endpoint.attempt).unlink(missing_ok=True)
+    if hung:
+        return End(f"{config.model.engine} hung ({hung})", served=True)
+    if not healthy and not _told_to_stop and is_taken(host, endpoint.port):
+        return End("its port was taken", served=False, port_taken=True)
+    remedy = engine.remedy(code, tail(run_dir.server_log, lines=200, begin=began))
+    how = f"{config.model.engine} exited with code {code}" + (f" ({remedy})" if remedy else "")
+    return End(how, served=healthy)
 
 
 def free_port(host: str) -> int:
@@ -104,12 +156,17 @@ def _outgoing_address() -> str | None:
         return str(probe.getsockname()[0])
 
 
-def _run(argv: list[str], environment: Mapping[str, str], log_path: Path) -> int:
-    """Run the engine until it ends, is to stop, or our parent is gone; return its exit code."""
-    parent = os.getppid()
-    with private_append(log_path) as log:
-        log.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(argv)}\n".encode())
-        log.flush()
+def _run(
+    argv: list[str], environment: Mapping[str, str], run_dir: RunDir, endpoint: Endpoint
+) -> tuple[int, bool, str | None]:
+    """Run the engine until it ends, hangs, is to stop, or our parent is gone.
+
+    Returns its exit code, whether it was healthy, and, if the driver gave it up, why.
+    """
+    parent, healthy, hung = os.getppid(), False, None
+    looked = time.monotonic()
+    _note(run_dir, " ".join(argv))
+    with private_append(run_dir.server_log) as log:
         engine = subprocess.Popen(
             argv,
             env=environment,
@@ -119,12 +176,40 @@ def _run(argv: list[str], environment: Mapping[str, str], log_path: Path) -> int
             start_new_session=True,
             preexec_fn=_die_with_parent,
         )
-        while engine.poll() is None and not _told_to_stop:
-            if os.getppid() != parent:
-                _told_to_stop.append(signal.SIGHUP)
-            time.sleep(POLL_S)
-        _end(engine)
-    return engine.returncode
+    while engine.poll() is None and not _told_to_stop and not hung:
+        if os.getppid() != parent:
+            _told_to_stop.append(signal.SIGHUP)
+        time.sleep(POLL_S)
+        if time.monotonic() - looked >= LOOK_S:
+            healthy = healthy or is_healthy(endpoint)
+            hung = run_dir.read_restart_wanted(endpoint.attempt, endpoint.start)
+            looked = time.monotonic()
+    _end(engine)
+    return engine.returncode, healthy, hung
+
+
+def is_healthy(endpoint: Endpoint) -> bool:
+    """Return whether the engine on this machine answers its health check."""
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{endpoint.port}/health", headers={"Authorization": f"Bearer {endpoint.key}"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=2) as answer:  # noqa: S310
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def _note(run_dir: RunDir, text: str) -> None:
+    with private_append(run_dir.server_log) as log:
+        log.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n".encode())
+
+
+def _sleep(seconds: float) -> None:
+    """Sleep, unless told to stop."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and not _told_to_stop:
+        time.sleep(POLL_S)
 
 
 def _end(engine: "subprocess.Popen[bytes]") -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -13,21 +13,26 @@ from .client import Client, all_of
 from .config import Config, SearchConfig
 from .core import pool, search
 from .core.forecast import Cost
-from .core.types import Evaluation, Labelling, Problem, RandomDraws, Settings, State, StepInfo, pool_of
+from .core.types import Ask, Evaluation, Labelling, Problem, RandomDraws, Settings, State, StepInfo, pool_of
+from .errors import ScoringError
 from .export import Labelled
 from .fingerprint import fingerprint
+from .lock import Lock
 from .prompts import Prompts
 from .rundir import RunDir
 from .scorer import Scorer, Work
 from .tasks import Task
 
 R = TypeVar("R")
+Answers = TypeVar("Answers")
 
 NO_BETTER_THAN_ONE_LABEL = (
     "shard {number}: the labelling found (energy {energy:.3f}, {conflicts} conflicts) is no better than one label for all"
     " examples ({one_label_for_all}): do not trust it. The task may need a conflict rule, the search a smaller alpha, more"
     " steps or restarts; or the model cannot tell these labels apart"
 )
+ABANDONED_IN_A_ROW = 5  # proposals; more is no accident
+SYSTEMATIC = "{} proposals in a row could not be scored, up to step {}: see the log for what the server answered"
 ENGINE_NOISE = 1e-4  # by which one log-probability may differ between two requests; nats
 
 log = logging.getLogger(__name__)
@@ -76,6 +81,7 @@ class Surroundings:
     searches: int  # that run at a time, at most
     slots: asyncio.Semaphore  # as many
     report: Callable[[int, int, StepInfo], None]  # of a shard and a restart, what the last step did
+    held: Lock | None = None  # nothing is saved once it is no longer ours
 
 
 async def label(config: Config, run_dir: RunDir, shard: Shard, around: Surroundings) -> Outcome:
@@ -90,23 +96,25 @@ async def label(config: Config, run_dir: RunDir, shard: Shard, around: Surroundi
     # Energies of pools of different sizes do not compare.
     restart = max(range(len(finals)), key=lambda r: (len(pool_of(finals[r].labels)), finals[r].energy))
     final, (state, scorer) = finals[restart], ends[restart]
-    labels, scores = await answered(search.complete(shard.problem, final), scorer)
+    labels, scores = await answered(search.complete(shard.problem, final), scorer.answer)
     uniform = search.uniform(shard.problem, settings_of(config.search), final.labels)
     return Outcome(
         labelled=Labelled(shard.task, final.labels, labels, scores),
         state=state,
         final=final,
         restart=restart,
-        uniform=await answered(uniform, scorer),
+        uniform=await answered(uniform, scorer.answer),
     )
 
 
-async def answered(asking: search.Asking[R], scorer: Scorer) -> R:
+async def answered(
+    asking: Generator[Sequence[Ask], Answers, R], answer: Callable[[Sequence[Ask]], Awaitable[Answers]]
+) -> R:
     """Answer all that a search asks, and return what it returns."""
     try:
         asks = next(asking)
         while True:
-            asks = asking.send(await scorer.answer(asks))
+            asks = asking.send(await answer(asks))
     except StopIteration as end:
         result: R = end.value
         return result
@@ -130,21 +138,26 @@ async def _search(
         log.info("%s: resuming at step %d of %d", folder.name, saved.state.step, config.search.steps)
     scorer = shard.scorer(around.client, config.search, around.work, saved)
     state: State | None = saved.state if saved else None
-    kept, saved_at = state, time.monotonic()
+    kept, saved_at, abandoned = state, time.monotonic(), 0
     if state is not None:
         around.report(shard.number, restart, search.step_info(shard.problem, state))
     ahead = Ahead(config.search, config.model.max_num_batched_tokens / shard.cost.computed_tokens / around.searches)
 
     def save(reached: State) -> None:
+        if around.held:
+            around.held.require_held()
         checkpoint.save(folder, reached, scorer.memo.remembered(shard.problem.n_labels), trace, mark)
 
     with Trace(folder, saved) as trace:
         try:
             while state is None or state.step < config.search.steps:
-                done = await answered(_next(config.search, shard, restart, state, ahead.steps), scorer)
+                done = await _next(config.search, shard, restart, state, ahead.steps, scorer)
                 for _, info in done:
                     ahead.note(info)
                     trace.append(info)
+                    abandoned = abandoned + 1 if info.abandoned else 0
+                if abandoned >= ABANDONED_IN_A_ROW:
+                    raise ScoringError(SYSTEMATIC.format(abandoned, done[-1][0].step))
                 state = done[-1][0]
                 around.report(shard.number, restart, done[-1][1])
                 if time.monotonic() - saved_at >= config.run.save_interval_s:
@@ -156,16 +169,19 @@ async def _search(
     return state, scorer
 
 
-def _next(
-    config: SearchConfig, shard: Shard, restart: int, state: State | None, ahead: int
-) -> search.Asking[list[tuple[State, StepInfo]]]:
+async def _next(
+    config: SearchConfig, shard: Shard, restart: int, state: State | None, ahead: int, scorer: Scorer
+) -> list[tuple[State, StepInfo]]:
+    """Seed, or do the next steps."""
+
     def draws_of(step: int) -> RandomDraws:
         return RandomDraws.of(config.seed + restart, shard.number, step)
 
     problem, settings = shard.problem, settings_of(config)
     if state is None:
-        return search.begin(problem, settings, draws_of)
-    return search.steps(problem, settings, state, draws_of, min(ahead, config.steps - state.step))
+        return await answered(search.begin(problem, settings, draws_of), scorer.answer)
+    steps = search.steps(problem, settings, state, draws_of, min(ahead, config.steps - state.step))
+    return await answered(steps, scorer.try_to_answer)
 
 
 class Ahead:

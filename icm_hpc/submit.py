@@ -17,12 +17,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from . import cluster, config, driver, evaluate, shard, tasks
+from . import cluster, config, evaluate, jobs, local, lock, progress, shard, tasks
 from .config import Config
-from .driver import Interrupted, Watch
+from .driver import Interrupted
 from .errors import ConfigError, IcmError
 from .fingerprint import differences, result_settings
-from .rundir import RunDir, write_atomically
+from .progress import Watch
+from .rundir import RunDir, log_to_files, write_atomically
 from .tasks import gold
 
 FLAGS = ("dry_run", "wait")
@@ -76,6 +77,7 @@ def start(settings: Config, *, dry_run: bool = False, wait: bool = False) -> Non
         print(cluster.sbatch_text(settings, run_dir), end="")
         return
     _require_same_configuration(settings, run_dir)
+    _require_idle(run_dir)
     run_dir.create()
     write_atomically(run_dir.config, config.to_yaml(settings).encode())
     console.print(f"run      {run_dir.path}")
@@ -100,13 +102,25 @@ def _require_same_configuration(settings: Config, run_dir: RunDir) -> None:
         )
 
 
+def _require_idle(run_dir: RunDir) -> None:
+    """Refuse a run that someone drives, or whose job is in the queue."""
+    job = jobs.newest(run_dir.submitit)
+    components = jobs.queued(job) if job else []
+    if components:
+        states = ", ".join(component.state for component in components)
+        raise ConfigError(f"job {job} of {run_dir.path} is in the queue ({states}): wait for its end, or scancel {job}")
+    holder = lock.holder(run_dir.lock)
+    if holder:
+        raise ConfigError(f"{run_dir.path} is in use: {holder}; wait for its end, or stop it first")
+
+
 def _run_here(settings: Config, run_dir: RunDir) -> None:
     _print_commands(settings, "cancel   Ctrl-C (the state is saved)")
-    cluster.log_to_files(run_dir)
+    log_to_files(run_dir)
     logging.getLogger().handlers[-1].setLevel(logging.WARNING)
     try:
         with _progress_bar() as watch:
-            summary = cluster.run_local(settings, run_dir, watch)
+            summary = local.run(settings, run_dir, watch)
     except Interrupted:
         console.print("stopped; the state is saved")
         raise
@@ -119,13 +133,14 @@ def _queue(settings: Config, run_dir: RunDir, *, wait: bool) -> None:
     _print_commands(settings, f"cancel   scancel {job.job_id}")
     if not wait:
         return
-    _print_summary(settings, run_dir, cluster.result(job))
+    _print_summary(settings, run_dir, cluster.result(job, run_dir))
 
 
 def _print_commands(settings: Config, cancel: str) -> None:
     run_dir = RunDir(Path(settings.run.root) / settings.run.name)
     console.print(f"watch    tail -F {run_dir.driver_log}")
-    console.print(f"resume   python -m icm_hpc.resume run={settings.run.name} run.root={settings.run.root}")
+    console.print(f"status   python -m icm_hpc.status run={settings.run.name} run.root={settings.run.root}")
+    console.print(f"resume   {cluster.resume_command(run_dir)}")
     console.print(cancel)
 
 
@@ -143,7 +158,7 @@ def _progress_bar() -> Iterator[Watch]:
     with Progress(*columns, console=console) as bar:
         shown = bar.add_task("starting the server", total=None, figures="")
 
-        def watch(now: driver.Progress) -> None:
+        def watch(now: progress.Progress) -> None:
             each_s = now.waiting_s / now.waits if now.waits else 0.0
             figures = (
                 f"pool {now.pool}/{now.examples} ({'+'.join(map(str, now.counts))})  energy {now.energy:.2f}"
@@ -169,7 +184,15 @@ def _print_summary(settings: Config, run_dir: RunDir, summary: dict[str, Any]) -
     }
     if since["server_prompt_tokens"]:
         computed = since["server_computed_tokens"]
-        rows["tokens"] = f"{since['prompt_tokens']:,} sent, {computed:,} computed by the server (its own counters)"
+        whose = "the server (its own counters" + (", since it came back)" if since["servers_lost"] else ")")
+        rows["tokens"] = f"{since['prompt_tokens']:,} sent, {computed:,} computed by {whose}"
+    failures = {name: count for name, count in since["failures"].items() if count}
+    if failures or since["servers_lost"]:
+        told = ", ".join(f"{name} {count}" for name, count in failures.items())
+        rows["failures"] = (
+            f"{told}; {since['retries']} retries, {since['servers_lost']} times the server was lost,"
+            f" {since['scorings_failed']} proposals abandoned"
+        )
     found = evaluate.of_run(settings, run_dir)
     if found:
         rows["agreement with gold"] = (

@@ -10,7 +10,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-from icm_hpc import cluster, config, weights
+from icm_hpc import config, local, weights
 from icm_hpc.config import Config
 from icm_hpc.rundir import RunDir, write_atomically
 
@@ -50,7 +50,7 @@ def tiny_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The server component with real vLLM and the model tiny."""
     require_vllm()
     settings, run_dir = prepare_run(tmp_path_factory.mktemp("tiny"), "model=tiny", "task.limit=16")
-    with cluster.local_server(run_dir, "tests"):
+    with local.serving(run_dir, "tests"):
         yield Served(settings, run_dir, "tests")
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from icm_hpc import checkpoint, cluster, connect, driver
-from icm_hpc.driver import Interrupted, Progress
+from icm_hpc import checkpoint, connect, driver, local, lock
+from icm_hpc.driver import Interrupted
 from icm_hpc.errors import CheckpointError, ConfigError, FitError, ServerError
+from icm_hpc.progress import Progress, Watch
 from icm_hpc.rundir import RunDir, ServerExit
 from tests.conftest import prepare_run
 
@@ -23,9 +24,9 @@ def quiet(_: Progress) -> None:
     """Watch nothing."""
 
 
-async def drive(settings: Any, run_dir: RunDir, watch: driver.Watch = quiet, stop: asyncio.Event | None = None) -> Any:
+async def drive(settings: Any, run_dir: RunDir, watch: Watch = quiet, stop: asyncio.Event | None = None) -> Any:
     """Run the driver to its end with a stub server of its own."""
-    with cluster.local_server(run_dir, "a1"):
+    with local.serving(run_dir, "a1"):
         return await driver.run(settings, run_dir, attempt="a1", stop=stop or asyncio.Event(), watch=watch)
 
 
@@ -105,23 +106,21 @@ async def test_a_server_that_dies_in_mid_search_fails_the_run_with_its_last_word
 
 async def test_a_server_of_another_attempt_is_not_talked_to(tmp_path: Path) -> None:
     settings, run_dir = prepare_run(tmp_path, *STUB, "server.start_timeout_s=2")
-    with cluster.local_server(run_dir, "another"), pytest.raises(ServerError, match="no server of this attempt"):
+    with local.serving(run_dir, "another"), pytest.raises(ServerError, match="no server of this attempt"):
         await driver.run(settings, run_dir, attempt="a1", stop=asyncio.Event(), watch=quiet)
 
 
 async def test_a_second_driver_of_a_run_is_refused_and_told_who_has_it(tmp_path: Path) -> None:
     settings, run_dir = prepare_run(tmp_path, *STUB)
-    with (
-        run_dir.held("attempt 7.0 on node3, process 42"),
-        pytest.raises(ConfigError, match=r"in use: attempt 7\.0 on node3"),
-    ):
-        await drive(settings, run_dir)
+    async with lock.held(run_dir.lock, "attempt 7.0 on node3, process 42"):
+        with pytest.raises(ConfigError, match=r"in use: attempt 7\.0 on node3"):
+            await drive(settings, run_dir)
     assert (await drive(settings, run_dir))["examples"] == 16
 
 
 async def test_a_server_that_moves_to_another_port_is_found_there(tmp_path: Path) -> None:
     settings, run_dir = prepare_run(tmp_path, *STUB)
-    with cluster.local_server(run_dir, "a1"):
+    with local.serving(run_dir, "a1"):
         async with connect.connected(settings, run_dir, "a1"):
             endpoint = run_dir.read_endpoint("a1")
         assert endpoint is not None
@@ -146,12 +145,12 @@ async def test_what_a_run_leaves_is_for_its_owner_only(tmp_path: Path) -> None:
     assert stat.S_IMODE(run_dir.path.stat().st_mode) == 0o700
     files = [path for path in run_dir.path.iterdir() if path.is_file()]
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
-    assert not run_dir.endpoint.exists()
+    assert not run_dir.endpoint("a1").exists()
 
 
 def kill_engine(run_dir: RunDir) -> None:
     """Kill the process that listens on the run's port."""
-    port = f"--port {json.loads(run_dir.endpoint.read_text())['port']} "
+    port = f"--port {json.loads(run_dir.endpoint('a1').read_text())['port']} "
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             argv = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()

@@ -36,7 +36,7 @@ def start(run_dir: RunDir) -> "subprocess.Popen[bytes]":
 def test_told_to_stop_it_ends_the_engine_and_says_so(tmp_path: Path) -> None:
     _, run_dir = prepare_run(tmp_path, "model=stub")
     process = start(run_dir)
-    until(run_dir.endpoint.exists)
+    until(run_dir.endpoint("a1").exists)
     endpoint = run_dir.read_endpoint("a1")
     assert endpoint is not None
     until(lambda: server.is_taken("127.0.0.1", endpoint.port))
@@ -51,7 +51,7 @@ def test_told_to_stop_it_ends_the_engine_and_says_so(tmp_path: Path) -> None:
 def test_the_signal_meant_for_the_driver_does_not_end_it(tmp_path: Path) -> None:
     _, run_dir = prepare_run(tmp_path, "model=stub")
     process = start(run_dir)
-    until(run_dir.endpoint.exists)
+    until(run_dir.endpoint("a1").exists)
     process.send_signal(signal.SIGUSR2)
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(timeout=1)
@@ -62,15 +62,15 @@ def test_the_signal_meant_for_the_driver_does_not_end_it(tmp_path: Path) -> None
 def test_the_key_is_in_no_argument_and_no_log(tmp_path: Path) -> None:
     _, run_dir = prepare_run(tmp_path, "model=stub")
     process = start(run_dir)
-    until(run_dir.endpoint.exists)
-    key = json.loads(run_dir.endpoint.read_text())["key"]
+    until(run_dir.endpoint("a1").exists)
+    key = json.loads(run_dir.endpoint("a1").read_text())["key"]
     arguments = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
     process.terminate()
     process.wait(timeout=30)
     assert len(key) > 30
     assert not any(key.encode() in words for words in arguments)
     assert key not in run_dir.server_log.read_text()
-    assert run_dir.endpoint.exists() is False
+    assert run_dir.endpoint("a1").exists() is False
 
 
 def test_an_engine_that_cannot_start_is_recorded_with_its_code(tmp_path: Path) -> None:

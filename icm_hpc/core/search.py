@@ -39,6 +39,7 @@ from .types import (
 R = TypeVar("R")
 Answer: TypeAlias = npt.NDArray[np.float64]
 Asking = Generator[Sequence[Ask], Sequence[Answer], R]
+AskingInVain = Generator[Sequence[Ask], Sequence[Answer | None], R]  # may be sent None for what cannot be scored
 
 
 def temperature(settings: Settings, flips: int) -> float:
@@ -119,19 +120,25 @@ def begin(
 
 def steps(
     problem: Problem, settings: Settings, state: State, draws_of: Callable[[int], Draws], ahead: int
-) -> Asking[list[tuple[State, StepInfo]]]:
+) -> AskingInVain[list[tuple[State, StepInfo]]]:
     """Do the steps that follow `state`, up to the first that is accepted, and `ahead` at most; return what each gave.
 
     Each is worked out from `state` at the same time, as if those before it were refused, with the draws of its own
     number (`draws_of`): what a sequence of single steps would do, in fewer rounds of asking. Steps behind an accepted one
-    are dropped.
+    are dropped. A step that is sent None is abandoned: it leaves the labels as they were.
     """
     waiting: dict[int, tuple[Asking[tuple[State, StepInfo]], Sequence[Ask]]] = {}
     done: dict[int, tuple[State, StepInfo]] = {}
 
-    def go_on(place: int, asking: Asking[tuple[State, StepInfo]], answers: Sequence[Answer] | None) -> None:
+    def go_on(place: int, asking: Asking[tuple[State, StepInfo]], answers: Sequence[Answer | None] | None) -> None:
+        scored = [answer for answer in answers or () if answer is not None]
+        if len(scored) < len(answers or ()):
+            kept = replace(state, step=state.step + place + 1)
+            waiting.pop(place)
+            done[place] = kept, step_info(problem, kept, abandoned=True)
+            return
         try:
-            waiting[place] = asking, (next(asking) if answers is None else asking.send(answers))
+            waiting[place] = asking, (next(asking) if answers is None else asking.send(scored))
         except StopIteration as end:
             waiting.pop(place, None)
             done[place] = end.value

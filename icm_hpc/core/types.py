@@ -144,6 +144,7 @@ class StepInfo:
     temperature: float | None = None
     u: float | None = None
     accepted: bool = False
+    abandoned: bool = False  # what it needed to know could not be scored
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,5 +19,8 @@ class Engine(Protocol):
     def environment(self, model: ModelConfig, key: str) -> Mapping[str, str]:
         """Return what the command's environment must hold, the key included."""
 
+    def remedy(self, code: int, last_words: str) -> str | None:
+        """Return what the engine died of and what to do, if its exit code and the end of its log tell."""
+
 
 ENGINES: dict[str, Engine] = {"vllm": vllm, "stub": stub}

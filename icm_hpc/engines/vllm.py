@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..config import ModelConfig
-from ..errors import ScoringError, ServerError
+from ..errors import BadAnswer, NoAnswer, ScoringError
 
 KEY_VARIABLE = "VLLM_API_KEY"
 MINUS_INFINITY = -9999.0  # how vLLM writes -inf into JSON
@@ -51,6 +51,28 @@ def environment(model: ModelConfig, key: str) -> Mapping[str, str]:
     return {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", **model.env, KEY_VARIABLE: key}
 
 
+OUT_OF_MEMORY = {
+    "gpu": ("OutOfMemoryError", "CUDA out of memory", "HIP out of memory"),
+    "cache": ("No available memory for the cache blocks", "KV cache is needed, which is larger than"),
+    "host": ("oom_kill", "oom-kill", "Cannot allocate memory", "MemoryError", "can't allocate memory", "bad_alloc"),
+}
+REMEDIES = {
+    "gpu": "out of GPU memory: lower model.gpu_memory_utilization, max_num_batched_tokens or max_num_seqs, or spread the"
+    " weights over more GPUs (model.tensor_parallel_size)",
+    "cache": "no memory for the KV cache of one prompt: lower model.max_model_len, raise model.gpu_memory_utilization (on"
+    " CPUs VLLM_CPU_KVCACHE_SPACE in model.env), or use more GPUs (model.tensor_parallel_size)",
+    "host": "out of host memory: raise server.mem_gb",
+}
+
+
+def remedy(code: int, last_words: str) -> str | None:
+    """Return what an engine died of and what to do, if its exit code and the end of its log tell that it ran out of memory."""
+    for kind, signs in OUT_OF_MEMORY.items():
+        if any(sign in last_words for sign in signs):
+            return REMEDIES[kind]
+    return f"killed from outside; if that was the kernel for want of memory: {REMEDIES['host']}" if code == -9 else None
+
+
 def asking_for_labels(label_ids: Sequence[int]) -> dict[str, Any]:
     """Return the fields of POST /v1/completions that ask for log P(label | prompt), exact whatever is sampled."""
     asked = {"logprobs": len(label_ids), "logprob_token_ids": list(label_ids), "return_tokens_as_token_ids": True}
@@ -70,7 +92,8 @@ def with_prompts(fields: Mapping[str, Any], prompts: Sequence[bytes]) -> bytes:
 def label_logprobs(body: Mapping[str, Any], model: str, n: int, label_ids: Sequence[int]) -> npt.NDArray[np.float64]:
     """Return f64[n, L], the log-probability of each label after each prompt, in nats.
 
-    Raises ScoringError unless the answer is of `model`, with n choices, each with a finite value for every label.
+    Raises ScoringError unless the answer is of `model`, BadAnswer unless it has n choices, each with a finite value for
+    every label.
     """
     values = [_label_values(listed, label_ids) for listed in _listed(body, model, n)]
     return np.array(values).reshape(n, len(label_ids))
@@ -82,7 +105,7 @@ def top_logprobs(body: Mapping[str, Any], model: str, n: int) -> list[dict[str, 
     for answer in answers:
         # -9999 beside the token 0 is what an answer corrupted by a request of the other kind looks like.
         if not answer or not all(_is_logprob(value) for value in answer.values()):
-            raise ScoringError(f"the likeliest tokens came back as {answer!r}")
+            raise BadAnswer(f"the likeliest tokens came back as {answer!r}", counter="logprobs")
     return answers
 
 
@@ -91,14 +114,22 @@ def prompt_tokens(body: Mapping[str, Any]) -> int:
     try:
         return int(body["usage"]["prompt_tokens"])
     except (KeyError, TypeError, ValueError) as error:
-        raise ScoringError("the answer does not say how many tokens its prompts had") from error
+        raise BadAnswer("the answer does not say how many tokens its prompts had", counter="usage") from error
+
+
+def tokens(body: Mapping[str, Any]) -> list[int]:
+    """Return what POST /tokenize answers."""
+    try:
+        return [int(token) for token in body["tokens"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadAnswer("the answer holds no tokens", counter="choices") from error
 
 
 def max_model_len(models: Mapping[str, Any], name: str) -> int:
     """Return the context length, in tokens, that GET /v1/models states of `name`; raises ScoringError if it is not served."""
     cards = {card.get("id"): card for card in models.get("data", [])}
     if name not in cards:
-        raise ScoringError(f"the server serves {sorted(map(str, cards))}, not {name!r}")
+        raise ScoringError(f"the server serves {sorted(map(str, cards))}, not {name!r}", counter="other_model")
     return int(cards[name]["max_model_len"])
 
 
@@ -137,18 +168,19 @@ def metrics(text: str) -> Metrics:
 def _listed(body: Mapping[str, Any], model: str, n: int) -> list[Mapping[str, Any]]:
     """Return what is listed for the first token after each prompt, in the order of the prompts."""
     if body.get("model") != model:
-        raise ScoringError(f"the answer is of model {body.get('model')!r}, not {model!r}")
+        raise ScoringError(f"the answer is of model {body.get('model')!r}, not {model!r}", counter="other_model")
     choices = body.get("choices")
     if not isinstance(choices, list) or sorted(c.get("index", -1) for c in choices) != list(range(n)):
         found = len(choices) if isinstance(choices, list) else "no"
-        raise ScoringError(f"{n} prompts were asked, {found} choices came back")
+        raise BadAnswer(f"{n} prompts were asked, {found} choices came back", counter="choices")
     if any(choice.get("finish_reason") == "abort" for choice in choices):
-        raise ServerError("the server gave up a request, as it does when it is told to stop")
+        raise NoAnswer("the server gave up a request, as it does when it is told to stop", counter="aborted")
     try:
         ordered = sorted(choices, key=lambda choice: int(choice["index"]))
         return [dict(choice["logprobs"]["top_logprobs"][0]) for choice in ordered]
     except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise ScoringError("the answer holds no log-probabilities: is this vLLM with logprob_token_ids?") from error
+        said = "the answer holds no log-probabilities: is this vLLM with logprob_token_ids?"
+        raise BadAnswer(said, counter="logprobs") from error
 
 
 def _label_values(listed: Mapping[str, Any], label_ids: Sequence[int]) -> list[float]:
@@ -157,7 +189,7 @@ def _label_values(listed: Mapping[str, Any], label_ids: Sequence[int]) -> list[f
         value = listed.get(f"token_id:{token}")
         # A request with plain logprobs in the same engine step corrupts answers without an error (measured with 0.32.0).
         if not _is_logprob(value):
-            raise ScoringError(f"label token {token}: its log-probability came back as {value!r}")
+            raise BadAnswer(f"label token {token}: its log-probability came back as {value!r}", counter="logprobs")
         values.append(float(value))
     return values
 

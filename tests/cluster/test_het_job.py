@@ -173,7 +173,7 @@ def test_a_server_that_cannot_start_fails_the_job_within_30_s_with_its_last_word
     rows = components(job)
     assert rows[0]["State"] == "FAILED"
     assert rows[0]["ExitCode"] != "0:0"
-    server_end_s = RunDir(tmp_path / "bad").server_exit.stat().st_mtime
+    server_end_s = RunDir(tmp_path / "bad").server_exit(f"{job}.0").stat().st_mtime
     job_end_s = time.mktime(time.strptime(rows[0]["End"], "%Y-%m-%dT%H:%M:%S"))
     assert job_end_s - server_end_s <= 30
 

@@ -1,5 +1,6 @@
 """The client against real HTTP: requests in order and few, retries, and answers that are no scores."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,7 +15,7 @@ from icm_hpc import client as client_module
 from icm_hpc.client import Client, open_session
 from icm_hpc.engines import stub
 from icm_hpc.engines.vllm import metrics
-from icm_hpc.errors import IcmError, ScoringError, ServerError
+from icm_hpc.errors import BadAnswer, IcmError, NoAnswer, ScoringError, TimedOut
 
 PROMPTS = [json.dumps(list(range(i, i + 20)), separators=(",", ":")).encode() for i in range(40)]
 Answer = Callable[[dict[str, Any]], Any]
@@ -27,9 +28,9 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def served(application: web.Application, **settings: Any) -> AsyncIterator[Client]:
+async def served(application: web.Application, *, timeout_s: float = 5, **settings: Any) -> AsyncIterator[Client]:
     """Yield a client of an application that runs in this process."""
-    async with TestServer(application) as server, open_session("key", timeout_s=5) as session:
+    async with TestServer(application) as server, open_session("key", timeout_s=timeout_s) as session:
         given = {"request_mb": 4.0, "requests_in_flight": 4, **settings}
         yield Client(session, url=str(server.make_url("/")).rstrip("/"), model="m", **given)
 
@@ -100,45 +101,76 @@ async def test_a_stranger_learns_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    ("counter", "spoil"),
     [
-        lambda body: {**body, "model": "another"},
-        lambda body: {**body, "choices": body["choices"][:-1]},
-        lambda body: {**body, "choices": body["choices"] + body["choices"][-1:]},
-        lambda body: without(body, "choices"),
-        lambda body: without(body, "usage"),
-        lambda body: without(body, "choices", 0, "logprobs"),
-        lambda body: without(body, "choices", 0, "logprobs", "top_logprobs", 0, "token_id:7"),
-        lambda body: with_value(body, -9999.0),
-        lambda body: with_value(body, float("nan")),
-        lambda body: with_value(body, None),
-        lambda body: with_value(body, "-1.0"),
-        lambda body: with_value(body, 0.5),
-        lambda _: web.Response(status=400, text="prompt too long"),
+        ("choices", lambda body: {**body, "choices": body["choices"][:-1]}),
+        ("choices", lambda body: {**body, "choices": body["choices"] + body["choices"][-1:]}),
+        ("choices", lambda body: without(body, "choices")),
+        ("usage", lambda body: without(body, "usage")),
+        ("logprobs", lambda body: without(body, "choices", 0, "logprobs")),
+        ("logprobs", lambda body: without(body, "choices", 0, "logprobs", "top_logprobs", 0, "token_id:7")),
+        ("logprobs", lambda body: with_value(body, -9999.0)),
+        ("logprobs", lambda body: with_value(body, float("nan"))),
+        ("logprobs", lambda body: with_value(body, None)),
+        ("logprobs", lambda body: with_value(body, "-1.0")),
+        ("logprobs", lambda body: with_value(body, 0.5)),
+        ("not_json", lambda _: web.Response(body=b'{"half', content_type="application/json")),
+        ("http_5xx", lambda _: web.Response(status=500, text="engine dead")),
+        ("http_429", lambda _: web.Response(status=429, text="slow down", headers={"Retry-After": "0"})),
+        ("connection", lambda _: Broken()),
     ],
 )
-async def test_an_answer_that_is_no_score_is_an_error(spoil: Answer) -> None:
+async def test_an_answer_that_is_no_score_is_asked_for_again_and_then_an_error(counter: str, spoil: Answer) -> None:
+    async with served(spoilt(spoil, healthy_after=2)) as client:
+        assert np.isfinite(await client.label_logprobs(PROMPTS[:3], [5, 7])).all()
+        assert client.traffic.retries == client.traffic.failures[counter] == sum(client.traffic.failures.values()) == 2
     async with served(spoilt(spoil)) as client:
-        with pytest.raises(ScoringError):
+        with pytest.raises((BadAnswer, NoAnswer)):
             await client.label_logprobs(PROMPTS[:3], [5, 7])
-        assert client.traffic.retries == 0
+        assert client.traffic.failures[counter] == 3
+        assert client.traffic.requests == 0
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    ("counter", "spoil"),
     [
-        lambda _: web.Response(status=500, text="engine dead"),
-        lambda _: web.Response(status=429, text="slow down"),
-        lambda _: web.Response(body=b'{"half', content_type="application/json"),
+        ("other_model", lambda body: {**body, "model": "another"}),
+        ("http_4xx", lambda _: web.Response(status=400, text="prompt too long")),
+        ("timeout", lambda _: Dripping()),
     ],
 )
-async def test_a_failure_that_may_pass_is_tried_again_and_then_an_error(spoil: Answer) -> None:
-    async with served(spoilt(spoil, healthy_after=2)) as client:
-        assert np.isfinite(await client.label_logprobs(PROMPTS[:3], [5, 7])).all()
-        assert client.traffic.retries == 2
-    async with served(spoilt(spoil)) as client:
-        with pytest.raises(ServerError):
+async def test_what_no_further_try_mends_is_not_tried_again(counter: str, spoil: Answer) -> None:
+    async with served(spoilt(spoil), timeout_s=0.5) as client:
+        with pytest.raises((ScoringError, TimedOut)) as raised:
             await client.label_logprobs(PROMPTS[:3], [5, 7])
+        assert not isinstance(raised.value, BadAnswer)
+        assert client.traffic.retries == 0
+        assert client.traffic.failures[counter] == 1
+
+
+class Broken(web.StreamResponse):
+    """An answer whose connection is reset in mid-body."""
+
+    async def prepare(self, request: web.BaseRequest) -> Any:
+        """Send the half, and hang up."""
+        self.content_length = 1000
+        writer = await super().prepare(request)
+        await self.write(b'{"model": "m", "choi')
+        assert request.transport is not None
+        request.transport.abort()
+        return writer
+
+
+class Dripping(web.StreamResponse):
+    """An answer that comes a byte at a time."""
+
+    async def prepare(self, request: web.BaseRequest) -> Any:
+        """Send for as long as anyone listens."""
+        writer = await super().prepare(request)
+        for _ in range(100):
+            await self.write(b" ")
+            await asyncio.sleep(0.05)
+        return writer
 
 
 async def test_a_request_given_up_by_a_stopping_server_is_the_servers_failure_and_no_bad_score() -> None:
@@ -146,7 +178,7 @@ async def test_a_request_given_up_by_a_stopping_server_is_the_servers_failure_an
         return {**body, "choices": [{**choice, "finish_reason": "abort"} for choice in body["choices"]]}
 
     async with served(spoilt(given_up)) as client:
-        with pytest.raises(ServerError, match="gave up a request"):
+        with pytest.raises(NoAnswer, match="gave up a request"):
             await client.label_logprobs(PROMPTS[:3], [5, 7])
 
 

@@ -1,0 +1,153 @@
+"""A server that dies, hangs, or answers nonsense while the driver lives; with the stub."""
+
+import asyncio
+import itertools
+import json
+import os
+import signal
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from icm_hpc import checkpoint, driver, local
+from icm_hpc.errors import BadAnswer, NoAnswer, ScoringError, ServerError
+from icm_hpc.progress import Progress
+from icm_hpc.rundir import RunDir
+from tests import offline
+from tests.conftest import prepare_run
+
+# Slow enough for the component to see that the engine is healthy before it dies.
+STUB = ("model=stub", "task.limit=16", "search.steps=100", "search.schedule=constant", "search.ahead=1")
+SLOW = (*STUB, "search.memo_mb=0", "model.vllm_args.delay-ms=20")
+
+
+async def drive(settings: Any, run_dir: RunDir, at_step: int, fault: Any) -> dict[str, Any]:
+    """Run to the end; do something to the server once, after `at_step`."""
+    done: list[int] = []
+    with local.serving(run_dir, "a1") as component:
+
+        def watch(now: Progress) -> None:
+            if now.step >= at_step and not done:
+                done.append(now.step)
+                fault(run_dir, component.pid)
+
+        return await driver.run(settings, run_dir, attempt="a1", stop=asyncio.Event(), watch=watch)
+
+
+def to_engine(number: int) -> Any:
+    """Return what sends a signal to the engine, which is the component's only child."""
+
+    def send(run_dir: RunDir, component: int) -> None:
+        children = Path(f"/proc/{component}/task/{component}/children").read_text().split()
+        assert len(children) == 1
+        os.kill(int(children[0]), number)
+
+    return send
+
+
+def to_component(number: int) -> Any:
+    """Return what sends a signal to the component."""
+    return lambda _run_dir, component: os.kill(component, number)
+
+
+async def undisturbed(folder: Path) -> RunDir:
+    """Run without a fault and without a server."""
+    _, run_dir, _ = await offline.label(folder, *STUB)
+    return run_dir
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP])
+async def test_an_engine_that_dies_or_hangs_comes_back_and_the_run_ends_as_if_nothing_had_happened(
+    tmp_path: Path, number: int
+) -> None:
+    plain = await undisturbed(tmp_path / "plain")
+    settings, run_dir = prepare_run(tmp_path, *SLOW, "server.request_timeout_s=2")
+    summary = await drive(settings, run_dir, 30, to_engine(number))
+    assert run_dir.labels.read_bytes() == plain.labels.read_bytes()
+    assert (run_dir.shard(0) / "trace.jsonl").read_bytes() == (plain.shard(0) / "trace.jsonl").read_bytes()
+    since = summary["since_start"]
+    assert since["servers_lost"] == 1
+    assert since["failures"]["timeout" if number == signal.SIGSTOP else "connection"] >= 1
+    (attempt,) = json.loads(run_dir.provenance.read_text())["attempts"]
+    assert (attempt["end"], attempt["counts"]["servers_lost"]) == ("finished", 1)
+    assert "restart 1 of 3" in run_dir.server_log.read_text()
+
+
+async def test_an_engine_that_dies_too_often_fails_the_run_with_its_last_words_and_the_state_saved(
+    tmp_path: Path,
+) -> None:
+    settings, run_dir = prepare_run(tmp_path, *SLOW, "server.max_restarts=0")
+    with pytest.raises(ServerError, match=r"stub exited with code -9.*\(killed|stub exited with code -9; it had been"):
+        await drive(settings, run_dir, 30, to_engine(signal.SIGKILL))
+    saved = checkpoint.load_newest(run_dir.shard(0))
+    assert saved is not None
+    assert saved.state.step >= 30
+    (attempt,) = json.loads(run_dir.provenance.read_text())["attempts"]
+    assert attempt["end"].startswith("stopped")
+
+
+async def test_a_component_that_is_killed_outright_fails_the_run_at_once(tmp_path: Path) -> None:
+    settings, run_dir = prepare_run(tmp_path, *SLOW)
+    with pytest.raises(ServerError, match="killed before it could say why"):
+        await drive(settings, run_dir, 30, to_component(signal.SIGKILL))
+    assert checkpoint.generations(run_dir.shard(0))
+
+
+async def test_a_server_that_is_healthy_and_answers_nothing_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: Any, **__: Any) -> Any:
+        raise NoAnswer("500", counter="http_5xx")
+
+    monkeypatch.setattr(driver, "label", broken)
+    settings, run_dir = prepare_run(tmp_path, *STUB)
+    with pytest.raises(ServerError, match="500"):
+        await drive(settings, run_dir, 10**9, None)
+
+
+class Spoilt(offline.OfflineClient):
+    """Has no score for some prompts, whenever they are asked."""
+
+    def say(self, prompt: Any, label_ids: Sequence[int]) -> list[float]:
+        """Refuse some prompts, by their content."""
+        if self.spoils(prompt):
+            raise BadAnswer("a value came back as nan", counter="logprobs")
+        return super().say(prompt, label_ids)
+
+    def spoils(self, prompt: Any) -> bool:
+        """Return whether a prompt is one of the unlucky."""
+        return len(self.prompts) > 100 and zlib.crc32(str(prompt).encode()) % 149 == 0
+
+    async def prove(self) -> None:
+        """Answer as it should."""
+
+
+async def test_a_proposal_that_cannot_be_scored_is_abandoned_and_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(offline, "OfflineClient", Spoilt)
+    summary, run_dir, _ = await offline.label(tmp_path, *STUB, "search.steps=300")
+    steps = list(checkpoint.read_trace(run_dir.shard(0)))
+    abandoned = [step for step in steps if step["abandoned"]]
+    assert 0 < len(abandoned) < 100
+    assert summary["since_start"]["scorings_failed"] >= len(abandoned)
+    for before, after in itertools.pairwise(steps):
+        if after["abandoned"]:
+            assert (after["step"], after["energy"]) == (before["step"] + 1, before["energy"])
+            assert (after["counts"], after["flips"]) == (before["counts"], before["flips"])
+    assert len(steps) == 301
+
+
+async def test_a_server_that_can_score_no_proposal_stops_the_run_with_its_state_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(offline, "OfflineClient", Spoilt)
+    monkeypatch.setattr(Spoilt, "spoils", lambda self, _: len(self.prompts) > 200)
+    with pytest.raises(ScoringError, match="5 proposals in a row could not be scored"):
+        await offline.label(tmp_path, *STUB)
+    saved = checkpoint.load_newest(RunDir(tmp_path / "test").shard(0))
+    assert saved is not None
+    assert saved.state.step > 5

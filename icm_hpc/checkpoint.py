@@ -27,6 +27,7 @@ from .rundir import write_atomically
 
 SCHEMA = 2
 KEEP = 3  # generations
+DAMAGED = ".damaged"  # the ending of a generation that was found not to be whole
 USER_BLOCK = 512  # bytes
 MAGIC = b"icm_hpc checkpoint; SHA-256 of all bytes from 512 on: "
 
@@ -49,7 +50,10 @@ class Trace:
 
     def __init__(self, folder: Path, saved: Saved | None) -> None:
         """Open the trace at the place that `saved` knows; what was written after it is of steps to be done again."""
-        self._file = (folder / "trace.jsonl").open("a+b", buffering=0)
+        try:
+            self._file = (folder / "trace.jsonl").open("a+b", buffering=0)
+        except OSError as error:
+            raise CheckpointError(f"the state cannot be saved in {folder}: {error}") from error
         self._bytes = saved.trace_bytes if saved else 0
         self._file.seek(0)
         self._digest = hashlib.sha256(self._file.read(self._bytes) or b"")
@@ -102,39 +106,49 @@ def save(folder: Path, state: State, memo: Remembered, trace: Trace, fingerprint
         raise CheckpointError(
             f"the state cannot be saved in {folder}: {error}; the generation before is kept"
         ) from error
-    for old in files[: 1 - KEEP]:
+    for old in (*files[: 1 - KEEP], *folder.glob(".state-*")):  # what saves that were killed have left, too
         old.unlink(missing_ok=True)
     return path
 
 
 def load(folder: Path, fingerprint: str) -> Saved | None:
-    """Return the newest generation that is whole, or None if nothing was ever saved.
+    """Return the newest generation that is whole, or None if nothing was ever saved; to be called by the run's driver.
 
-    Raises CheckpointError if none of those there is whole, or if it is of another configuration, naming what differs.
+    Generations that are not whole are set aside, under another name. Raises CheckpointError if none of those there is
+    whole, or if it is of another configuration, naming what differs.
     """
-    saved = load_newest(folder)
+    saved, damaged = _newest(folder)
     if saved is not None and saved.fingerprint != fingerprint:
         differing = differences(json.loads(fingerprint), json.loads(saved.fingerprint))
         raise CheckpointError(f"{folder} was saved by another configuration: {differing}; use another run.name")
+    for path in damaged:
+        log.warning("set aside as %s", path.with_suffix(DAMAGED).name)
+        path.rename(path.with_suffix(DAMAGED))
     return saved
 
 
 def load_newest(folder: Path) -> Saved | None:
     """Return the newest generation that is whole, whatever its configuration; None if nothing was ever saved."""
+    return _newest(folder)[0]
+
+
+def _newest(folder: Path) -> tuple[Saved | None, list[Path]]:
+    """Return the newest generation that is whole, and those after it, which are not."""
     files = generations(folder)
-    troubles = []
+    troubles, damaged = [], []
     for path in reversed(files):
         try:
             saved = _decode(path.read_bytes())
             _require_trace(folder, saved)
         except (OSError, ValueError, KeyError) as error:
             troubles.append(f"{path.name}: {error}")
+            damaged.append(path)
             log.warning("%s cannot be used (%s); trying the generation before", path, error)
             continue
-        return saved
+        return saved, damaged
     if files:
         raise CheckpointError(f"no generation in {folder} is whole: {'; '.join(troubles)}")
-    return None
+    return None, []
 
 
 def generations(folder: Path) -> list[Path]:

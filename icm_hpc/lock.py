@@ -93,7 +93,10 @@ async def held(path: Path, who: str) -> AsyncIterator[Lock]:
 
     A holder on another machine that died without a word is waited for LEASE_S.
     """
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise ConfigError(f"{path.parent} cannot be written to: {error}") from error
     try:
         flocked = await _flock(handle, path)
         record = Record(secrets.token_hex(8), who, _machine())

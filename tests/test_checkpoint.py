@@ -1,17 +1,29 @@
 """Saved state: whole or not there, and the newest that is whole is the one that is read."""
 
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from icm_hpc import checkpoint
 from icm_hpc.checkpoint import Trace
 from icm_hpc.core.types import Labelling, State, StepInfo, frozen_labels
 from icm_hpc.errors import CheckpointError
 from icm_hpc.memo import KEY_BYTES, Remembered
+from tests.conftest import unavailable
 
 MARK = '{"search.seed": 0}'
 
@@ -35,6 +47,7 @@ def remembered(step: int) -> Remembered:
 
 def saved(folder: Path, steps: int) -> list[Path]:
     """Save a generation a step."""
+    folder.mkdir(exist_ok=True)
     with Trace(folder, None) as trace:
         for step in range(steps):
             info = StepInfo(step=step, energy=0.0, flips=0, pool=6, counts=(3, 3), conflicts=0)
@@ -109,3 +122,186 @@ def test_a_trace_longer_than_the_state_is_cut_to_it(tmp_path: Path) -> None:
         trace.append(StepInfo(step=2, energy=0.0, flips=0, pool=6, counts=(3, 3), conflicts=0))
         checkpoint.save(tmp_path, state(2), remembered(2), trace, MARK)
     assert [line["step"] for line in checkpoint.read_trace(tmp_path)] == [0, 1, 2]
+
+
+def save_step(folder: Path, step: int) -> None:
+    """Go on from what is saved by one step, as a driver that has just started does."""
+    loaded = checkpoint.load(folder, MARK)
+    with Trace(folder, loaded) as trace:
+        trace.append(StepInfo(step=step, energy=0.0, flips=0, pool=6, counts=(3, 3), conflicts=0))
+        checkpoint.save(folder, state(step), remembered(step), trace, MARK)
+
+
+def killed_at_line(folder: Path, step: int, line: int) -> bool:
+    """Save in a process that is killed outright at a line of the code that saves; return whether it came so far."""
+    pid = os.fork()
+    if pid == 0:
+        left = line
+
+        def trace(frame: FrameType, event: str, _: Any) -> Any:
+            nonlocal left
+            if event == "line" and "icm_hpc" in frame.f_code.co_filename:
+                left -= 1
+                if left < 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return trace
+
+        sys.settrace(trace)
+        try:
+            save_step(folder, step)
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+
+
+def test_a_save_that_is_killed_at_any_line_leaves_the_state_before_or_after_it(tmp_path: Path) -> None:
+    saved(tmp_path / "before", 4)
+    for line in range(1000):
+        folder = tmp_path / str(line)
+        shutil.copytree(tmp_path / "before", folder)
+        if not killed_at_line(folder, 4, line):
+            break
+        loaded = checkpoint.load(folder, MARK)
+        assert loaded is not None
+        assert any(same(loaded.state, state(step)) for step in (3, 4))
+        after = loaded.state.step + 1
+        save_step(folder, after)
+        assert [line["step"] for line in checkpoint.read_trace(folder)] == list(range(after + 1))
+        assert len(checkpoint.generations(folder)) == checkpoint.KEEP
+        assert sorted(folder.iterdir()) == [*checkpoint.generations(folder), folder / "trace.jsonl"], (
+            "no halves are left"
+        )
+    assert 50 < line < 999, "the lines of a save were traced, up to its end"
+
+
+class SavesKillsAndLoads(RuleBasedStateMachine):
+    """A driver that saves and is killed, a disk that spoils what is newest: what is loaded was saved, and little is lost."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._temporary = tempfile.TemporaryDirectory()
+        self.folder = Path(self._temporary.name)
+        self.steps = 0  # saved for good
+        self.whole: list[int] = []  # steps whose generations are whole, the oldest first
+
+    def teardown(self) -> None:
+        self._temporary.cleanup()
+
+    @rule()
+    def save(self) -> None:
+        save_step(self.folder, self.steps)
+        self.whole = [*self.whole, self.steps][-checkpoint.KEEP :]
+        self.steps += 1
+
+    @rule(line=st.integers(0, 150))
+    def kill(self, line: int) -> None:
+        killed_at_line(self.folder, self.steps, line)
+        self._look()
+
+    @precondition(lambda self: len(self.whole) > 1)
+    @rule(share=st.floats(0, 1, exclude_max=True), cut=st.booleans())
+    def spoil_the_newest(self, share: float, cut: bool) -> None:
+        newest = checkpoint.generations(self.folder)[-1]
+        content = bytearray(newest.read_bytes())
+        at = checkpoint.USER_BLOCK + int(share * (len(content) - checkpoint.USER_BLOCK))
+        content[at] ^= 1
+        newest.write_bytes(content[:at] if cut else content)
+        self.whole.pop()
+        self._look()
+
+    @precondition(lambda self: self.whole)
+    @rule(added=st.binary(min_size=1, max_size=20))
+    def spoil_the_end_of_the_trace(self, added: bytes) -> None:
+        with (self.folder / "trace.jsonl").open("ab") as file:
+            file.write(added)
+
+    def _look(self) -> None:
+        """Take over what is there now: a killed save may have come through, and has then thrown an old one away."""
+        loaded = checkpoint.load(self.folder, MARK)
+        self.steps = loaded.state.step + 1 if loaded else 0
+        if loaded and loaded.state.step not in self.whole:
+            self.whole = [*self.whole, loaded.state.step][-checkpoint.KEEP :]
+
+    @invariant()
+    def what_is_loaded_was_saved(self) -> None:
+        loaded = checkpoint.load(self.folder, MARK)
+        if not self.whole:
+            assert loaded is None
+            return
+        assert loaded is not None
+        assert same(loaded.state, state(self.whole[-1]))
+
+
+TestSavesKillsAndLoads = SavesKillsAndLoads.TestCase
+TestSavesKillsAndLoads.settings = settings(max_examples=15, stateful_step_count=12, deadline=None)
+
+
+@contextmanager
+def small_disk(kib: int) -> Iterator[Path]:
+    """Yield a file system of its own that is soon full; needs root."""
+    with tempfile.TemporaryDirectory() as folder:
+        argv = ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", folder]
+        mounted = subprocess.run(argv, capture_output=True, text=True, check=False)
+        if mounted.returncode:
+            unavailable(f"a small file system cannot be mounted: {mounted.stderr.strip()}")
+        try:
+            yield Path(folder)
+        finally:
+            subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def saved_until_full(folder: Path) -> int:
+    """Save step after step until it fails as it should; return the first that failed."""
+    for step in range(1000):
+        try:
+            save_step(folder, step)
+        except CheckpointError as error:
+            if "No space left on device" not in str(error):
+                raise
+            return step
+    raise AssertionError("the disk was never full")
+
+
+def test_on_a_full_disk_a_save_fails_in_plain_words_and_the_state_before_is_kept() -> None:
+    with small_disk(256) as folder:
+        (folder / "filler").write_bytes(bytes(180 * 1024))
+        step = saved_until_full(folder)
+        loaded = checkpoint.load(folder, MARK)
+        assert loaded is not None
+        assert same(loaded.state, state(step - 1))
+        (folder / "filler").unlink()
+        save_step(folder, step)
+        assert [line["step"] for line in checkpoint.read_trace(folder)] == list(range(step + 1))
+
+
+def test_in_a_read_only_folder_a_save_fails_in_plain_words_and_the_state_before_is_kept() -> None:
+    with small_disk(1024) as folder:
+        save_step(folder, 0)
+        subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+        with pytest.raises(CheckpointError, match="Read-only file system"):
+            save_step(folder, 1)
+        loaded = checkpoint.load(folder, MARK)
+        assert loaded is not None
+        assert same(loaded.state, state(0))
+
+
+def test_a_checkpoint_of_another_schema_is_refused_by_its_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "SCHEMA", 99)
+    saved(tmp_path, 1)
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match="a checkpoint of schema 99; this version reads 2"):
+        checkpoint.load(tmp_path, MARK)
+
+
+@pytest.mark.parametrize("locking", ["TRUE", "FALSE"])
+def test_hdf5s_own_file_locking_changes_nothing(tmp_path: Path, locking: str) -> None:
+    code = (
+        "import sys; from pathlib import Path; from tests import test_checkpoint as t; f = Path(sys.argv[1]);"
+        "t.saved(f, 3); assert t.same(t.checkpoint.load(f, t.MARK).state, t.state(2))"
+    )
+    environment = {**os.environ, "HDF5_USE_FILE_LOCKING": locking}
+    subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], env=environment, cwd=Path(__file__).parents[1], check=True
+    )

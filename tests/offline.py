@@ -59,10 +59,16 @@ class OfflineClient:
         return Metrics(0, 0, None, None)
 
 
+def prepare(folder: Path, *arguments: str) -> tuple[Config, RunDir, Client]:
+    """Return the settings of a run, its folder, and a client of no server."""
+    settings: Config = load(["model=stub", f"run.root={folder}", "run=test", *arguments])
+    run_dir = RunDir(folder / "test")
+    run_dir.create()
+    return settings, run_dir, cast(Client, OfflineClient())
+
+
 async def label(folder: Path, *arguments: str) -> tuple[dict[str, Any], RunDir, OfflineClient]:
     """Run a whole labelling; return its summary, its folder, and the client with all that was asked."""
-    settings: Config = load(["model=stub", f"run.root={folder}", "run=test", *arguments])
-    run_dir, client = RunDir(folder / "test"), OfflineClient()
-    run_dir.create()
-    summary = await driver.label(settings, run_dir, cast(Client, client), lambda _: None)
-    return summary, run_dir, client
+    settings, run_dir, client = prepare(folder, *arguments)
+    summary = await driver.label(settings, run_dir, client, lambda _: None)
+    return summary, run_dir, cast(OfflineClient, client)

@@ -72,9 +72,15 @@ def down(folder: Path = FOLDER) -> None:
     for pid_file in sorted((folder / "run").glob("*.pid")) if folder.exists() else []:
         _kill_tree(int(pid_file.read_text()))
     ours = b"SLURM_CONF=" + str(folder).encode()
-    for pid in _pids():  # what an earlier folder of this name has left behind
-        if _read(pid, "comm").strip().decode() in DAEMONS and ours in _read(pid, "environ"):
+    deadline = time.monotonic() + 10
+    while left := [  # what an earlier folder of this name has left behind, and what takes its time to die
+        pid for pid in _pids() if _read(pid, "comm").strip().decode() in DAEMONS and ours in _read(pid, "environ")
+    ]:
+        for pid in left:
             _kill_tree(pid)
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.1)
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -93,6 +99,22 @@ def start_node(cluster: Cluster, node: str) -> None:
     _slurm(cluster, "scontrol", "update", f"nodename={node}", "state=resume")
 
 
+def send_user_signals(cluster: Cluster, wanted: bool) -> None:
+    """Say whether a preempted job is sent the signal of its --signal first; partitions are then as they were at the start."""
+    path = cluster.folder / "etc" / "slurm.conf"
+    lines = [line for line in path.read_text().splitlines() if line.lstrip("#") != USER_SIGNALS]
+    path.write_text("\n".join([*lines, USER_SIGNALS if wanted else f"#{USER_SIGNALS}", ""]))
+    _slurm(cluster, "scontrol", "reconfigure")
+
+
+def restart_controller(cluster: Cluster, away_s: float) -> None:
+    """Kill slurmctld, and start it again after a while."""
+    _kill_tree(int((cluster.folder / "run" / "slurmctld.pid").read_text()))
+    time.sleep(away_s)
+    _spawn(cluster.folder, "slurmctld", "slurmctld", "-D")
+    _until(lambda: bool(_slurm(cluster, "sinfo", "--noheader").stdout), cluster.folder, "slurmctld")
+
+
 def stop_node(cluster: Cluster, node: str) -> None:
     """Let a node die: its slurmd, its steps and their processes at once; the controller is told that it is down."""
     _kill_node(cluster.folder, node)
@@ -103,6 +125,7 @@ def stop_node(cluster: Cluster, node: str) -> None:
 # time of a requeued job coming wakes it, for minutes. An update of a partition does.
 KICKER = "while sleep 1; do scontrol update partitionname=cpu State=UP; done"
 
+USER_SIGNALS = "SlurmctldParameters=preempt_send_user_signal"
 SLURM_CONF = """\
 ClusterName=icmtest
 SlurmctldHost={host}(127.0.0.1)
@@ -126,7 +149,6 @@ KillWait=10
 MinJobAge=300
 SlurmctldTimeout=120
 SlurmdTimeout=300
-SlurmctldParameters=preempt_send_user_signal
 SchedulerType=sched/backfill
 SchedulerParameters=bf_interval=1,bf_resolution=1,sched_interval=1,sched_min_interval=100000
 SelectType=select/cons_tres
@@ -144,6 +166,7 @@ NodeName=cpu[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port=[17003-17004] CPUs
 PartitionName=gpu Nodes=gpu[1-2] Default=NO MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE
 PartitionName=gpu-high Nodes=gpu[1-2] Default=NO MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 PartitionName=cpu Nodes=cpu[1-2] Default=YES MaxTime=INFINITE State=UP PriorityTier=1
+SlurmctldParameters=preempt_send_user_signal
 """
 
 SLURMDBD_CONF = """\

@@ -1,0 +1,59 @@
+"""`python -m benchmarks.long_run steps=200000`: memory and save time over a long search, at speed.
+
+The stub's answers without a server, saved after every `save_every` steps. 86 400 steps are a day at one a second.
+"""
+
+import asyncio
+import os
+import resource
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.serving import arguments, printed
+from icm_hpc import checkpoint, driver
+from icm_hpc.progress import Progress
+from tests.offline import prepare
+
+
+def rss_mb() -> float:
+    """Return the memory that this process has now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+async def measured(folder: Path, steps: int, points: int, arguments: list[str]) -> list[dict[str, Any]]:
+    """Search, and look now and then."""
+    settings, run_dir, client = prepare(folder, f"search.steps={steps}", *arguments)
+    looks: list[dict[str, Any]] = []
+    began = time.monotonic()
+
+    def watch(now: Progress) -> None:
+        if now.step >= len(looks) * steps // points:
+            files = checkpoint.generations(run_dir.shard(0))
+            looks.append(
+                {
+                    "step": now.step,
+                    "rss_mb": round(rss_mb(), 1),
+                    "s": round(time.monotonic() - began, 1),
+                    "generation_bytes": files[-1].stat().st_size if files else 0,
+                    "scorings": now.waits,
+                }
+            )
+
+    await driver.label(settings, run_dir, client, watch)
+    return looks
+
+
+def main() -> None:
+    """Run the benchmark."""
+    mine, rest = arguments({"steps": "200000", "points": "20"})
+    with tempfile.TemporaryDirectory() as folder:
+        looks = asyncio.run(measured(Path(folder), int(mine["steps"]), int(mine["points"]), rest))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    printed({"looks": looks, "peak_rss_mb": round(peak, 1)})
+
+
+if __name__ == "__main__":
+    main()

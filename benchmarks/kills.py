@@ -20,13 +20,8 @@ from benchmarks.serving import arguments, printed
 from icm_hpc import checkpoint
 from icm_hpc.rundir import RunDir
 
-MODEL = (
-    "model=stub",
-    "model.vllm_args.delay-ms=20",
-    "task.limit=24",
-    "search.schedule=constant",
-    "search.memo_mb=0.01",
-)
+SLOW, FAST = "model.vllm_args.delay-ms=100", "model.vllm_args.delay-ms=0"  # while it is killed, and after
+MODEL = ("model=stub", "task.limit=24", "search.schedule=constant", "search.memo_mb=0", "search.ahead=1")
 TARGETS = ("driver", "component", "engine", "driver and component")
 
 
@@ -36,7 +31,7 @@ class Life:
     def __init__(self, run_dir: RunDir, arguments: list[str]) -> None:
         module = "icm_hpc.resume" if run_dir.config.exists() else "icm_hpc.submit"
         given = [f"run={run_dir.path.name}", f"run.root={run_dir.path.parent}"]
-        given += [] if run_dir.config.exists() else arguments
+        given += arguments
         self.driver = subprocess.Popen(
             [sys.executable, "-m", module, *given], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -69,35 +64,34 @@ def _children(pid: int) -> list[int]:
 def undisturbed(root: Path, settings: list[str]) -> RunDir:
     """Run to the end."""
     run_dir = RunDir(root / "undisturbed")
-    life = Life(run_dir, settings)
-    if life.driver.wait() != 0:
+    if Life(run_dir, [*settings, FAST]).driver.wait() != 0:
         raise SystemExit(run_dir.driver_log.read_text())
     return run_dir
 
 
 def disturbed(root: Path, settings: list[str], kills: int, rng: random.Random) -> tuple[RunDir, dict[str, Any]]:
-    """Run to the end, killed `kills` times."""
+    """Kill a run again and again, then let it come to its end."""
     run_dir = RunDir(root / "disturbed")
     done: collections.Counter[str] = collections.Counter()
     lives, in_search = 0, 0
-    while True:
-        life, lives = Life(run_dir, settings), lives + 1
-        while sum(done.values()) < kills and life.driver.poll() is None:
+    while sum(done.values()) < kills:
+        life, lives = Life(run_dir, [*settings, SLOW]), lives + 1
+        while life.driver.poll() is None and sum(done.values()) < kills:
             time.sleep(rng.uniform(0.0, 4.0))
             target = rng.choice(TARGETS)
-            searching = checkpoint.generations(run_dir.shard(0)) and not run_dir.labels.exists()
             if life.driver.poll() is None and life.kill(target):
                 done[target] += 1
-                in_search += bool(searching)
+                in_search += bool(checkpoint.generations(run_dir.shard(0)))
                 if "driver" in target:
                     life.driver.wait()
             if run_dir.shard(0).exists():
                 checkpoint.load_newest(run_dir.shard(0))  # raises if nothing is whole
-        code = life.driver.wait()
-        if code == 0:
-            return run_dir, {"kills": dict(done), "lives": lives, "kills_once_something_was_saved": in_search}
-        if sum(done.values()) >= kills and code == 1:  # the last kill was of the server, and this driver told of it
-            continue
+        life.driver.terminate()
+        if life.driver.wait() == 0:
+            raise SystemExit(f"the search was over after {sum(done.values())} kills: take more steps")
+    if Life(run_dir, [*settings, FAST]).driver.wait() != 0:
+        raise SystemExit(run_dir.driver_log.read_text()[-5000:])
+    return run_dir, {"kills": dict(done), "lives": lives + 1, "kills_once_something_was_saved": in_search}
 
 
 def _random(seed: int) -> random.Random:
@@ -106,7 +100,7 @@ def _random(seed: int) -> random.Random:
 
 def main() -> None:
     """Run the benchmark."""
-    mine, rest = arguments({"kills": "200", "steps": "12000", "seed": "0"})
+    mine, rest = arguments({"kills": "200", "steps": "30000", "seed": "0"})
     settings = [*MODEL, f"search.steps={mine['steps']}", "run.save_interval_s=0.05", "server.max_restarts=1000", *rest]
     with tempfile.TemporaryDirectory() as folder:
         plain = undisturbed(Path(folder), settings)

@@ -147,6 +147,7 @@ class DriverJob:
             log.info("state saved after %s", signal.Signals(received[0]).name)
             in_time, then = signal.SIGUSR2 in received, config.cluster.on_preempt
             if then == "stop":
+                log.info("stopped; go on with: %s", resume_command(run_dir))
                 raise ClusterError(f"stopped, the state is saved; go on with: {resume_command(run_dir)}") from None
             if then == "resubmit" and (in_time or jobs.is_to_go_on(_job_id())):
                 return {CONTINUED_AS: self._resubmit(config, run_dir)}
@@ -220,9 +221,17 @@ class HetInfoWatcher(slurm.SlurmInfoWatcher):  # type: ignore[misc]
                 jobs.setdefault(row["JobID"].split("+")[0], []).append(row)
         return {leader: self._folded(leader, rows) for leader, rows in jobs.items()}
 
+    def is_done(self, job_id: str, mode: str = "standard") -> bool:
+        """Return whether a job has ended: one that was preempted, or lost a node, has if it is not in the queue again."""
+        state = self.get_state(job_id, mode=mode)
+        if state in jobs.PASSING:
+            return not jobs.queued(job_id)
+        return bool(state not in ("UNKNOWN", *jobs.LIVE))
+
     def _folded(self, leader: str, rows: list[dict[str, str]]) -> dict[str, str]:
         states = [row["State"].split(" ")[0] for row in rows]  # "CANCELLED by 0"
-        rank = [s for s in states if s in jobs.LIVE] + [s for s in states if s != "COMPLETED"] + states
+        live = (*jobs.LIVE, *jobs.PASSING)
+        rank = [s for s in states if s in live] + [s for s in states if s != "COMPLETED"] + states
         return {**rows[0], "JobID": leader, "State": rank[0], "NodeList": ",".join(row["NodeList"] for row in rows)}
 
 

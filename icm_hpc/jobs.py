@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-LIVE = ("RUNNING", "COMPLETING", "CONFIGURING", "PENDING", "REQUEUED", "PREEMPTED", "SUSPENDED", "STOPPED")
+LIVE = ("RUNNING", "COMPLETING", "CONFIGURING", "PENDING", "SUSPENDED", "STOPPED")
+PASSING = ("PREEMPTED", "REQUEUED", "NODE_FAIL")  # followed by another start, if the job is still in the queue
 
 
 @dataclass(frozen=True, slots=True)

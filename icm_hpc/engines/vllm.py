@@ -54,6 +54,7 @@ def environment(model: ModelConfig, key: str) -> Mapping[str, str]:
 OUT_OF_MEMORY = {
     "gpu": ("OutOfMemoryError", "CUDA out of memory", "HIP out of memory"),
     "cache": ("No available memory for the cache blocks", "KV cache is needed, which is larger than"),
+    "claimed": ("is less than requested memory for kv", "is less than desired GPU memory utilization"),
     "host": ("oom_kill", "oom-kill", "Cannot allocate memory", "MemoryError", "can't allocate memory", "bad_alloc"),
 }
 REMEDIES = {
@@ -61,6 +62,8 @@ REMEDIES = {
     " weights over more GPUs (model.tensor_parallel_size)",
     "cache": "no memory for the KV cache of one prompt: lower model.max_model_len, raise model.gpu_memory_utilization (on"
     " CPUs VLLM_CPU_KVCACHE_SPACE in model.env), or use more GPUs (model.tensor_parallel_size)",
+    "claimed": "less memory is free than it is to take: lower model.gpu_memory_utilization (on CPUs VLLM_CPU_KVCACHE_SPACE in"
+    " model.env), or keep other processes off its node",
     "host": "out of host memory: raise server.mem_gb",
 }
 

@@ -217,7 +217,7 @@ def _require_root_and_packages() -> None:
 
 
 def _require_no_other_slurm() -> None:
-    if any(_read(pid, "comm") == b"slurmctld\n" for pid in _pids()):
+    if any(_read(pid, "comm") == b"slurmctld\n" and _read(pid, "cmdline") for pid in _pids()):  # the dead have none
         raise ClusterUnavailable("another slurmctld runs on this machine: the tests would disturb it")
 
 
@@ -329,16 +329,12 @@ def _kill_node(folder: Path, node: str) -> None:
     if pid_file.exists():
         _kill_tree(int(pid_file.read_text()))
         pid_file.unlink()
-    spool = f"{folder}/spool/{node}".encode()
-    for pid in _pids():
-        if b"slurmstepd" in _read(pid, "cmdline") and (spool in _read(pid, "environ") or _works_in(pid, spool)):
+    log = f"{folder}/log/slurmd.{node}.log"
+    for pid in _pids():  # a step daemon writes to its node's log
+        if b"slurmstepd" in _read(pid, "cmdline") and any(
+            _link(link) == log for link in _list(Path(f"/proc/{pid}/fd"))
+        ):
             _kill_tree(pid)
-
-
-def _works_in(pid: int, folder: bytes) -> bool:
-    """Return whether a process has a file or its working folder under `folder`."""
-    links = [Path(f"/proc/{pid}/cwd"), *_list(Path(f"/proc/{pid}/fd"))]
-    return any(_link(link).encode().startswith(folder) for link in links)
 
 
 def _kill_tree(root: int) -> None:

@@ -49,11 +49,12 @@ class Fault:
 
     what: str  # for the table
     inflict: Callable[[Cluster, Run], object]
-    ends: str | None = None  # states in which the first job ends, if the run does not go on by itself
+    ends: str | None = None  # the state in which the first job ends, if the run does not go on by itself
     says: str = ""  # what the run's driver log must then tell
     settings: tuple[str, ...] = ()
     site: Site = lambda _: contextlib.nullcontext()
     on_disk_of_mib: int | None = None  # the run's folder is on a file system of its own
+    at_start: bool = False  # it befalls the server before it serves
     before_resume: Callable[[Run], object] = lambda _: None
     resume_with: tuple[str, ...] = ()
 
@@ -103,13 +104,15 @@ def inflicted(name: str, slurm: Cluster, root: Path, undisturbed: Run, model: Se
         done = submit(folder, name, *settings)
         assert done.returncode == 0, done.stdout + done.stderr
         first = run.job
-        run.await_step(AT_STEP)
+        if not fault.at_start:
+            run.await_step(AT_STEP)
+            time.sleep(INTERVAL_S / 2)  # in the middle between two saves
         with Saves(run) as saves:
             step, at = run.steps_saved(), time.time()
             fault.inflict(slurm, run)
             states = run.await_end()
             if fault.ends is not None:
-                assert states == fault.ends, f"{name}: {states}\n{logs(run.dir.path)}"
+                assert states.startswith(fault.ends), f"{name}: {states}\n{logs(run.dir.path)}"
                 assert fault.says in run.dir.driver_log.read_text(), logs(run.dir.path)
                 fault.before_resume(run)
                 run.resume(*fault.resume_with)
@@ -241,8 +244,9 @@ def _fill_disk(_slurm: Cluster, run: Run) -> None:
             filler.write(bytes(4096))
 
 
-def _remount(how: str) -> Callable[[Run], object]:
-    return lambda run: subprocess.run(["mount", "-o", f"remount,{how}", str(run.root)], check=True)
+def _immutable(sign: str) -> Callable[[Run], object]:
+    """Return what makes the folder of the search unwritable even for root (+i), or writable again (-i)."""
+    return lambda run: command("chattr", sign, str(run.dir.shard(0)))
 
 
 def _second_driver(_slurm: Cluster, run: Run) -> None:
@@ -281,10 +285,10 @@ FAULTS: dict[str, Fault] = {
     "cancelled": Fault(
         "`scancel`; resumed by hand on another partition with other GPUs",
         lambda _, run: command("scancel", run.job),
-        ends="CANCELLED+CANCELLED",
+        ends="CANCELLED",
         resume_with=("cluster.server_partition=gpu-high", "server.gpus_per_node=4"),
     ),
-    "driver-killed": Fault("kill -9 of the driver", lambda _, run: kill(run.driver()), ends="FAILED+CANCELLED"),
+    "driver-killed": Fault("kill -9 of the driver", lambda _, run: kill(run.driver()), ends="FAILED"),
     "engine-killed": Fault("kill -9 of vLLM's API server", lambda _, run: kill(run.engine())),
     "engine-core-killed": Fault("kill -9 of vLLM's engine core", lambda _, run: kill(run.engine_core())),
     "engine-hangs": Fault(
@@ -295,13 +299,13 @@ FAULTS: dict[str, Fault] = {
     "component-killed": Fault(
         "kill -9 of the server component",
         lambda _, run: kill(run.component()),
-        ends="FAILED+CANCELLED",
+        ends="FAILED",
         says="it was killed before it could say why",
     ),
     "both-killed": Fault(
         "kill -9 of driver and server component at one time",
         lambda _, run: kill(run.driver(), run.component()),
-        ends="FAILED+FAILED",
+        ends="FAILED",
     ),
     "preempted-resubmits": Fault(
         "preempted where requeue is forbidden (PreemptMode=CANCEL); on_preempt=resubmit",
@@ -315,35 +319,45 @@ FAULTS: dict[str, Fault] = {
     "cancelled-stays-cancelled": Fault(
         "`scancel`; on_preempt=resubmit",
         lambda _, run: command("scancel", run.job),
-        ends="CANCELLED+CANCELLED",
+        ends="CANCELLED",
         settings=("cluster.on_preempt=resubmit",),
     ),
     "preempted-stops": Fault(
         "preempted; on_preempt=stop",
         preempt,
         settings=("cluster.on_preempt=stop",),
-        ends="PREEMPTED+PREEMPTED",
-        says="stopped, the state is saved; go on with",
+        ends="PREEMPTED",
+        says="stopped; go on with: python -m icm_hpc.resume",
     ),
     "newest-state-spoilt": Fault(
         "`scancel`, then a bit of the newest generation flips",
         lambda _, run: command("scancel", run.job),
-        ends="CANCELLED+CANCELLED",
+        ends="CANCELLED",
         before_resume=_spoil_newest,
     ),
     "disk-full": Fault(
         "the disk is full; freed before it is resumed",
         _fill_disk,
-        ends="FAILED+CANCELLED",
+        ends="FAILED",
+        says="No space left on device",
         on_disk_of_mib=64,
         before_resume=lambda run: (run.root / "filler").unlink(),
     ),
-    "disk-read-only": Fault(
-        "the disk goes read-only; mended before it is resumed",
-        lambda _, run: _remount("ro")(run),
-        ends="FAILED+CANCELLED",
-        on_disk_of_mib=64,
-        before_resume=_remount("rw"),
+    "folder-unwritable": Fault(
+        "the folder of the search can no longer be written to; mended before it is resumed",
+        lambda _, run: _immutable("+i")(run),
+        ends="FAILED",
+        says="the state cannot be saved",
+        before_resume=_immutable("-i"),
+    ),
+    "out-of-memory": Fault(
+        "vLLM is to take more memory than there is; resumed with less",
+        lambda _slurm, _run: None,
+        ends="FAILED",
+        says="less memory is free than it is to take: lower model.gpu_memory_utilization",
+        settings=("model.env.VLLM_CPU_KVCACHE_SPACE=4000",),
+        at_start=True,
+        resume_with=("model.env.VLLM_CPU_KVCACHE_SPACE=1",),
     ),
     "second-driver": Fault("a second job of the same run starts", _second_driver),
     "controller-restarts": Fault(

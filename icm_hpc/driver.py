@@ -106,7 +106,9 @@ async def _hear_why(server_end: "asyncio.Future[ServerExit]", stopped: "asyncio.
 
 async def _alone(config: Config, run_dir: RunDir, attempt: str, watch: Watch) -> dict[str, Any]:
     """Keep other drivers out, and note how this attempt began and ended."""
-    async with lock.held(run_dir.lock, f"attempt {attempt} on {socket.gethostname()}, process {os.getpid()}") as held:
+    job = os.environ.get("SLURM_JOB_ID")
+    who = f"attempt {attempt} on {socket.gethostname()}, process {os.getpid()}" + (f", job {job}" if job else "")
+    async with lock.held(run_dir.lock, who) as held:
         counts = Counts()
         start = record_attempt(run_dir, attempt)
         end = "killed"

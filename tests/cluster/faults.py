@@ -359,6 +359,14 @@ FAULTS: dict[str, Fault] = {
         at_start=True,
         resume_with=("model.env.VLLM_CPU_KVCACHE_SPACE=1",),
     ),
+    "attempts-used-up": Fault(
+        "preempted; cluster.max_attempts=1",
+        preempt,
+        ends="FAILED",
+        says="was started cluster.max_attempts=1 times and has not ended",
+        settings=("cluster.max_attempts=1",),
+        resume_with=("cluster.max_attempts=2",),
+    ),
     "second-driver": Fault("a second job of the same run starts", _second_driver),
     "controller-restarts": Fault(
         "slurmctld is killed, and back 10 s later", lambda slurm, _: daemons.restart_controller(slurm, 10)

@@ -14,7 +14,7 @@ WITH_VLLM = ("preempted", "engine-core-killed")
 WITH_STUB = (
     *("preempted-unwarned", "time-limit", "gpu-node-dies", "cpu-node-dies", "requeued-by-admin", "cancelled"),
     *("driver-killed", "component-killed", "preempted-resubmits", "cancelled-stays-cancelled", "preempted-stops"),
-    *("disk-full", "second-driver"),
+    *("disk-full", "attempts-used-up", "second-driver"),
 )
 
 

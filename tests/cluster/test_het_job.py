@@ -1,14 +1,17 @@
 """Runs as heterogeneous jobs on the real Slurm daemons."""
 
+import json
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from icm_hpc.rundir import RunDir
 from tests.cluster.daemons import Cluster
-from tests.cluster.runs import Run, command, components, ended, job_of, logs, submit, until
+from tests.cluster.faults import FAULTS, STUB_SLOW, preempt
+from tests.cluster.runs import Run, command, components, ended, icm, job_of, logs, submit, until
 from tests.conftest import require_vllm
 
 pytestmark = pytest.mark.cluster
@@ -47,6 +50,34 @@ def test_a_server_that_cannot_start_fails_the_job_within_30_s_with_its_last_word
     server_end_s = RunDir(tmp_path / "bad").server_exit(f"{job}.0").stat().st_mtime
     job_end_s = time.mktime(time.strptime(rows[0]["End"], "%Y-%m-%dT%H:%M:%S"))
     assert job_end_s - server_end_s <= 30
+
+
+def test_status_tells_the_states_of_both_components(slurm: Cluster, tmp_path: Path) -> None:
+    assert submit(tmp_path, "run", *STUB_SLOW).returncode == 0
+    run = Run(tmp_path, "run")
+    run.await_step(5)
+    row = json.loads(icm("status", f"run.root={tmp_path}", "json=true").stdout)
+    assert (row["driver"], row["server"], row["job"], row["attempts"]) == ("RUNNING", "RUNNING", run.job, 1)
+    refused = submit(tmp_path, "run", *STUB_SLOW)
+    assert f"job {run.job} of {run.dir.path} is in the queue (RUNNING, RUNNING)" in refused.stderr
+    command("scancel", run.job)
+    assert run.await_end().startswith("CANCELLED")
+    row = json.loads(icm("status", f"run.root={tmp_path}", "json=true").stdout)
+    assert (row["driver"], row["eta_s"]) == ("CANCELLED", None)
+
+
+def test_a_submitter_who_waits_follows_a_run_into_the_job_that_goes_on_with_it(slurm: Cluster, tmp_path: Path) -> None:
+    settings = (*STUB_SLOW, "cluster.on_preempt=resubmit", "wait=true")
+    with FAULTS["preempted-resubmits"].site(slurm), ThreadPoolExecutor() as threads:
+        waiting = threads.submit(submit, tmp_path, "run", *settings)
+        run = Run(tmp_path, "run")
+        run.await_step(20)
+        preempt(slurm, run)
+        done = waiting.result()
+    assert done.returncode == 0, done.stderr + logs(run.dir.path)
+    first, second = [attempt["job"] for attempt in run.attempts]
+    assert job_of(done.stdout) == first != second
+    assert "24 (" in done.stdout, "the summary of the second job reaches who waited for the first"
 
 
 def test_the_405b_script_is_parsed_by_sbatch(slurm: Cluster, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from benchmarks.serving import arguments, printed
 from icm_hpc import checkpoint
 from icm_hpc.rundir import RunDir
 
-SLOW, FAST = "model.vllm_args.delay-ms=100", "model.vllm_args.delay-ms=0"  # while it is killed, and after
+SLOW, FAST = "model.vllm_args.delay-ms=20", "model.vllm_args.delay-ms=0"  # while it is killed, and after
 MODEL = ("model=stub", "task.limit=24", "search.schedule=constant", "search.memo_mb=0", "search.ahead=1")
 TARGETS = ("driver", "component", "engine", "driver and component")
 
@@ -100,7 +100,7 @@ def _random(seed: int) -> random.Random:
 
 def main() -> None:
     """Run the benchmark."""
-    mine, rest = arguments({"kills": "200", "steps": "30000", "seed": "0"})
+    mine, rest = arguments({"kills": "200", "steps": "8000", "seed": "0"})
     settings = [*MODEL, f"search.steps={mine['steps']}", "run.save_interval_s=0.05", "server.max_restarts=1000", *rest]
     with tempfile.TemporaryDirectory() as folder:
         plain = undisturbed(Path(folder), settings)

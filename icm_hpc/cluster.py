@@ -26,6 +26,7 @@ from .errors import ClusterError, IcmError
 from .rundir import RunDir, attempt_of_job, log_to_files
 
 TEMPLATE = "het.sbatch"
+FRUITLESS_STARTS = 5  # in a row, before the run is left to a person
 CONTINUED_AS = "continued_as"  # in the result of a job whose run goes on in another: that one's id
 
 log = logging.getLogger(__name__)
@@ -168,6 +169,14 @@ class DriverJob:
         return self.earlier + int(os.environ.get("SLURM_RESTART_COUNT", "0")) + 1
 
     def _require_attempts_left(self, config: Config, run_dir: RunDir) -> None:
+        """Raise ClusterError if the run was started too often, or again and again without anything to show for it."""
+        recent = driver.attempts(run_dir)[-min(FRUITLESS_STARTS, self._starts - 1) :] if self._starts > 1 else []
+        if len(recent) == FRUITLESS_STARTS and not any(driver.scored_anything(attempt) for attempt in recent):
+            raise ClusterError(
+                f"{FRUITLESS_STARTS} starts in a row ended before anything was scored: is the job preempted too often, or"
+                f" cluster.time_min={config.cluster.time_min} too short for the server to start? Go on with:"
+                f" {resume_command(run_dir)}"
+            )
         if self._starts > config.cluster.max_attempts:
             raise ClusterError(
                 f"the run was started cluster.max_attempts={config.cluster.max_attempts} times and has not ended; see in"

@@ -176,6 +176,8 @@ async def label(
     report = _reporter(config, shards, work, watch)
     around = Surroundings(client, work, searches, asyncio.Semaphore(searches), report, held)
     outcomes = await all_of(shard.label(config, run_dir, one, around) for one in shards)
+    if held:
+        held.require_held()
     export.write_labels(run_dir.labels, task, [outcome.labelled for outcome in outcomes])
     after = await client.metrics()
     alpha = config.search.alpha
@@ -198,7 +200,7 @@ async def label(
 
 def record_attempt(run_dir: RunDir, attempt: str) -> int:
     """Add this start to provenance.json; return its place there."""
-    known = read_json(run_dir.provenance) or {"attempts": []}
+    known = {"attempts": attempts(run_dir)}
     versions = {name: metadata.version(name) for name in ("icm-hpc", "numpy", "h5py", "aiohttp", "submitit")}
     start: dict[str, Any] = {
         "attempt": attempt,
@@ -209,6 +211,16 @@ def record_attempt(run_dir: RunDir, attempt: str) -> int:
     known["attempts"].append(start)
     write_atomically(run_dir.provenance, json.dumps(known, indent=2).encode())
     return len(known["attempts"]) - 1
+
+
+def attempts(run_dir: RunDir) -> list[dict[str, Any]]:
+    """Return every start of the driver, the first one first, as provenance.json has them."""
+    return list((read_json(run_dir.provenance) or {"attempts": []})["attempts"])
+
+
+def scored_anything(attempt: dict[str, Any]) -> bool:
+    """Return whether a start got an answer that is a score; of one that was killed outright that is not known: yes."""
+    return "counts" not in attempt or attempt["counts"]["traffic"]["requests"] > 0
 
 
 def record_end(run_dir: RunDir, start: int, end: str, counts: Counts) -> None:

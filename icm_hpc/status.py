@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from . import checkpoint, config, jobs, lock
+from . import checkpoint, config, driver, jobs, lock
 from .errors import ConfigError, IcmError
 from .rundir import RunDir, read_json
 
@@ -59,22 +59,22 @@ def status(run_dir: RunDir) -> Status:
     settings = config.load_file(run_dir.config)
     progress = read_json(run_dir.progress) or {}
     job = jobs.newest(run_dir.submitit)
-    driver, server = _states(run_dir, job)
+    driving, serving = _states(run_dir, job)
     saves = [path.stat().st_mtime for path in run_dir.path.glob("shard-*/state-*.h5")]
     rate = progress.get("steps_per_s")
-    alive = driver in ("RUNNING", "running")
+    alive = driving in ("RUNNING", "running")
     left = progress["steps"] - progress["step"] if progress else 0
     return Status(
         run=run_dir.path.name,
-        driver=driver,
-        server=server,
+        driver=driving,
+        server=serving,
         job=job,
         step=progress.get("step"),
         steps=progress.get("steps", settings.search.steps),
         energy=progress.get("energy"),
         flips=progress.get("flips"),
         saved_s=time.time() - max(saves) if saves else None,
-        attempts=len((read_json(run_dir.provenance) or {"attempts": []})["attempts"]),
+        attempts=len(driver.attempts(run_dir)),
         eta_s=left / rate if alive and rate else None,
     )
 
@@ -94,7 +94,7 @@ def is_finished(run_dir: RunDir, settings: config.Config) -> bool:
 
 def _states(run_dir: RunDir, job: str | None) -> tuple[str, str]:
     """Return the states of driver and server."""
-    attempts = (read_json(run_dir.provenance) or {"attempts": []})["attempts"]
+    attempts = driver.attempts(run_dir)
     ended = attempts[-1].get("end") if attempts else None
     queued = jobs.queued(job) if job else []
     if queued:

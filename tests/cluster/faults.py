@@ -225,9 +225,16 @@ def _reach_time_limit(_slurm: Cluster, run: Run) -> None:
     starts, engine = len(run.attempts), run.engine()
     kill(engine, *children(engine), number=signal.SIGSTOP)
     elapsed = command("squeue", "--noheader", "--format=%M", f"--jobs={run.job}").split()[0]
-    for component in ("+0", "+1"):
-        command("scontrol", "update", f"jobid={run.job}{component}", f"TimeLimit={int(elapsed.split(':')[-2]) + 2}")
+    first = run.job
+    _limit_time(first, int(elapsed.split(":")[-2]) + 2)
     until(lambda: len(run.attempts) > starts, "a start after the time limit")
+    if run.job == first:
+        _limit_time(first, 60)
+
+
+def _limit_time(job: str, minutes: int) -> None:
+    for component in ("+0", "+1"):
+        command("scontrol", "update", f"jobid={job}{component}", f"TimeLimit={minutes}")
 
 
 def _spoil_newest(run: Run) -> None:

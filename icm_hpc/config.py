@@ -217,7 +217,7 @@ class ClusterConfig:
         _require_at_least(self, 1, "time_min", "driver_cpus", "driver_mem_gb", "signal_s", "max_attempts")
         _require(
             self.time_min * 60 > 2 * self.signal_s,
-            f"time_min={self.time_min}: more than twice signal_s={self.signal_s} s, by which the driver is signalled before the end",
+            f"time_min={self.time_min}: more than twice signal_s={self.signal_s}, which is kept for the end",
         )
         flags = (*self.driver_flags, *self.server_flags)
         _require(all(re.fullmatch(r"--\S+", flag) for flag in flags), "driver_flags, server_flags: each --name=value")

@@ -9,12 +9,12 @@ import resource
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from benchmarks.serving import arguments, printed
 from icm_hpc import checkpoint, driver
 from icm_hpc.progress import Progress
-from tests.offline import prepare
+from tests.offline import OfflineClient, prepare
 
 
 def rss_mb() -> float:
@@ -26,10 +26,12 @@ def rss_mb() -> float:
 async def measured(folder: Path, steps: int, points: int, arguments: list[str]) -> list[dict[str, Any]]:
     """Search, and look now and then."""
     settings, run_dir, client = prepare(folder, f"search.steps={steps}", *arguments)
+    asked = cast(OfflineClient, client).prompts
     looks: list[dict[str, Any]] = []
     began = time.monotonic()
 
     def watch(now: Progress) -> None:
+        asked.clear()  # the client keeps them for tests
         if now.step >= len(looks) * steps // points:
             files = checkpoint.generations(run_dir.shard(0))
             looks.append(

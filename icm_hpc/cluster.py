@@ -12,9 +12,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from submitit.core import core, utils
 from submitit.slurm import slurm
@@ -26,8 +27,12 @@ from .errors import ClusterError, IcmError
 from .rundir import RunDir, attempt_of_job, log_to_files
 
 TEMPLATE = "het.sbatch"
+TRY_FOR_S = 60.0  # to requeue or to resubmit; a part of cluster.signal_s
+ENDED_WITHIN_S = 900.0  # by Slurm, once the driver was told to stop; until then the job keeps its nodes
 FRUITLESS_STARTS = 5  # in a row, before the run is left to a person
 CONTINUED_AS = "continued_as"  # in the result of a job whose run goes on in another: that one's id
+
+R = TypeVar("R")
 
 log = logging.getLogger(__name__)
 
@@ -144,18 +149,22 @@ class DriverJob:
             self._require_attempts_left(config, run_dir)
             return driver.drive(config, run_dir, attempt=attempt, watch=watch, received=received)
         except Interrupted:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # also in the commands that we start
+            for number in (signal.SIGTERM, signal.SIGUSR2):
+                signal.signal(number, signal.SIG_IGN)  # also in the commands that we start
             log.info("state saved after %s", signal.Signals(received[0]).name)
-            in_time, then = signal.SIGUSR2 in received, config.cluster.on_preempt
+            then = config.cluster.on_preempt
+            goes_on = then != "stop" and (signal.SIGUSR2 in received or jobs.is_to_go_on(_job_id()))
             if then == "stop":
                 log.info("stopped; go on with: %s", resume_command(run_dir))
                 raise ClusterError(f"stopped, the state is saved; go on with: {resume_command(run_dir)}") from None
-            if then == "resubmit" and (in_time or jobs.is_to_go_on(_job_id())):
+            if then == "resubmit" and goes_on:
                 return {CONTINUED_AS: self._resubmit(config, run_dir)}
-            if then == "requeue" and in_time and callable(submitits):
-                submitits(signal.SIGUSR2, None)
-            while True:  # Slurm requeues or cancels us; to return or to raise would leave a result
-                time.sleep(60)
+            if then == "requeue" and goes_on and callable(submitits):
+                submitits(
+                    signal.SIGUSR2, None
+                )  # also where Slurm would do so itself, but only at the end of a long grace
+            time.sleep(ENDED_WITHIN_S)  # Slurm ends us: to return or to raise would leave a result
+            raise ClusterError(f"told to stop, and not ended; go on with: {resume_command(run_dir)}") from None
         except IcmError as error:
             log.error("%s", error)
             raise
@@ -185,12 +194,16 @@ class DriverJob:
 
     def _resubmit(self, config: Config, run_dir: RunDir) -> str:
         """Queue a job that goes on where this one stopped; return its id."""
-        outside = jobs.outside_environment()
+        successor, outside = DriverJob(self.run_folder, self._starts), jobs.outside_environment()
         os.environ.clear()  # sbatch would take this job's settings over, and hand its variables on
         os.environ.update(outside)
-        job = HetSlurmExecutor(config, run_dir).submit(DriverJob(self.run_folder, self._starts))
-        log.info("the run goes on as job %s", job.job_id)
-        return str(job.job_id)
+
+        def submitted() -> str:
+            job = HetSlurmExecutor(config, run_dir).submit(successor)
+            log.info("the run goes on as job %s", job.job_id)
+            return str(job.job_id)
+
+        return _until_done(submitted, f"no job was queued to go on with the run; go on with: {resume_command(run_dir)}")
 
 
 class HetSlurmJobEnvironment(slurm.SlurmJobEnvironment):  # type: ignore[misc]
@@ -203,16 +216,18 @@ class HetSlurmJobEnvironment(slurm.SlurmJobEnvironment):  # type: ignore[misc]
 
     def _requeue(self, countdown: int) -> None:
         """Requeue the whole job, unless Slurm has done so already (a preemption without grace does both at once)."""
-        for _ in range(5):
+
+        def requeue() -> None:
             done = jobs.run("scontrol", "requeue", self.raw_job_id)
             states = {component.state for component in jobs.queued(self.raw_job_id)}
-            if done.returncode == 0 or states & {"COMPLETING", "PENDING", "PREEMPTED", "REQUEUED"}:
-                log.info("requeued job %s, %d time-outs left", self.raw_job_id, countdown)
-                return
-            time.sleep(1)
-        raise ClusterError(
-            f"job {self.raw_job_id} cannot be requeued: {done.stderr.strip()}; the state is saved. Where requeues are"
-            " forbidden, use cluster.on_preempt=resubmit"
+            if done.returncode and not states & {"COMPLETING", "PENDING", "PREEMPTED", "REQUEUED"}:
+                raise ClusterError(done.stderr.strip())
+            log.info("requeued job %s, %d time-outs left", self.raw_job_id, countdown)
+
+        _until_done(
+            requeue,
+            f"job {self.raw_job_id} cannot be requeued; the state is saved. Where requeues are forbidden, use"
+            " cluster.on_preempt=resubmit",
         )
 
 
@@ -282,6 +297,19 @@ class _Template(string.Template):
 def resume_command(run_dir: RunDir) -> str:
     """Return what continues a run."""
     return shlex.join(["python", "-m", "icm_hpc.resume", f"run={run_dir.path.name}", f"run.root={run_dir.path.parent}"])
+
+
+def _until_done(do: Callable[[], R], failure: str) -> R:
+    """Do something that Slurm may refuse for a while, as when its controller is away; raises ClusterError at last."""
+    deadline = time.monotonic() + TRY_FOR_S
+    while True:
+        try:
+            return do()
+        except Exception as error:  # submitit raises what it likes
+            if time.monotonic() > deadline:
+                log.error("%s: %s", failure, error)
+                raise ClusterError(f"{failure}: {error}") from error
+        time.sleep(2)
 
 
 def _job_id() -> str:

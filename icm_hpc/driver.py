@@ -24,7 +24,7 @@ from .core.forecast import Cost
 from .core.layout import LAYOUTS
 from .core.types import Problem, StepInfo
 from .engines.vllm import Metrics
-from .errors import NoAnswer, ScoringError, ServerError
+from .errors import NoAnswer, RequestError, ScoringError, ServerError
 from .lock import Lock
 from .progress import Progress, Watch
 from .prompts import Prompts, TokenPrompts
@@ -33,7 +33,7 @@ from .scorer import Work
 from .shard import Shard, Surroundings
 from .tasks import Task
 
-MOST_IN_VAIN = 5  # times that a server is found again without an answer between
+MOST_IN_VAIN = 5  # times that a server is lost and found again without a step between
 LAST_WORDS_S = 10.0  # how long a server that stopped answering has to leave its exit record
 
 log = logging.getLogger(__name__)
@@ -131,14 +131,20 @@ async def _with_server(
     config: Config, run_dir: RunDir, attempt: str, watch: Watch, counts: "Counts", held: Lock
 ) -> dict[str, Any]:
     """Label with this attempt's server; when it is lost and comes back, go on from the state that was saved."""
-    in_vain = 0
+    in_vain = reached = 0
+
+    def noting(now: Progress) -> None:
+        nonlocal in_vain, reached
+        if now.step > reached:
+            in_vain, reached = 0, now.step
+        watch(now)
+
     while True:
-        requests = counts.traffic.requests
         try:
             async with connect.connected(config, run_dir, attempt, counts.traffic) as client:
-                return await label(config, run_dir, client, watch, counts, held)
+                return await label(config, run_dir, client, noting, counts, held)
         except NoAnswer as error:
-            in_vain = in_vain + 1 if counts.traffic.requests == requests else 1
+            in_vain += 1
             if in_vain > MOST_IN_VAIN:
                 raise
             counts.servers_lost += 1
@@ -179,7 +185,7 @@ async def label(
     if held:
         held.require_held()
     export.write_labels(run_dir.labels, task, [outcome.labelled for outcome in outcomes])
-    after = await client.metrics()
+    after = await _last_metrics(client)
     alpha = config.search.alpha
     described = [shard.describe(outcome, one.problem, alpha) for outcome, one in zip(outcomes, shards, strict=True)]
     for number, figures in enumerate(described):
@@ -190,8 +196,8 @@ async def label(
         **asdict(counts.traffic),
         "servers_lost": counts.servers_lost,
         # By the server's own counters, since the last time that it was lost.
-        "server_prompt_tokens": after.prompt_tokens - before.prompt_tokens,
-        "server_computed_tokens": after.computed_tokens - before.computed_tokens,
+        "server_prompt_tokens": after and after.prompt_tokens - before.prompt_tokens,
+        "server_computed_tokens": after and after.computed_tokens - before.computed_tokens,
     }
     summary = _summary(config, described, since_start)
     write_atomically(run_dir.summary, json.dumps(summary, indent=2).encode())
@@ -232,6 +238,15 @@ def record_end(run_dir: RunDir, start: int, end: str, counts: Counts) -> None:
 
 def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+async def _last_metrics(client: Client) -> Metrics | None:
+    """Return the server's counts, or None from one that is gone: the labels are there."""
+    try:
+        return await client.metrics()
+    except RequestError as error:
+        log.warning("the server's own counts are not known: %s", error)
+        return None
 
 
 async def _shards(config: Config, task: Task, client: Client, block_size: int) -> list[Shard]:

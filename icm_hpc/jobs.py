@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,14 +56,13 @@ def ask(*argv: str) -> str:
         return ""
 
 
-def run(*argv: str, environment: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
+def run(*argv: str) -> "subprocess.CompletedProcess[str]":
     """Run a command that outlives the SIGTERM which Slurm sends to every process of a step."""
     return subprocess.run(
         argv,
-        env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=20,
         check=False,
         preexec_fn=lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN),
     )
@@ -72,6 +70,5 @@ def run(*argv: str, environment: dict[str, str] | None = None) -> "subprocess.Co
 
 def outside_environment() -> dict[str, str]:
     """Return our environment without what Slurm and submitit put there for the job that we are in."""
-    kept: Sequence[str] = ("SLURM_CONF",)
-    inside = ("SLURM_", "SLURMD_", "SUBMITIT_", "SBATCH_", "SRUN_")
-    return {name: value for name, value in os.environ.items() if name in kept or not name.startswith(inside)}
+    inside = ("SLURM_", "SLURMD_", "SUBMITIT_", "SRUN_", "SBATCH_CPU_BIND", "SBATCH_MEM_BIND")
+    return {name: value for name, value in os.environ.items() if name == "SLURM_CONF" or not name.startswith(inside)}

@@ -31,7 +31,7 @@ def run(config: Config, run_dir: RunDir, watch: Watch) -> dict[str, Any]:
 def serving(run_dir: RunDir, attempt: str) -> Iterator["subprocess.Popen[bytes]"]:
     """Run the server component as a child of this process, in a session of its own: Ctrl-C is for the driver."""
     argv = [sys.executable, "-m", "icm_hpc.server", str(run_dir.path)]
-    environment = {**os.environ, "ICM_ATTEMPT": attempt}
+    environment = {**os.environ, "ICM_ATTEMPT": attempt, "ICM_PARENT": str(os.getpid())}
     with private_append(run_dir.server_log) as output:
         component = subprocess.Popen(
             argv, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True

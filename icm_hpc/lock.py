@@ -67,7 +67,8 @@ class Lock:
         """End the heartbeats, and say that the run is free."""
         self._stop.set()
         self._thread.join()
-        with contextlib.suppress(OSError), self._access:
+        with contextlib.suppress(OSError):
+            self._beat()
             if not self._taken_by:
                 _write(self._path, replace(self._record, released=True))
 
@@ -93,15 +94,14 @@ async def held(path: Path, who: str) -> AsyncIterator[Lock]:
 
     A holder on another machine that died without a word is waited for LEASE_S.
     """
-    try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise ConfigError(f"{path.parent} cannot be written to: {error}") from error
+    handle, first = _open(path)
     try:
         flocked = await _flock(handle, path)
         record = Record(secrets.token_hex(8), who, _machine())
+        if not first and read(path) is None:
+            await asyncio.sleep(SETTLE_S)  # someone has made the file and not written it yet
         before = read(path)
-        settled = flocked and (before is None or before.released or before.machine == record.machine)
+        settled = first or (flocked and before is not None and before.machine == record.machine)
         if before is not None and not before.released and not settled:
             await _require_silent(path, before)
         _write(path, record)
@@ -119,22 +119,32 @@ async def held(path: Path, who: str) -> AsyncIterator[Lock]:
         os.close(handle)
 
 
-def holder(path: Path) -> str | None:
-    """Return who holds the lock, or None; a holder on another machine may have died since."""
+def holder(path: Path, *, listen: bool = False) -> str | None:
+    """Return who holds the lock, or None. Where flock does not tell, as of a holder on another machine, he may have died
+    since, unless we `listen` for his heartbeat: for two of its periods.
+    """
     record = read(path)
     if record is None or record.released:
         return None
-    if record.machine != _machine():
-        return record.who
-    handle = os.open(path, os.O_RDWR)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return record.who
-    else:
-        return None
-    finally:
-        os.close(handle)
+    if record.machine == _machine():
+        handle = os.open(path, os.O_RDWR)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return record.who
+        except OSError:
+            pass  # no flock here
+        else:
+            return None
+        finally:
+            os.close(handle)
+    deadline = time.monotonic() + 2 * HEARTBEAT_S
+    while listen and time.monotonic() < deadline:
+        time.sleep(HEARTBEAT_S / 5)
+        found = read(path)
+        if found != record:
+            return None if found is None or found.released else found.who
+    return None if listen else record.who
 
 
 def read(path: Path) -> Record | None:
@@ -143,6 +153,18 @@ def read(path: Path) -> Record | None:
         return Record(**json.loads(path.read_bytes()))
     except (FileNotFoundError, ValueError, TypeError):
         return None
+
+
+def _open(path: Path) -> tuple[int, bool]:
+    """Return the lock file, open, and whether we have made it; only one can, on NFS too."""
+    for flags in (os.O_CREAT | os.O_EXCL, os.O_CREAT):
+        try:
+            return os.open(path, os.O_RDWR | flags, 0o600), bool(flags & os.O_EXCL)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise ConfigError(f"{path.parent} cannot be written to: {error}") from error
+    raise AssertionError("the second open makes what is not there")
 
 
 async def _flock(handle: int, path: Path) -> bool:

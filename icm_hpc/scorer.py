@@ -12,7 +12,7 @@ from .client import Client
 from .core.layout import LAYOUTS, Layout, Query
 from .core.search import Answer
 from .core.types import Ask, Labels, Problem, ScoreOne, Scores, pool_of
-from .errors import BadAnswer
+from .errors import BadAnswer, ScoringError
 from .memo import Memo, Remembered, Rows
 from .prompts import Prompts
 
@@ -25,7 +25,7 @@ class Work:
 
     scorings: int = 0  # pools and single examples that were sent
     scorings_from_memo: int = 0
-    scorings_failed: int = 0  # given up after every retry: each costs a proposal
+    proposals_abandoned: int = 0  # since what they needed to know could not be scored
     waits: int = 0  # times that a search waited for answers
     waiting_s: float = 0.0  # summed over searches
 
@@ -87,10 +87,17 @@ class Scorer:
             try:
                 known.update(await self._learn({key: ask}))
             except BadAnswer as error:
-                await self._client.prove()  # a server that answers nothing as it should is another matter
-                log.warning("a proposal is abandoned: %s", error)
-                self.work.scorings_failed += 1
+                await self._prove()
+                log.warning("what a proposal needs cannot be scored: %s", error)
         return [self._shaped(ask, known[key]) if key in known else None for ask, key in zip(asks, keys, strict=True)]
+
+    async def _prove(self) -> None:
+        """Score a plain prompt; raises ScoringError if that gets no score either, for then no proposal is at fault."""
+        plain = self._prompts.write([Query(0, ())], np.zeros(self._problem.n, dtype=np.int8))
+        try:
+            await self._prompts.score(self._client, plain)
+        except BadAnswer as error:
+            raise ScoringError(f"the server gives no score to a plain prompt: {error}") from error
 
     def _sorted(self, asks: Sequence[Ask]) -> tuple[list[bytes], dict[bytes, Rows], dict[bytes, Ask]]:
         """Return the key of each ask, what the memo knows of them, and the distinct asks that it does not know."""

@@ -7,6 +7,7 @@ times. `--post-mortem` leaves the exit record of a component that could not.
 
 import contextlib
 import ctypes
+import http.client
 import itertools
 import os
 import secrets
@@ -33,7 +34,9 @@ PORT_TRIES = 5
 BACK_OFF_S = (1.0, 5.0, 25.0)  # before a restart; the last one holds for all that follow
 STOP_S = 8.0  # from a kind word to force; Slurm itself kills after KillWait, often 30 s
 
+_PARENT = int(os.environ.get("ICM_PARENT", os.getppid()))  # who said so may be gone before we look
 _told_to_stop: list[int] = []
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # the key is for no site's proxy
 
 
 def main() -> None:
@@ -88,7 +91,7 @@ def serve(config: Config, run_dir: RunDir, attempt: str, *, local: bool) -> str:
         port, key = free_port(host), secrets.token_urlsafe(32)
         endpoint = Endpoint(attempt, start, hosts, port, key, config.model.name)
         end = _serve_once(config, run_dir, endpoint, host, served)
-        if _told_to_stop:
+        if _is_to_stop():
             return f"told to stop by {signal.Signals(_told_to_stop[0]).name}"
         if end.port_taken:
             ports_taken += 1
@@ -163,7 +166,7 @@ def _run(
 
     Returns its exit code, whether it was healthy, and, if the driver gave it up, why.
     """
-    parent, healthy, hung = os.getppid(), False, None
+    healthy, hung = False, None
     looked = time.monotonic()
     _note(run_dir, " ".join(argv))
     with private_append(run_dir.server_log) as log:
@@ -176,15 +179,15 @@ def _run(
             start_new_session=True,
             preexec_fn=_die_with_parent,
         )
-    while engine.poll() is None and not _told_to_stop and not hung:
-        if os.getppid() != parent:
-            _told_to_stop.append(signal.SIGHUP)
-        time.sleep(POLL_S)
-        if time.monotonic() - looked >= LOOK_S:
-            healthy = healthy or is_healthy(endpoint)
-            hung = run_dir.read_restart_wanted(endpoint.attempt, endpoint.start)
-            looked = time.monotonic()
-    _end(engine)
+    try:
+        while engine.poll() is None and not hung and not _is_to_stop():
+            time.sleep(POLL_S)
+            if time.monotonic() - looked >= LOOK_S:
+                healthy = healthy or is_healthy(endpoint)
+                hung = run_dir.read_restart_wanted(endpoint.attempt, endpoint.start)
+                looked = time.monotonic()
+    finally:
+        _end(engine)
     return engine.returncode, healthy, hung
 
 
@@ -194,10 +197,17 @@ def is_healthy(endpoint: Endpoint) -> bool:
         f"http://127.0.0.1:{endpoint.port}/health", headers={"Authorization": f"Bearer {endpoint.key}"}
     )
     try:
-        with urllib.request.urlopen(request, timeout=2) as answer:  # noqa: S310
+        with _DIRECT.open(request, timeout=2) as answer:
             return bool(answer.status == 200)
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return False
+
+
+def _is_to_stop() -> bool:
+    """Return whether we were told to stop, or have no one left to serve."""
+    if os.getppid() != _PARENT:
+        _told_to_stop.append(signal.SIGHUP)
+    return bool(_told_to_stop)
 
 
 def _note(run_dir: RunDir, text: str) -> None:
@@ -208,7 +218,7 @@ def _note(run_dir: RunDir, text: str) -> None:
 def _sleep(seconds: float) -> None:
     """Sleep, unless told to stop."""
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and not _told_to_stop:
+    while time.monotonic() < deadline and not _is_to_stop():
         time.sleep(POLL_S)
 
 

@@ -155,10 +155,11 @@ async def _search(
                 for _, info in done:
                     ahead.note(info)
                     trace.append(info)
+                    around.work.proposals_abandoned += info.abandoned
                     abandoned = abandoned + 1 if info.abandoned else 0
-                if abandoned >= ABANDONED_IN_A_ROW:
-                    raise ScoringError(SYSTEMATIC.format(abandoned, done[-1][0].step))
                 state = done[-1][0]
+                if abandoned >= ABANDONED_IN_A_ROW:
+                    raise ScoringError(SYSTEMATIC.format(abandoned, state.step))
                 around.report(shard.number, restart, done[-1][1])
                 if time.monotonic() - saved_at >= config.run.save_interval_s:
                     save(state)

@@ -26,14 +26,14 @@ class Status:
     run: str
     driver: str  # its component's state as Slurm has it; of a run on this machine running or stopped; or finished
     server: str
-    job: str | None
-    step: int | None
-    steps: int | None
-    energy: float | None
-    flips: int | None
-    saved_s: float | None  # since the last save
-    attempts: int
-    eta_s: float | None  # forecast, from the speed of this attempt so far
+    job: str | None = None
+    step: int | None = None
+    steps: int | None = None
+    energy: float | None = None
+    flips: int | None = None
+    saved_s: float | None = None  # since the last save
+    attempts: int = 0
+    eta_s: float | None = None  # forecast, from the speed of this attempt so far
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def main() -> None:
         as_json = "json=true" in words
         asked = config.load([word for word in words if word not in ("json=true", "json=false")]).run
         root = Path(asked.root).expanduser().absolute()
-        found = [status(RunDir(path.parent)) for path in sorted(root.glob(f"{asked.name or '*'}/config.yaml"))]
+        found = [_told(RunDir(path.parent)) for path in sorted(root.glob(f"{asked.name or '*'}/config.yaml"))]
         if not found:
             raise ConfigError(f"there is no run {asked.name} in {root}: name its folder with run.root=FOLDER")
         print_json(found) if as_json else print_table(found)
@@ -60,9 +60,10 @@ def status(run_dir: RunDir) -> Status:
     progress = read_json(run_dir.progress) or {}
     job = jobs.newest(run_dir.submitit)
     driving, serving = _states(run_dir, job)
-    saves = [path.stat().st_mtime for path in run_dir.path.glob("shard-*/state-*.h5")]
+    saves = [path.stat().st_mtime for path in run_dir.path.glob("shard-*/trace.jsonl")]  # grows with every save
     rate = progress.get("steps_per_s")
-    alive = driving in ("RUNNING", "running")
+    attempts = driver.attempts(run_dir)
+    alive = driving in ("RUNNING", "running") and progress.get("attempt") == attempts[-1]["attempt"]
     left = progress["steps"] - progress["step"] if progress else 0
     return Status(
         run=run_dir.path.name,
@@ -74,9 +75,17 @@ def status(run_dir: RunDir) -> Status:
         energy=progress.get("energy"),
         flips=progress.get("flips"),
         saved_s=time.time() - max(saves) if saves else None,
-        attempts=len(driver.attempts(run_dir)),
+        attempts=len(attempts),
         eta_s=left / rate if alive and rate else None,
     )
+
+
+def _told(run_dir: RunDir) -> Status:
+    """Return the status of a run; one that cannot be read does not hide the others."""
+    try:
+        return status(run_dir)
+    except (IcmError, OSError, ValueError, KeyError) as error:
+        return Status(run_dir.path.name, f"unreadable: {error}", "-")
 
 
 def is_finished(run_dir: RunDir, settings: config.Config) -> bool:
@@ -101,11 +110,11 @@ def _states(run_dir: RunDir, job: str | None) -> tuple[str, str]:
         return _named(queued)
     if ended == "finished":
         return "finished", "-"
-    if lock.holder(run_dir.lock):
-        return "running", "up" if run_dir.read_endpoint(attempts[-1]["attempt"]) else "starting"
     accounted = jobs.accounted(job) if job else []
-    if accounted:
+    if accounted and (not attempts or attempts[-1]["job"]):
         return _named(accounted)
+    if attempts and lock.holder(run_dir.lock):
+        return "running", "up" if run_dir.read_endpoint(attempts[-1]["attempt"]) else "starting"
     return ("stopped" if attempts else "not started"), "-"
 
 

@@ -109,7 +109,7 @@ def _require_idle(run_dir: RunDir) -> None:
     if components:
         states = ", ".join(component.state for component in components)
         raise ConfigError(f"job {job} of {run_dir.path} is in the queue ({states}): wait for its end, or scancel {job}")
-    holder = lock.holder(run_dir.lock)
+    holder = lock.holder(run_dir.lock, listen=True)
     if holder:
         raise ConfigError(f"{run_dir.path} is in use: {holder}; wait for its end, or stop it first")
 
@@ -191,7 +191,7 @@ def _print_summary(settings: Config, run_dir: RunDir, summary: dict[str, Any]) -
         told = ", ".join(f"{name} {count}" for name, count in failures.items())
         rows["failures"] = (
             f"{told}; {since['retries']} retries, {since['servers_lost']} times the server was lost,"
-            f" {since['scorings_failed']} proposals abandoned"
+            f" {since['proposals_abandoned']} proposals abandoned"
         )
     found = evaluate.of_run(settings, run_dir)
     if found:

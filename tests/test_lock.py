@@ -113,6 +113,18 @@ async def test_a_live_holder_on_another_machine_is_seen_by_its_heartbeat(tmp_pat
         with pytest.raises(ConfigError, match=r"is in use: attempt 7\.0 on node3"):
             async with lock.held(path, "another"):
                 pass
+        assert await asyncio.to_thread(lock.holder, path, listen=True) == "attempt 7.0 on node3"
+
+
+async def test_a_holder_on_another_machine_that_died_is_not_heard(tmp_path: Path, elsewhere: Any) -> None:
+    path = tmp_path / "driver.lock"
+    elsewhere("a")
+    async with lock.held(path, "dying") as dying:
+        dying._stop.set()
+        dying._thread.join()
+        elsewhere("b")
+        assert lock.holder(path) == "dying", "without listening it cannot be known"
+        assert lock.holder(path, listen=True) is None
 
 
 async def test_a_silent_holder_on_another_machine_is_taken_for_dead_and_saves_no_more_when_it_wakes(

@@ -121,9 +121,6 @@ class Spoilt(offline.OfflineClient):
         """Return whether a prompt is one of the unlucky."""
         return len(self.prompts) > 100 and zlib.crc32(str(prompt).encode()) % 149 == 0
 
-    async def prove(self) -> None:
-        """Answer as it should."""
-
 
 async def test_a_proposal_that_cannot_be_scored_is_abandoned_and_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -133,7 +130,7 @@ async def test_a_proposal_that_cannot_be_scored_is_abandoned_and_changes_nothing
     steps = list(checkpoint.read_trace(run_dir.shard(0)))
     abandoned = [step for step in steps if step["abandoned"]]
     assert 0 < len(abandoned) < 100
-    assert summary["since_start"]["scorings_failed"] >= len(abandoned)
+    assert summary["since_start"]["proposals_abandoned"] == len(abandoned)
     for before, after in itertools.pairwise(steps):
         if after["abandoned"]:
             assert (after["step"], after["energy"]) == (before["step"] + 1, before["energy"])
@@ -145,9 +142,21 @@ async def test_a_server_that_can_score_no_proposal_stops_the_run_with_its_state_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(offline, "OfflineClient", Spoilt)
-    monkeypatch.setattr(Spoilt, "spoils", lambda self, _: len(self.prompts) > 200)
+    monkeypatch.setattr(Spoilt, "spoils", lambda self, prompt: len(self.prompts) > 200 and len(prompt) > 100)
     with pytest.raises(ScoringError, match="5 proposals in a row could not be scored"):
         await offline.label(tmp_path, *STUB)
-    saved = checkpoint.load_newest(RunDir(tmp_path / "test").shard(0))
+    folder = RunDir(tmp_path / "test").shard(0)
+    saved = checkpoint.load_newest(folder)
     assert saved is not None
     assert saved.state.step > 5
+    assert [step["step"] for step in checkpoint.read_trace(folder)] == list(range(saved.state.step + 1))
+
+
+async def test_a_server_that_scores_no_plain_prompt_either_stops_the_run_and_no_proposal_is_blamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(offline, "OfflineClient", Spoilt)
+    monkeypatch.setattr(Spoilt, "spoils", lambda self, _: len(self.prompts) > 200)
+    with pytest.raises(ScoringError, match="no score to a plain prompt"):
+        await offline.label(tmp_path, *STUB)
+    assert not any(step["abandoned"] for step in checkpoint.read_trace(RunDir(tmp_path / "test").shard(0)))

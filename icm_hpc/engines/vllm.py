@@ -130,10 +130,13 @@ def tokens(body: Mapping[str, Any]) -> list[int]:
 
 def max_model_len(models: Mapping[str, Any], name: str) -> int:
     """Return the context length, in tokens, that GET /v1/models states of `name`; raises ScoringError if it is not served."""
-    cards = {card.get("id"): card for card in models.get("data", [])}
-    if name not in cards:
-        raise ScoringError(f"the server serves {sorted(map(str, cards))}, not {name!r}", counter="other_model")
-    return int(cards[name]["max_model_len"])
+    try:
+        lengths = {card["id"]: card["max_model_len"] for card in models["data"]}
+    except (KeyError, TypeError) as error:
+        raise BadAnswer(f"the answer lists no models: {str(models)[:100]}", counter="not_json") from error
+    if name not in lengths:
+        raise ScoringError(f"the server serves {sorted(map(str, lengths))}, not {name!r}", counter="other_model")
+    return int(lengths[name])
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,12 +173,15 @@ def metrics(text: str) -> Metrics:
 
 def _listed(body: Mapping[str, Any], model: str, n: int) -> list[Mapping[str, Any]]:
     """Return what is listed for the first token after each prompt, in the order of the prompts."""
+    if not isinstance(body, Mapping):
+        raise BadAnswer(f"the answer is no object: {str(body)[:100]}", counter="not_json")
     if body.get("model") != model:
         raise ScoringError(f"the answer is of model {body.get('model')!r}, not {model!r}", counter="other_model")
-    choices = body.get("choices")
-    if not isinstance(choices, list) or sorted(c.get("index", -1) for c in choices) != list(range(n)):
-        found = len(choices) if isinstance(choices, list) else "no"
-        raise BadAnswer(f"{n} prompts were asked, {found} choices came back", counter="choices")
+    told = body.get("choices")
+    choices = [choice for choice in told if isinstance(choice, Mapping)] if isinstance(told, list) else []
+    found = [choice.get("index") for choice in choices]
+    if len(found) != n or set(found) != set(range(n)):
+        raise BadAnswer(f"{n} prompts were asked, choices {found[:20]} came back", counter="choices")
     if any(choice.get("finish_reason") == "abort" for choice in choices):
         raise NoAnswer("the server gave up a request, as it does when it is told to stop", counter="aborted")
     try:

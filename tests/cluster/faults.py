@@ -283,6 +283,9 @@ FAULTS: dict[str, Fault] = {
     "preempted-with-grace-unwarned": Fault(
         "preempted; GraceTime 20 s, no user signal", preempt, site=_preempted_with(grace_s=20, warned=False)
     ),
+    "preempted-with-long-grace-unwarned": Fault(
+        "preempted; GraceTime 120 s, no user signal", preempt, site=_preempted_with(grace_s=120, warned=False)
+    ),
     "time-limit": Fault("time limit reached", _reach_time_limit),
     "gpu-node-dies": Fault("the server's node dies", _node_of(1)),
     "cpu-node-dies": Fault("the driver's node dies, which is the batch host", _node_of(0)),

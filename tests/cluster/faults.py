@@ -178,7 +178,7 @@ class Saves:
     def lost_s(self, at: float) -> float:
         """Return for how long before the time `at` nothing was saved that a later start went on from."""
         before = [saved for starts, saved in self._last.items() if starts < max(self._last)]
-        return max(0.0, at - before[0]) if before else 0.0
+        return max(0.0, at - before[0]) if before and before[0] else 0.0
 
 
 def preempt(_slurm: Cluster, _run: Run) -> None:

@@ -160,9 +160,7 @@ class DriverJob:
             if then == "resubmit" and goes_on:
                 return {CONTINUED_AS: self._resubmit(config, run_dir)}
             if then == "requeue" and goes_on and callable(submitits):
-                submitits(
-                    signal.SIGUSR2, None
-                )  # also where Slurm would do so itself, but only at the end of a long grace
+                submitits(signal.SIGUSR2, None)  # Slurm would, too, but maybe at the end of a long grace only
             time.sleep(ENDED_WITHIN_S)  # Slurm ends us: to return or to raise would leave a result
             raise ClusterError(f"told to stop, and not ended; go on with: {resume_command(run_dir)}") from None
         except IcmError as error:

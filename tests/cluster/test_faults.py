@@ -12,9 +12,8 @@ pytestmark = pytest.mark.cluster
 
 WITH_VLLM = ("preempted", "engine-core-killed")
 WITH_STUB = (
-    *("preempted-unwarned", "time-limit", "gpu-node-dies", "cpu-node-dies", "requeued-by-admin", "cancelled"),
-    *("driver-killed", "component-killed", "preempted-resubmits", "cancelled-stays-cancelled", "preempted-stops"),
-    *("disk-full", "attempts-used-up", "second-driver"),
+    *("preempted-unwarned", "time-limit", "gpu-node-dies", "cpu-node-dies", "cancelled", "driver-killed"),
+    *("component-killed", "preempted-resubmits", "cancelled-stays-cancelled", "disk-full", "second-driver"),
 )
 
 

@@ -53,14 +53,14 @@ conformance: setup
 
 # All that can befall a job, inflicted on the real daemons with real vLLM; prints the table of docs/faults.md.
 faults: setup
-	$(BIN)/python -m tests.cluster.faults
+	$(BIN)/python -m tests.cluster.matrix
 
 # Real Slurm daemons on this machine (needs root; see tests/cluster/README.md).
 cluster-up:
-	$(PYTHON) tests/cluster/daemons.py up
+	$(PYTHON) -m tests.cluster.daemons up
 
 cluster-down:
-	$(PYTHON) tests/cluster/daemons.py down
+	$(PYTHON) -m tests.cluster.daemons down
 
 clean:
 	rm -rf .venv dist build

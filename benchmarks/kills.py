@@ -19,6 +19,7 @@ from typing import Any
 from benchmarks.serving import arguments, printed
 from icm_hpc import checkpoint
 from icm_hpc.rundir import RunDir
+from tests.cluster.processes import children
 
 SLOW, FAST = "model.vllm_args.delay-ms=20", "model.vllm_args.delay-ms=0"  # while it is killed, and after
 MODEL = ("model=stub", "task.limit=24", "search.schedule=constant", "search.memo_mb=0", "search.ahead=1")
@@ -38,11 +39,11 @@ class Life:
 
     def kill(self, target: str) -> bool:
         """Kill what is there of the target; return whether all of it was there."""
-        components = _children(self.driver.pid)
+        components = children(self.driver.pid)
         pids = {
             "driver": [self.driver.pid],
             "component": components,
-            "engine": [pid for component in components for pid in _children(component)],
+            "engine": [pid for component in components for pid in children(component)],
             "driver and component": [self.driver.pid, *components],
         }[target]
         if not pids or (target == "driver and component" and not components):
@@ -51,14 +52,6 @@ class Life:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         return True
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        tasks = list(Path(f"/proc/{pid}/task").iterdir())
-        return [int(child) for task in tasks for child in (task / "children").read_text().split()]
-    except OSError:
-        return []
 
 
 def undisturbed(root: Path, settings: list[str]) -> RunDir:

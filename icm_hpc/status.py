@@ -85,7 +85,7 @@ def _told(run_dir: RunDir) -> Status:
     try:
         return status(run_dir)
     except (IcmError, OSError, ValueError, KeyError) as error:
-        return Status(run_dir.path.name, f"unreadable: {error}", "-")
+        return Status(run_dir.path.name, f"unreadable: {error}".splitlines()[0], "-")
 
 
 def is_finished(run_dir: RunDir, settings: config.Config) -> bool:

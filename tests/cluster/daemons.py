@@ -1,4 +1,4 @@
-"""Real Slurm daemons on one machine, for tests: `python3 tests/cluster/daemons.py up | down | status`.
+"""Real Slurm daemons on one machine, for tests: `python3 -m tests.cluster.daemons up | down | status`.
 
 munged, mariadbd, slurmdbd, slurmctld, and four slurmd: gpu1 and gpu2 with eight fake GPUs each, cpu1 and cpu2. Needs root.
 Standard library only, so that it runs before anything is installed.
@@ -8,7 +8,6 @@ import os
 import pwd
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -16,6 +15,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.cluster import processes
 
 FOLDER = Path("/tmp/icm-hpc-slurm")
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "slurmdbd", "munge", "mariadb-server")
@@ -70,14 +71,16 @@ def down(folder: Path = FOLDER) -> None:
     for node in NODES:
         _kill_node(folder, node)
     for pid_file in sorted((folder / "run").glob("*.pid")) if folder.exists() else []:
-        _kill_tree(int(pid_file.read_text()))
+        processes.kill_tree(int(pid_file.read_text()))
     ours = b"SLURM_CONF=" + str(folder).encode()
     deadline = time.monotonic() + 10
     while left := [  # what an earlier folder of this name has left behind, and what takes its time to die
-        pid for pid in _pids() if _read(pid, "comm").strip().decode() in DAEMONS and ours in _read(pid, "environ")
+        pid
+        for pid in processes.pids()
+        if processes.read(pid, "comm").strip().decode() in DAEMONS and ours in processes.read(pid, "environ")
     ]:
         for pid in left:
-            _kill_tree(pid)
+            processes.kill_tree(pid)
         if time.monotonic() > deadline:
             break
         time.sleep(0.1)
@@ -109,7 +112,7 @@ def send_user_signals(cluster: Cluster, wanted: bool) -> None:
 
 def restart_controller(cluster: Cluster, away_s: float) -> None:
     """Kill slurmctld, and start it again after a while."""
-    _kill_tree(int((cluster.folder / "run" / "slurmctld.pid").read_text()))
+    processes.kill_tree(int((cluster.folder / "run" / "slurmctld.pid").read_text()))
     time.sleep(away_s)
     _spawn(cluster.folder, "slurmctld", "slurmctld", "-D")
     _until(lambda: bool(_slurm(cluster, "sinfo", "--noheader").stdout), cluster.folder, "slurmctld")
@@ -217,7 +220,9 @@ def _require_root_and_packages() -> None:
 
 
 def _require_no_other_slurm() -> None:
-    if any(_read(pid, "comm") == b"slurmctld\n" and _read(pid, "cmdline") for pid in _pids()):  # the dead have none
+    if any(
+        processes.read(pid, "comm") == b"slurmctld\n" and processes.read(pid, "cmdline") for pid in processes.pids()
+    ):  # the dead have none
         raise ClusterUnavailable("another slurmctld runs on this machine: the tests would disturb it")
 
 
@@ -327,56 +332,12 @@ def _kill_node(folder: Path, node: str) -> None:
     """Kill a node's slurmd, and its step daemons, which are no children of it, with all that they run."""
     pid_file = folder / "run" / f"slurmd.{node}.pid"
     if pid_file.exists():
-        _kill_tree(int(pid_file.read_text()))
+        processes.kill_tree(int(pid_file.read_text()))
         pid_file.unlink()
     log = f"{folder}/log/slurmd.{node}.log"
-    for pid in _pids():  # a step daemon writes to its node's log
-        if b"slurmstepd" in _read(pid, "cmdline") and any(
-            _link(link) == log for link in _list(Path(f"/proc/{pid}/fd"))
-        ):
-            _kill_tree(pid)
-
-
-def _kill_tree(root: int) -> None:
-    """Kill a process and all that descend from it, the parents first so that they start no more."""
-    children: dict[int, list[int]] = {}
-    for pid in _pids():
-        fields = _read(pid, "stat").rpartition(b")")[2].split()
-        if fields:
-            children.setdefault(int(fields[1]), []).append(pid)
-    waiting = [root]
-    while waiting:
-        pid = waiting.pop()
-        waiting.extend(children.get(pid, []))
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-
-
-def _pids() -> list[int]:
-    return [int(path.name) for path in Path("/proc").glob("[0-9]*")]
-
-
-def _read(pid: int, name: str) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/{name}").read_bytes()
-    except OSError:
-        return b""
-
-
-def _list(folder: Path) -> list[Path]:
-    try:
-        return list(folder.iterdir())
-    except OSError:
-        return []
-
-
-def _link(path: Path) -> str:
-    try:
-        return str(path.readlink())
-    except OSError:
-        return ""
+    for pid in processes.pids():  # a step daemon writes to its node's log
+        if b"slurmstepd" in processes.read(pid, "cmdline") and log in processes.open_files(pid):
+            processes.kill_tree(pid)
 
 
 def _which(name: str) -> str:

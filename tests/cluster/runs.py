@@ -1,8 +1,6 @@
 """Runs on the real daemons: submitted as a user does, watched, disturbed, compared."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -10,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from icm_hpc import checkpoint, jobs
-from icm_hpc.rundir import RunDir, read_json
+from icm_hpc import checkpoint, driver, jobs
+from icm_hpc.rundir import RunDir
+from tests.cluster.processes import children, of_command
 
 SITE = Path(__file__).with_name("site.yaml")
 # Hot, and with everything asked anew: the search goes on long enough for a fault to fall into it.
@@ -93,7 +92,7 @@ class Run:
     @property
     def attempts(self) -> list[dict[str, Any]]:
         """The starts of the driver."""
-        return list((read_json(self.dir.provenance) or {"attempts": []})["attempts"])
+        return driver.attempts(self.dir)
 
     def steps_saved(self) -> int:
         """Return how many steps are in the trace."""
@@ -117,12 +116,12 @@ class Run:
 
     def driver(self) -> int:
         """Return the driver's process."""
-        (pid,) = processes("submitit.core._submit", str(self.dir.submitit))
+        (pid,) = of_command("submitit.core._submit", str(self.dir.submitit))
         return pid
 
     def component(self) -> int:
         """Return the server component's process."""
-        (pid,) = processes("icm_hpc.server", str(self.dir.path))
+        (pid,) = of_command("icm_hpc.server", str(self.dir.path))
         return pid
 
     def engine(self) -> int:
@@ -153,30 +152,3 @@ class Run:
         return max(
             abs(float(a["energy"]) - float(b["energy"])) for a, b in zip(self.trace(), other.trace(), strict=True)
         )
-
-
-def processes(*words: str) -> list[int]:
-    """Return the Python processes whose command line holds all `words`, each as a whole word."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            argv = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            name = (folder / "comm").read_text()
-        except OSError:
-            continue
-        if set(words) <= set(argv) and not name.startswith(("srun", "slurmstepd")) and "--post-mortem" not in argv:
-            found.append(int(folder.name))
-    return found
-
-
-def children(pid: int) -> list[int]:
-    """Return the processes that a process has started."""
-    return [
-        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
-    ]
-
-
-def kill(*pids: int, number: int = signal.SIGKILL) -> None:
-    """Send a signal to processes, one right after the other."""
-    for pid in pids:
-        os.kill(pid, number)

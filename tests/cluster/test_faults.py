@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.daemons import Cluster
-from tests.cluster.faults import STUB_SLOW, inflicted
+from tests.cluster.matrix import STUB_SLOW, inflicted
 from tests.cluster.runs import TINY, Run
 
 pytestmark = pytest.mark.cluster

@@ -10,7 +10,8 @@ import pytest
 
 from icm_hpc.rundir import RunDir
 from tests.cluster.daemons import Cluster
-from tests.cluster.faults import FAULTS, STUB_SLOW, preempt
+from tests.cluster.faults import FAULTS, preempt
+from tests.cluster.matrix import STUB_SLOW
 from tests.cluster.runs import Run, command, components, ended, icm, job_of, logs, submit, until
 from tests.conftest import require_vllm
 

@@ -20,12 +20,12 @@ import numpy as np
 from benchmarks.serving import Connect, arguments, with_server
 from icm_hpc import config, driver, evaluate, tasks
 from icm_hpc.client import Client
-from icm_hpc.config import Config
 from icm_hpc.core.layout import Query
 from icm_hpc.core.types import ScorePool, frozen_labels
 from icm_hpc.prompts import of_tokens
 from icm_hpc.rundir import RunDir
 from icm_hpc.scorer import Scorer
+from icm_hpc.settings import Config
 
 # Task -> file under `data`, and pools small enough for a model on two CPU cores.
 SUITE: dict[str, tuple[str | None, int]] = {

@@ -17,10 +17,10 @@ import numpy.typing as npt
 from benchmarks.serving import Connect, arguments, empty_cache, printed, with_server
 from icm_hpc import config, prompts, tasks
 from icm_hpc.client import Client
-from icm_hpc.config import Config
 from icm_hpc.core.layout import LAYOUTS, Query
 from icm_hpc.core.types import frozen_labels
 from icm_hpc.scorer import Scorer
+from icm_hpc.settings import Config
 
 SUITE = {"reviews": (None, 24), "truthfulqa": ("truthfulqa_train.json", 24), "gsm8k": ("gsm8k_verification.json", 12)}
 

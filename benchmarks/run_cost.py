@@ -10,8 +10,8 @@ from typing import Any
 
 from benchmarks.serving import Connect, arguments, counted, empty_cache, printed, with_server
 from icm_hpc import checkpoint, config, driver
-from icm_hpc.config import Config
 from icm_hpc.rundir import RunDir
+from icm_hpc.settings import Config
 
 ASKED_ANEW = ("search.memo_mb=0", "search.ahead=1")
 VARIANTS: dict[str, tuple[str, ...]] = {

@@ -12,10 +12,10 @@ import numpy as np
 
 from benchmarks.serving import Connect, arguments, counted, empty_cache, ideal_tokens, printed, with_server
 from icm_hpc import config, prompts, tasks
-from icm_hpc.config import Config
 from icm_hpc.core import forecast
 from icm_hpc.core.types import ScorePool, frozen_labels, with_labels
 from icm_hpc.scorer import Scorer
+from icm_hpc.settings import Config
 
 
 async def of_layout(settings: Config, connected: Connect, layout: str) -> dict[str, Any]:

@@ -17,11 +17,11 @@ import numpy as np
 
 from icm_hpc import config, connect, local
 from icm_hpc.client import Client
-from icm_hpc.config import Config
 from icm_hpc.core.layout import Query
 from icm_hpc.core.types import Labels
 from icm_hpc.prompts import TokenPrompts
 from icm_hpc.rundir import RunDir, new_attempt, write_atomically
+from icm_hpc.settings import Config
 
 
 def arguments(defaults: dict[str, str]) -> tuple[dict[str, str], list[str]]:

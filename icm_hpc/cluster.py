@@ -7,10 +7,6 @@ import logging
 import os
 import shlex
 import signal
-import string
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,13 +16,13 @@ from typing import Any, TypeVar
 from submitit.core import core, utils
 from submitit.slurm import slurm
 
-from . import driver, jobs, progress
-from .config import Config, load_file, package_folder
+from . import driver, jobs, progress, sbatch
+from .config import load_file
 from .driver import Interrupted
 from .errors import ClusterError, IcmError
 from .rundir import RunDir, attempt_of_job, log_to_files
+from .settings import Config
 
-TEMPLATE = "het.sbatch"
 TRY_FOR_S = 60.0  # to requeue or to resubmit; a part of cluster.signal_s
 ENDED_WITHIN_S = 900.0  # by Slurm, once the driver was told to stop; until then the job keeps its nodes
 FRUITLESS_STARTS = 5  # in a row, before the run is left to a person
@@ -43,7 +39,7 @@ def submit(config: Config, run_dir: RunDir) -> core.Job[dict[str, Any]]:
     Raises ClusterError, with sbatch's words, if it could not.
     """
     executor = HetSlurmExecutor(config, run_dir)
-    require_startable(sbatch_text(config, run_dir))
+    sbatch.require_startable(sbatch.text(config, run_dir))
     try:
         return executor.submit(DriverJob(str(run_dir.path)))
     except utils.FailedJobError as error:
@@ -67,66 +63,6 @@ def result(job: core.Job[dict[str, Any]], run_dir: RunDir) -> dict[str, Any]:
             if successor is None:
                 return summary
         job = HetSlurmJob(run_dir.submitit, successor)
-
-
-def require_startable(text: str) -> None:
-    """Raise ClusterError unless `sbatch --test-only` accepts the script."""
-    with tempfile.NamedTemporaryFile("w", suffix=".sbatch") as file:
-        file.write(text)
-        file.flush()
-        try:
-            tested = subprocess.run(["sbatch", "--test-only", file.name], capture_output=True, text=True, check=False)
-        except FileNotFoundError as error:
-            raise ClusterError("sbatch is not on the PATH: submit from a login node, or use cluster=local") from error
-    if tested.returncode:
-        raise ClusterError(
-            f"this cluster cannot start the job, so it was not queued: {tested.stderr.strip()}; see the partitions, GPUs,"
-            " memory and time in cluster.* and server.* (dry_run=true prints the script)"
-        )
-
-
-def sbatch_text(config: Config, run_dir: RunDir) -> str:
-    """Return the batch script: the template slurm/het.sbatch, filled in."""
-    cluster, server, model = config.cluster, config.server, config.model
-    gpus = server.gpus_per_node if server.gpus_per_node is not None else model.gpus
-    gpu_flag = {"gres": f"--gres=gpu:{gpus}", "gpus": f"--gpus-per-node={gpus}", "none": None}[cluster.gpu_flag]
-    account = [
-        f"--account={cluster.account}" if cluster.account else None,
-        f"--qos={cluster.qos}" if cluster.qos else None,
-    ]
-    common = [*account, f"--time={cluster.time_min}"]
-    driver_flags = [
-        *common,
-        f"--partition={cluster.driver_partition}" if cluster.driver_partition else None,
-        f"--cpus-per-task={cluster.driver_cpus}",
-        f"--mem={cluster.driver_mem_gb}G",
-        *cluster.driver_flags,
-    ]
-    server_flags = [
-        *common,
-        f"--partition={cluster.server_partition}" if cluster.server_partition else None,
-        f"--nodes={server.nodes}",
-        f"--cpus-per-task={server.cpus}" if server.cpus else "--exclusive",
-        f"--mem={server.mem_gb}G" if server.mem_gb else "--mem=0",
-        gpu_flag if gpus else None,
-        *cluster.server_flags,
-    ]
-    folder = run_dir.submitit
-    server_argv = [sys.executable, "-m", "icm_hpc.server", str(run_dir.path)]
-    return _Template((package_folder("slurm") / TEMPLATE).read_text()).substitute(
-        job_name=shlex.quote(f"icm-{run_dir.path.name}"),
-        requeue="--requeue" if cluster.on_preempt == "requeue" else "--no-requeue",
-        batch_log=shlex.quote(f"{folder}/%j_batch.out"),
-        driver_signal=f"USR2@{cluster.signal_s}",
-        server_signal=f"B:USR2@{cluster.signal_s}",  # to the batch shell of component 1, which has none: to nobody
-        driver_directives=_directives(driver_flags),
-        server_directives=_directives(server_flags),
-        setup="\n".join(cluster.setup),
-        logs=shlex.quote(str(folder)),
-        server_command=shlex.join(server_argv),
-        post_mortem_command=shlex.join([*server_argv, "--post-mortem"]),
-        driver_command=shlex.join([sys.executable, "-u", "-m", "submitit.core._submit", str(folder)]),
-    )
 
 
 @dataclass(frozen=True)
@@ -282,14 +218,7 @@ class HetSlurmExecutor(slurm.SlurmExecutor):  # type: ignore[misc]
         return 1
 
     def _make_submission_file_text(self, command: str, uid: str) -> str:  # noqa: ARG002
-        return sbatch_text(self._config, self._run_dir)
-
-
-class _Template(string.Template):
-    """Placeholders @{name}, so that a shell's own $ stays as it is."""
-
-    delimiter = "@"
-    pattern = r"@(?:(?P<escaped>@)|\{(?P<braced>[a-z_]+)\}|(?P<named>(?!))|(?P<invalid>(?!)))"  # type: ignore[assignment]
+        return sbatch.text(self._config, self._run_dir)
 
 
 def resume_command(run_dir: RunDir) -> str:
@@ -313,7 +242,3 @@ def _until_done(do: Callable[[], R], failure: str) -> R:
 def _job_id() -> str:
     """Return the leader's id of the job that we are in."""
     return os.environ.get("SLURM_JOB_ID_HET_GROUP_0") or os.environ["SLURM_JOB_ID"]
-
-
-def _directives(flags: list[str | None]) -> str:
-    return "\n".join(f"#SBATCH {shlex.quote(flag)}" for flag in flags if flag)

@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager, contextmanager
 import aiohttp
 
 from .client import Client, Traffic, open_session
-from .config import Config
 from .errors import ServerError, TimedOut
 from .rundir import Endpoint, RunDir, ServerExit, tail
+from .settings import Config
 
 POLL_S = 0.5
 REPORT_S = 15.0

@@ -18,7 +18,6 @@ import numpy as np
 
 from . import connect, export, lock, prompts, shard, tasks
 from .client import Client, Traffic, all_of
-from .config import Config
 from .core import forecast
 from .core.forecast import Cost
 from .core.layout import LAYOUTS
@@ -30,6 +29,7 @@ from .progress import Progress, Watch
 from .prompts import Prompts, TokenPrompts
 from .rundir import RunDir, ServerExit, read_json, write_atomically
 from .scorer import Work
+from .settings import Config
 from .shard import Shard, Surroundings
 from .tasks import Task
 

@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from . import export
-from .config import Config, TaskConfig, load, load_file
+from .config import load, load_file
 from .errors import ConfigError, IcmError
 from .rundir import RunDir
+from .settings import Config, TaskConfig
 from .tasks import gold
 
 

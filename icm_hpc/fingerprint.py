@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .config import Config
+from .settings import Config
 
 # Options of an engine that may differ between the starts of a run: they change log-probabilities by no more than noise.
 NUMERICALLY_NEUTRAL = {

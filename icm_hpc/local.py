@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from . import driver, progress, server
-from .config import Config
 from .progress import Watch
 from .rundir import RunDir, new_attempt, private_append
+from .settings import Config
 
 SERVER_STOP_S = 15.0
 

@@ -23,10 +23,11 @@ from pathlib import Path
 from types import FrameType
 
 from . import weights
-from .config import Config, load_file
+from .config import load_file
 from .engines import ENGINES
 from .errors import IcmError
 from .rundir import Endpoint, RunDir, ServerExit, attempt_of_job, private_append, tail
+from .settings import Config
 
 POLL_S = 0.2
 LOOK_S = 1.0  # between two looks at the engine's health and the driver's wishes

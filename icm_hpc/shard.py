@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 from . import checkpoint
 from .checkpoint import Saved, Trace
 from .client import Client, all_of
-from .config import Config, SearchConfig
 from .core import pool, search
 from .core.forecast import Cost
 from .core.types import Ask, Evaluation, Labelling, Problem, RandomDraws, Settings, State, StepInfo, pool_of
@@ -21,6 +20,7 @@ from .lock import Lock
 from .prompts import Prompts
 from .rundir import RunDir
 from .scorer import Scorer, Work
+from .settings import Config, SearchConfig
 from .tasks import Task
 
 R = TypeVar("R")

@@ -13,6 +13,7 @@ from rich.table import Table
 from . import checkpoint, config, driver, jobs, lock
 from .errors import ConfigError, IcmError
 from .rundir import RunDir, read_json
+from .settings import Config
 
 COLUMNS = ("run", "state", "server", "job", "step", "energy", "flips", "last save", "attempts", "ETA")
 
@@ -88,7 +89,7 @@ def _told(run_dir: RunDir) -> Status:
         return Status(run_dir.path.name, f"unreadable: {error}".splitlines()[0], "-")
 
 
-def is_finished(run_dir: RunDir, settings: config.Config) -> bool:
+def is_finished(run_dir: RunDir, settings: Config) -> bool:
     """Return whether the labels are there, of as many steps and restarts as the settings ask for."""
     summary = read_json(run_dir.summary)
     if summary is None or not run_dir.labels.exists():

@@ -1,6 +1,6 @@
 """`python -m icm_hpc.submit model=405B task=claims task.data=FILE cluster=slurm`: label a data set.
 
-Settings are key=value (configs/ and config.py have them all); dry_run=true prints the batch script and queues nothing;
+Settings are key=value (configs/ and settings.py have them all); dry_run=true prints the batch script and queues nothing;
 wait=true stays until a Slurm job has ended.
 """
 
@@ -17,13 +17,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from . import cluster, config, evaluate, jobs, local, lock, progress, shard, tasks
-from .config import Config
+from . import cluster, config, evaluate, jobs, local, lock, progress, sbatch, shard, tasks
 from .driver import Interrupted
 from .errors import ConfigError, IcmError
 from .fingerprint import differences, result_settings
 from .progress import Watch
 from .rundir import RunDir, log_to_files, write_atomically
+from .settings import Config
 from .tasks import gold
 
 FLAGS = ("dry_run", "wait")
@@ -74,7 +74,7 @@ def start(settings: Config, *, dry_run: bool = False, wait: bool = False) -> Non
     task = tasks.load(settings.task, seed=settings.search.seed)
     gold.load(settings.task)  # a malformed gold label is told of now, not after the search
     if dry_run:
-        print(cluster.sbatch_text(settings, run_dir), end="")
+        print(sbatch.text(settings, run_dir), end="")
         return
     _require_same_configuration(settings, run_dir)
     _require_idle(run_dir)

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .config import ModelConfig
 from .errors import ServerError
+from .settings import ModelConfig
 from .tasks import TASKS, reviews, rows
 
 

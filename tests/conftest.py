@@ -11,8 +11,8 @@ import hypothesis
 import pytest
 
 from icm_hpc import config, local, weights
-from icm_hpc.config import Config
 from icm_hpc.rundir import RunDir, write_atomically
+from icm_hpc.settings import Config
 
 hypothesis.settings.register_profile("icm", deadline=None, print_blob=True)  # machines are noisy: no test has a clock
 hypothesis.settings.load_profile("icm")

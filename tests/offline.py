@@ -10,10 +10,11 @@ import numpy.typing as npt
 
 from icm_hpc import driver
 from icm_hpc.client import Client, Traffic
-from icm_hpc.config import Config, load
+from icm_hpc.config import load
 from icm_hpc.engines import stub
 from icm_hpc.engines.vllm import Metrics
 from icm_hpc.rundir import RunDir
+from icm_hpc.settings import Config
 
 
 class OfflineClient:

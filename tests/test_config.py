@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from icm_hpc import config
-from icm_hpc.config import PROTOCOLS
 from icm_hpc.errors import ConfigError
 from icm_hpc.fingerprint import differences, result_settings
+from icm_hpc.settings import PROTOCOLS
 
 
 def test_settings_survive_their_file(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from icm_hpc import tasks
-from icm_hpc.config import TaskConfig
 from icm_hpc.core.types import Conflict
+from icm_hpc.settings import TaskConfig
 from icm_hpc.tasks import TASKS, gold
 from icm_hpc.tasks.rows import GOLD, Row
 from icm_hpc.tasks.task import SAME, Example

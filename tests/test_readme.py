@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from icm_hpc import tasks
-from icm_hpc.config import SECTIONS, TaskConfig
+from icm_hpc.config import SECTIONS
+from icm_hpc.settings import TaskConfig
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

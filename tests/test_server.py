@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from icm_hpc import server
-from icm_hpc.config import ModelConfig
 from icm_hpc.engines import stub
 from icm_hpc.rundir import RunDir
+from icm_hpc.settings import ModelConfig
 from tests.conftest import prepare_run
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from ..config import ModelConfig
+from ..settings import ModelConfig
 from . import stub, vllm
 
 KEY_VARIABLE = vllm.KEY_VARIABLE  # the environment variable through which every engine gets its key

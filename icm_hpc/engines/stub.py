@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from aiohttp import web
 
-from ..config import ModelConfig
+from ..settings import ModelConfig
 from . import vllm
 
 VOCABULARY = 2**31

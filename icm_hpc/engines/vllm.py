@@ -12,8 +12,8 @@ from typing import Any, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
-from ..config import ModelConfig
 from ..errors import BadAnswer, NoAnswer, ScoringError
+from ..settings import ModelConfig
 
 KEY_VARIABLE = "VLLM_API_KEY"
 MINUS_INFINITY = -9999.0  # how vLLM writes -inf into JSON

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from ..config import TaskConfig
 from ..errors import TaskError
+from ..settings import TaskConfig
 from . import claims, comparison, gsm8k, reviews, topics, truthfulqa
 from .family import Family, read
 from .task import Example, Task, drawn_in_blocks, limited, shards

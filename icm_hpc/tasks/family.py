@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config import TaskConfig
+from ..settings import TaskConfig
 from . import rows
 from .rows import Row
 from .task import ConflictRule, Example

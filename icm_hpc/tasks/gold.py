@@ -1,7 +1,7 @@
 """Gold labels, for evaluation only: import-linter keeps this module out of the search's reach."""
 
-from ..config import TaskConfig
 from ..errors import TaskError
+from ..settings import TaskConfig
 from . import family_of
 from .family import read
 from .rows import GOLD, Row

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config import TaskConfig
 from ..errors import TaskError
+from ..settings import TaskConfig
 
 GOLD = "label"
 

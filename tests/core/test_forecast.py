@@ -9,12 +9,12 @@ import pytest
 from benchmarks.serving import ideal_tokens
 from icm_hpc import prompts, tasks
 from icm_hpc.client import Client
-from icm_hpc.config import TaskConfig
 from icm_hpc.core import forecast
 from icm_hpc.core.forecast import GPUS, MODELS
 from icm_hpc.core.layout import LAYOUTS, Query
 from icm_hpc.core.types import Labels, frozen_labels
 from icm_hpc.prompts import TokenPrompts
+from icm_hpc.settings import TaskConfig
 from tests.conftest import SHARED_DATA, unavailable
 from tests.offline import OfflineClient
 

@@ -1,0 +1,232 @@
+"""Every setting: frozen dataclasses with their defaults, units and ranges."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+# What a setting left empty is, by search.protocol: the published search, and what we mend in it.
+PROTOCOLS: dict[str, dict[str, str]] = {
+    "default": {
+        "search.layout": "trie",
+        "search.scoring": "exact",
+        "search.stalled_repair": "stop",
+        "search.result": "best",
+        "task.draw": "groups",
+    },
+    "reference": {
+        "search.layout": "reference",
+        "search.scoring": "top20",
+        "search.stalled_repair": "repeat",
+        "search.result": "last",
+        "task.draw": "blocks",
+    },
+}
+
+
+def _require(holds: bool, rule: str) -> None:
+    if not holds:
+        raise ValueError(rule)
+
+
+def _require_one_of(section: object, **choices: tuple[str, ...]) -> None:
+    for key, allowed in choices.items():
+        value = getattr(section, key)
+        _require(value in allowed, f"{key}={value}: one of {', '.join(filter(None, allowed))}")
+
+
+def _require_at_least(section: object, least: float, *keys: str) -> None:
+    for key in keys:
+        value = getattr(section, key)
+        _require(value is None or value >= least, f"{key}={value}: {least} or more")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """What is served, and the engine's options; a preset of configs/model/ sets them."""
+
+    name: str = "smol"
+    engine: str = "vllm"  # vllm, or stub: deterministic answers without a model
+    path: str = ""  # a folder of weights, or a Hugging Face name
+    embedded: str | None = None  # weights that need no download: a name in weights.EMBEDDED
+    revision: str | None = None
+    dtype: str = "auto"
+    max_model_len: int = 8192  # tokens
+    tensor_parallel_size: int = 1
+    pipeline_parallel_size: int = 1
+    gpu_memory_utilization: float = 0.9
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int = 8192
+    vllm_args: dict[str, Any] = field(default_factory=dict)  # other vLLM options: {block-size: 32, enforce-eager: true}
+    env: dict[str, str] = field(default_factory=dict)  # environment of the engine
+
+    def __post_init__(self) -> None:
+        _require_one_of(self, engine=("vllm", "stub"))
+        _require(bool(self.path) != bool(self.embedded), "exactly one of path and embedded names the weights")
+        _require(self.max_model_len >= 16, f"max_model_len={self.max_model_len}: at least 16 tokens")
+        _require_at_least(
+            self, 1, "tensor_parallel_size", "pipeline_parallel_size", "max_num_seqs", "max_num_batched_tokens"
+        )
+        share = self.gpu_memory_utilization
+        _require(0 < share <= 1, f"gpu_memory_utilization={share}: over 0, at most 1")
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that one replica needs."""
+        return self.tensor_parallel_size * self.pipeline_parallel_size
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """The server component: its resources, and how long the driver waits for it."""
+
+    nodes: int = 1
+    gpus_per_node: int | None = None  # default: what the model's parallel sizes ask for
+    cpus: int | None = None  # per node; default: the whole node
+    mem_gb: int | None = None  # per node; default: all of it
+    start_timeout_s: float = 1800.0  # from the start of the component to the first scored completion
+    request_timeout_s: float = 600.0  # a server that needs longer is taken to hang, and started anew
+    max_restarts: int = 3  # of the engine, after it has served, in one start of the job
+    request_mb: float = 4.0  # prompts are sent together in requests of about this size
+    requests_in_flight: int = 16
+
+    def __post_init__(self) -> None:
+        _require_at_least(self, 1, "nodes", "cpus", "mem_gb", "requests_in_flight")
+        _require_at_least(self, 0, "gpus_per_node", "max_restarts")
+        for key in ("start_timeout_s", "request_timeout_s", "request_mb"):
+            _require(getattr(self, key) > 0, f"{key}={getattr(self, key)}: over 0")
+        _require(self.nodes == 1, f"nodes={self.nodes}: this version serves from one node")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskConfig:
+    """The examples to label, and the words that the labels are."""
+
+    name: str = "reviews"  # a name in tasks.TASKS
+    data: str | None = None  # a .json or .jsonl file, or a Hugging Face data set name
+    subset: str | None = None  # of a Hugging Face data set, as `multiple_choice`
+    split: str = "train"  # of a Hugging Face data set
+    limit: int | None = None  # label only this many examples, drawn by search.seed
+    draw: str = (
+        ""  # groups: whole groups in random order; blocks: as published, rows by position (search.protocol decides)
+    )
+    label_words: list[str] | None = None  # instead of the task's own; each one token, in the order of label 0, 1, ...
+
+    def __post_init__(self) -> None:
+        _require_at_least(self, 2, "limit")
+        _require_one_of(self, draw=("", "groups", "blocks"))
+        words = self.label_words
+        _require(words is None or len(set(words)) == len(words) >= 2, "label_words: two or more, all different")
+
+
+@dataclass(frozen=True, slots=True)
+class SearchConfig:
+    """The simulated annealing (Wen et al. 2025, section 3)."""
+
+    seed: int = 0
+    steps: int = 200
+    restarts: int = 1  # searches from so many seeds, seed, seed+1, ...; the best is the result
+    pool_size: int | None = None  # examples searched together, at most; more are split into shards, by group
+    parallel_searches: int = 4  # shards and restarts that share the server at one time
+    ahead: int | None = None  # steps worked out at once, as if refused; default: as many as pay
+    memo_mb: float = 16.0  # scores of each search that are remembered, and saved with its state
+    protocol: str = "default"  # or reference, the published search: decides what is left empty
+    layout: str = ""  # trie; grouped: as published for an evaluation; reference: as published, three orders
+    scoring: str = ""  # exact: log P(label token); top20: as published, label names in the 20 likeliest tokens
+    stalled_repair: str = ""  # stop, or repeat: as published, rounds that improve nothing are done again to the limit
+    result: str = ""  # best labelling that was accepted, or last: as published
+    objective: str = (
+        "margin"  # nats: log P(label) - log P(the others), as published code; logprob: log P(label), the paper
+    )
+    alpha: float = 30.0  # weight of the objective's mean against one conflicting pair
+    num_seeds: int = 8  # examples that start with a random label
+    schedule: str = "log"
+    initial_temperature: float = 10.0
+    final_temperature: float = 0.01
+    decay: float = 0.99  # of schedule=exp, per flip
+    seed_repair_rounds: int = 10  # of the seeds' conflicts
+    repair_rounds: int = 10  # of a proposal's
+    linked_weight: float = 100.0  # draw weight of an unlabelled example with a labelled one in its group
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.seed < 2**32, f"seed={self.seed}: 0 to 4294967295")
+        _require_at_least(self, 0, "steps", "alpha", "num_seeds", "seed_repair_rounds", "repair_rounds")
+        _require_at_least(self, 0, "memo_mb")
+        _require_at_least(self, 1, "restarts", "parallel_searches", "ahead")
+        _require_at_least(self, 2, "pool_size")
+        _require_one_of(
+            self,
+            protocol=tuple(PROTOCOLS),
+            layout=("", "trie", "grouped", "reference"),
+            scoring=("", "exact", "top20"),
+            stalled_repair=("", "stop", "repeat"),
+            result=("", "best", "last"),
+            objective=("margin", "logprob"),
+            schedule=("log", "exp", "constant"),
+        )
+        _require(0 < self.final_temperature <= self.initial_temperature, "0 < final_temperature <= initial_temperature")
+        _require(0 < self.decay <= 1, f"decay={self.decay}: over 0, at most 1")
+        _require(self.linked_weight > 0, f"linked_weight={self.linked_weight}: over 0")
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterConfig:
+    """Where the run's two components run; a preset of configs/cluster/ that a site owns."""
+
+    name: str = "local"
+    executor: str = "local"  # local, or slurm
+    driver_partition: str | None = None
+    server_partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    time_min: int = 1440
+    driver_cpus: int = 2
+    driver_mem_gb: int = 8
+    signal_s: int = 120  # the driver is signalled this long before the time limit
+    on_preempt: str = "requeue"  # told to stop, as by a preemption or the time limit, the job goes on in the same job;
+    # resubmit: in a new job, for sites that forbid requeues; stop: when it is resumed by hand
+    max_attempts: int = 100  # starts of the driver, by requeue or resubmission, until someone resumes the run by hand
+    gpu_flag: str = "gres"  # gres: --gres=gpu:N; gpus: --gpus-per-node=N; none: no GPU flag
+    driver_flags: list[str] = field(default_factory=list)  # further sbatch flags, such as --constraint=cpu
+    server_flags: list[str] = field(default_factory=list)
+    setup: list[str] = field(default_factory=list)  # shell lines before the components start, such as module load cuda
+
+    def __post_init__(self) -> None:
+        _require_one_of(
+            self,
+            executor=("local", "slurm"),
+            on_preempt=("requeue", "resubmit", "stop"),
+            gpu_flag=("gres", "gpus", "none"),
+        )
+        _require_at_least(self, 1, "time_min", "driver_cpus", "driver_mem_gb", "signal_s", "max_attempts")
+        _require(
+            self.time_min * 60 > 2 * self.signal_s,
+            f"time_min={self.time_min}: more than twice signal_s={self.signal_s}, which is kept for the end",
+        )
+        flags = (*self.driver_flags, *self.server_flags)
+        _require(all(re.fullmatch(r"--\S+", flag) for flag in flags), "driver_flags, server_flags: each --name=value")
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """The run's folder and how often it is saved."""
+
+    name: str = ""  # default: made of task, model and the time
+    root: str = "runs"  # on Slurm: a file system that all nodes see
+    save_interval_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        legal = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*|", self.name)
+        _require(legal is not None, f"name={self.name}: letters, digits, '.', '_', '-', no leading sign")
+        _require_at_least(self, 0, "save_interval_s")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All settings of a run."""
+
+    model: ModelConfig
+    server: ServerConfig
+    task: TaskConfig
+    search: SearchConfig
+    cluster: ClusterConfig
+    run: RunConfig

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.serving import arguments
 from icm_hpc import config, tasks, weights
-from icm_hpc.core.forecast import GPUS, MODELS, Cost, Lengths, cost, seconds
+from icm_hpc.core.forecast import GPUS, Cost, Lengths, ModelShape, cost, seconds, shape_of
 from icm_hpc.core.layout import LAYOUTS
 
 # Model, GPU, GPUs in all, dtype, bytes of a key or value, tokens a step.
@@ -33,6 +33,13 @@ def lengths_of(data: str, n: int) -> tuple[tasks.Task, Lengths]:
     ids = tokenizer([example.text for example in task.examples], add_special_tokens=False).input_ids
     separator = tokenizer(task.separator, add_special_tokens=False).input_ids
     return task, Lengths([np.array(one, dtype=np.int64) for one in ids], 0, 1 + len(separator))
+
+
+def shape_of_preset(name: str) -> ModelShape:
+    """Return the shape that a preset of configs/model states."""
+    shape = shape_of(config.load([f"model={name}"]).model.shape)
+    assert shape is not None
+    return shape
 
 
 def main() -> None:
@@ -65,7 +72,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
     for model, gpu, count, dtype, kv_bytes, batch in ROWS:
         for name, one in cold.items():
-            shape = MODELS[model]
+            shape = shape_of_preset(model)
             held = one.held_tokens * shape.kv_bytes(kv_bytes) / 1e9
             first = seconds(one, shape, GPUS[gpu], count, dtype, batch)
             # What does not fit beside the weights is computed anew each time.

@@ -68,6 +68,12 @@ def _split(argument: str) -> tuple[str, str]:
     return key, value
 
 
+def presets(section: str) -> dict[str, Path]:
+    """Return the presets of a section by name: the package's, and those in $ICM_CONFIGS, which go before."""
+    folders = [Path(folder) / section for folder in (os.environ.get("ICM_CONFIGS"),) if folder]
+    return {f.stem: f for folder in (package_folder("configs") / section, *folders) for f in folder.glob("*.yaml")}
+
+
 def _preset(section: str, name: str | None) -> dict[str, dict[str, Any]]:
     """Read one preset: a file of this section in $ICM_CONFIGS or the package, or a path that ends in .yaml."""
     name = name or str(SECTIONS[section].__dataclass_fields__["name"].default)  # type: ignore[attr-defined]
@@ -77,8 +83,7 @@ def _preset(section: str, name: str | None) -> dict[str, dict[str, Any]]:
             raise ConfigError(f"{section}={name}: there is no such file")
         stem = path.stem
     else:
-        folders = [Path(folder) / section for folder in (os.environ.get("ICM_CONFIGS"),) if folder]
-        files = {f.stem: f for folder in (package_folder("configs") / section, *folders) for f in folder.glob("*.yaml")}
+        files = presets(section)
         if name not in files:
             near = _nearest(name, list(files))
             raise ConfigError(f"{section}={name}: no such preset{near}; there are {', '.join(sorted(files))}")

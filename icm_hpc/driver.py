@@ -14,19 +14,14 @@ from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from typing import Any
 
-import numpy as np
-
 from . import connect, export, lock, prompts, shard, tasks
 from .client import Client, Traffic, all_of
-from .core import forecast
-from .core.forecast import Cost
-from .core.layout import LAYOUTS
-from .core.types import Problem, StepInfo
+from .core.types import StepInfo
 from .engines.vllm import Metrics
 from .errors import NoAnswer, RequestError, ScoringError, ServerError
 from .lock import Lock
 from .progress import Progress, Watch
-from .prompts import Prompts, TokenPrompts
+from .prompts import Prompts
 from .rundir import RunDir, ServerExit, read_json, write_atomically
 from .scorer import Work
 from .settings import Config
@@ -260,16 +255,9 @@ async def _shards(config: Config, task: Task, client: Client, block_size: int) -
         if config.search.scoring == "top20":
             written = prompts.of_text(part, tokens.demonstration_tokens)
         problem = part.problem()
-        made.append(Shard(number, part, problem, written, _cost(config, tokens, problem, block_size)))
+        cost = tokens.cost(config.search.layout, problem.groups, block_size)
+        made.append(Shard(number, part, problem, written, cost))
     return made
-
-
-def _cost(config: Config, tokens: TokenPrompts, problem: Problem, block_size: int) -> Cost:
-    """Forecast one scoring of all examples of a shard."""
-    everything = np.arange(problem.n)
-    layout = LAYOUTS[config.search.layout]
-    queries = layout(everything, everything, problem.groups, tokens.demonstration_tokens, "eval")
-    return forecast.cost(queries, tokens.lengths, block_size)
 
 
 def _warn_of_small_cache(config: Config, shards: Sequence[Shard], metrics: Metrics) -> None:

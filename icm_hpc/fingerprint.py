@@ -11,7 +11,7 @@ from .settings import Config
 # Options of an engine that may differ between the starts of a run: they change log-probabilities by no more than noise.
 NUMERICALLY_NEUTRAL = {
     "block-size", "enforce-eager", "enable-scale-out", "num-gpu-blocks-override", "api-server-count", "swap-space",
-    "data-parallel-size", "disable-log-stats", "delay-ms",
+    "data-parallel-size", "disable-log-stats", "distributed-executor-backend", "delay-ms",
 }  # fmt: skip
 
 
@@ -25,6 +25,9 @@ def result_settings(config: Config) -> dict[str, Any]:
     free |= {"search.parallel_searches", "search.ahead", "search.memo_mb"}  # work saved, not decided otherwise
     model = ("engine", "path", "embedded", "revision", "dtype", "max_model_len")
     settings = {f"model.{key}": getattr(config.model, key) for key in model}
+    for key in ("quantization", "kv_cache_dtype"):
+        if getattr(config.model, key) is not None:
+            settings[f"model.{key}"] = getattr(config.model, key)
     told = {name.replace("_", "-"): value for name, value in config.model.vllm_args.items()}
     settings["model.vllm_args"] = {name: value for name, value in told.items() if name not in NUMERICALLY_NEUTRAL}
     for section in ("task", "search"):

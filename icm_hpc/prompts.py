@@ -11,13 +11,23 @@ from typing import Protocol
 import numpy as np
 
 from .client import Client
-from .core.forecast import Lengths
-from .core.layout import Block, Query
+from .core import forecast
+from .core.forecast import Cost, Lengths
+from .core.layout import LAYOUTS, Block, Query
 from .core.published import label_scores
 from .core.types import Indices, Labels
 from .errors import FitError, TaskError
 from .memo import Rows
 from .tasks import Task
+
+
+class Tokenizes(Protocol):
+    """A served model's tokenizer, or one that stands in for it."""
+
+    model: str
+
+    async def tokenize(self, texts: Sequence[str], *, special: bool = False) -> list[list[int]]:
+        """Return the tokens of each text; `special` adds what starts a sequence."""
 
 
 class Prompts(Protocol):
@@ -66,6 +76,17 @@ class TokenPrompts:
             parts = [bytes_of(block) if shared else b"".join([fragments[i] for i in block]) for block in query.blocks]
             yield b"".join([b"[", self.start, *parts, self.texts[query.index][:-1], b"]"])
 
+    @property
+    def longest(self) -> int:
+        """Tokens of a prompt with all other examples as demonstrations, and the one that is generated, at most."""
+        return int(self.lengths.start + self.demonstration_tokens.sum() - self.lengths.suffix + 1)
+
+    def cost(self, layout: str, groups: Indices, block_size: int, *, pool: int | None = None) -> Cost:
+        """Forecast one scoring of all examples, or of the first `pool`."""
+        members = np.arange(len(self.texts) if pool is None else pool)
+        queries = LAYOUTS[layout](members, members, groups, self.demonstration_tokens, "eval")
+        return forecast.cost(queries, self.lengths, block_size)
+
     async def score(self, client: Client, prompts: Iterable[bytes]) -> Rows:
         """Return log P(label | prompt)."""
         return await client.label_logprobs(prompts, self.label_ids)
@@ -103,8 +124,8 @@ def of_text(task: Task, demonstration_tokens: Indices) -> TextPrompts:
     return TextPrompts(tuple(e.text for e in task.examples), names, task.separator, demonstration_tokens)
 
 
-async def of_tokens(client: Client, task: Task) -> TokenPrompts:
-    """Return the task's prompts as tokens of the server's own tokenizer.
+async def of_tokens(client: Tokenizes, task: Task) -> TokenPrompts:
+    """Return the task's prompts as tokens of the server's own tokenizer, or of its stand-in.
 
     Raises TaskError for a label word that is not one token.
     """
@@ -133,10 +154,9 @@ async def of_tokens(client: Client, task: Task) -> TokenPrompts:
 
 def require_fit(prompts: TokenPrompts, max_model_len: int) -> None:
     """Raise FitError if a pool with all examples labelled, and the token that is generated, exceed the model's context."""
-    lengths = prompts.demonstration_tokens
-    longest = int(prompts.lengths.start + lengths.sum() - prompts.lengths.suffix + 1)
+    longest = prompts.longest
     if longest > max_model_len:
-        n = len(lengths)
+        n = len(prompts.texts)
         raise FitError(
             f"a prompt with all {n} examples is {longest} tokens, but the server's context is {max_model_len}: set"
             f" search.pool_size to about {n * max_model_len // longest}, or model.max_model_len={longest}"

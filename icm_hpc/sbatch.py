@@ -32,8 +32,8 @@ def require_startable(script: str) -> None:
 
 def text(config: Config, run_dir: RunDir) -> str:
     """Return the batch script: the template slurm/het.sbatch, filled in."""
-    cluster, server, model = config.cluster, config.server, config.model
-    gpus = server.gpus_per_node if server.gpus_per_node is not None else model.gpus
+    cluster, server = config.cluster, config.server
+    gpus = config.gpus_per_node
     gpu_flag = {"gres": f"--gres=gpu:{gpus}", "gpus": f"--gpus-per-node={gpus}", "none": None}[cluster.gpu_flag]
     account = [
         f"--account={cluster.account}" if cluster.account else None,
@@ -50,7 +50,7 @@ def text(config: Config, run_dir: RunDir) -> str:
     server_flags = [
         *common,
         f"--partition={cluster.server_partition}" if cluster.server_partition else None,
-        f"--nodes={server.nodes}",
+        f"--nodes={config.nodes}",
         f"--cpus-per-task={server.cpus}" if server.cpus else "--exclusive",
         f"--mem={server.mem_gb}G" if server.mem_gb else "--mem=0",
         gpu_flag if gpus else None,

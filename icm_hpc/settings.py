@@ -49,23 +49,32 @@ class ModelConfig:
     path: str = ""  # a folder of weights, or a Hugging Face name
     embedded: str | None = None  # weights that need no download: a name in weights.EMBEDDED
     revision: str | None = None
+    shape: dict[str, Any] = field(
+        default_factory=dict
+    )  # keys of the model's config.json, for plans without its weights
+    weights_gb: float | None = None  # for the same, where not all parameters are of dtype
     dtype: str = "auto"
+    quantization: str | None = None  # fp8, ...; default: what the weights say
+    kv_cache_dtype: str | None = None  # fp8 holds twice the tokens; default: dtype
     max_model_len: int = 8192  # tokens
     tensor_parallel_size: int = 1
     pipeline_parallel_size: int = 1
     gpu_memory_utilization: float = 0.9
     max_num_seqs: int = 256
     max_num_batched_tokens: int = 8192
-    vllm_args: dict[str, Any] = field(default_factory=dict)  # other vLLM options: {block-size: 32, enforce-eager: true}
+    block_size: int | None = None  # tokens that the prefix cache holds or drops together
+    enforce_eager: bool | None = None  # no CUDA graphs, no compilation: a quicker start
+    trust_remote_code: bool | None = None
+    download_dir: str | None = None
+    vllm_args: dict[str, Any] = field(default_factory=dict)  # any other vLLM option: {max-logprobs: 50}
     env: dict[str, str] = field(default_factory=dict)  # environment of the engine
 
     def __post_init__(self) -> None:
         _require_one_of(self, engine=("vllm", "stub"))
         _require(bool(self.path) != bool(self.embedded), "exactly one of path and embedded names the weights")
         _require(self.max_model_len >= 16, f"max_model_len={self.max_model_len}: at least 16 tokens")
-        _require_at_least(
-            self, 1, "tensor_parallel_size", "pipeline_parallel_size", "max_num_seqs", "max_num_batched_tokens"
-        )
+        _require_at_least(self, 1, "tensor_parallel_size", "pipeline_parallel_size", "max_num_seqs")
+        _require_at_least(self, 1, "max_num_batched_tokens", "block_size")
         share = self.gpu_memory_utilization
         _require(0 < share <= 1, f"gpu_memory_utilization={share}: over 0, at most 1")
 
@@ -79,8 +88,9 @@ class ModelConfig:
 class ServerConfig:
     """The server component: its resources, and how long the driver waits for it."""
 
-    nodes: int = 1
-    gpus_per_node: int | None = None  # default: what the model's parallel sizes ask for
+    nodes: int | None = None  # default: as many as the model's GPUs fill
+    replicas: int = 1  # of the model, each with GPUs and a prefix cache of its own: vLLM's data parallelism
+    gpus_per_node: int | None = None  # default: what the model's parallel sizes and replicas ask for
     cpus: int | None = None  # per node; default: the whole node
     mem_gb: int | None = None  # per node; default: all of it
     start_timeout_s: float = 1800.0  # from the start of the component to the first scored completion
@@ -90,11 +100,10 @@ class ServerConfig:
     requests_in_flight: int = 16
 
     def __post_init__(self) -> None:
-        _require_at_least(self, 1, "nodes", "cpus", "mem_gb", "requests_in_flight")
+        _require_at_least(self, 1, "nodes", "replicas", "cpus", "mem_gb", "requests_in_flight")
         _require_at_least(self, 0, "gpus_per_node", "max_restarts")
         for key in ("start_timeout_s", "request_timeout_s", "request_mb"):
             _require(getattr(self, key) > 0, f"{key}={getattr(self, key)}: over 0")
-        _require(self.nodes == 1, f"nodes={self.nodes}: this version serves from one node")
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +194,10 @@ class ClusterConfig:
     on_preempt: str = "requeue"  # told to stop, as by a preemption or the time limit, the job goes on in the same job;
     # resubmit: in a new job, for sites that forbid requeues; stop: when it is resumed by hand
     max_attempts: int = 100  # starts of the driver, by requeue or resubmission, until someone resumes the run by hand
+    gpu: str | None = None  # what the server's nodes have: a name in core.forecast.GPUS, for plans
+    node_gpus: int = 8  # that each of them has
+    max_nodes: int | None = None  # that one server may take
+    gpu_hour_price: float | None = None  # in your currency, for plans
     gpu_flag: str = "gres"  # gres: --gres=gpu:N; gpus: --gpus-per-node=N; none: no GPU flag
     driver_flags: list[str] = field(default_factory=list)  # further sbatch flags, such as --constraint=cpu
     server_flags: list[str] = field(default_factory=list)
@@ -198,6 +211,7 @@ class ClusterConfig:
             gpu_flag=("gres", "gpus", "none"),
         )
         _require_at_least(self, 1, "time_min", "driver_cpus", "driver_mem_gb", "signal_s", "max_attempts")
+        _require_at_least(self, 1, "node_gpus", "max_nodes")
         _require(
             self.time_min * 60 > 2 * self.signal_s,
             f"time_min={self.time_min}: more than twice signal_s={self.signal_s}, which is kept for the end",
@@ -230,3 +244,19 @@ class Config:
     search: SearchConfig
     cluster: ClusterConfig
     run: RunConfig
+
+    @property
+    def workers(self) -> int:
+        """Processes of the engine, each with a GPU where there are any."""
+        return self.model.gpus * self.server.replicas
+
+    @property
+    def nodes(self) -> int:
+        """Nodes of the server: as set, or as few as have its GPUs."""
+        return self.server.nodes or -(-self.workers // (self.server.gpus_per_node or self.cluster.node_gpus))
+
+    @property
+    def gpus_per_node(self) -> int:
+        """GPUs that the server asks for on each of its nodes."""
+        asked = self.server.gpus_per_node
+        return -(-self.workers // self.nodes) if asked is None else asked

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from . import cluster, config, evaluate, jobs, local, lock, progress, sbatch, shard, tasks
+from . import cluster, config, evaluate, jobs, local, lock, plan, progress, sbatch, shard, tasks
 from .driver import Interrupted
 from .errors import ConfigError, IcmError
 from .fingerprint import differences, result_settings
@@ -78,12 +78,19 @@ def start(settings: Config, *, dry_run: bool = False, wait: bool = False) -> Non
         return
     _require_same_configuration(settings, run_dir)
     _require_idle(run_dir)
+    planned = plan.plan(settings, task)
+    plan.require_fit(planned)
     run_dir.create()
     write_atomically(run_dir.config, config.to_yaml(settings).encode())
     console.print(f"run      {run_dir.path}")
     console.print(
         f"task     {task.name}: {len(task.examples)} examples, labels {', '.join(map(repr, task.label_words))}"
     )
+    for name in ("server", "time", "cost"):
+        if name in planned.lines:
+            console.print(f"{name:<8} {planned.lines[name]}")
+    for note in planned.notes:
+        console.print(f"note     {note}")
     if settings.cluster.executor == "local":
         _run_here(settings, run_dir)
     else:

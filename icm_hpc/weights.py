@@ -27,6 +27,37 @@ def locate(model: ModelConfig) -> Path | str:
     return folder
 
 
+def on_disk(model: ModelConfig) -> Path | None:
+    """Return the folder that holds a model's files, or None if they are still to be made or to be downloaded."""
+    if model.embedded is not None:
+        folder = cache_folder() / model.embedded
+        return folder if folder.is_dir() else None
+    folder = Path(model.path).expanduser()
+    if folder.is_dir():
+        return folder
+    cached = hub_cache(model) / f"models--{model.path.replace('/', '--')}"
+    revision = cached / "refs" / (model.revision or "main")
+    snapshot = cached / "snapshots" / (revision.read_text().strip() if revision.is_file() else model.revision or "")
+    return snapshot if (snapshot / "config.json").is_file() else None
+
+
+def hub_cache(model: ModelConfig) -> Path:
+    """Return the folder into which the engine downloads, as huggingface_hub chooses it."""
+    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
+    return Path(model.download_dir or os.environ.get("HF_HUB_CACHE") or Path(home) / "hub").expanduser()
+
+
+def is_folder_name(path: str) -> bool:
+    """Return whether `path` can only be a folder: a name on the hub is OWNER/NAME."""
+    return path.startswith(("/", ".", "~")) or path.count("/") != 1
+
+
+def weights_bytes(folder: Path) -> int:
+    """Return the size of a model's weights, 0 if none are there."""
+    files = list(folder.glob("*.safetensors")) or list(folder.glob("*.bin"))
+    return sum(file.stat().st_size for file in files)
+
+
 def cache_folder() -> Path:
     """Return the folder of prepared weights: $ICM_CACHE, or icm_hpc/models in the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"

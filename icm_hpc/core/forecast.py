@@ -3,8 +3,9 @@ roofline, a forecast to within a factor and not a measurement.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -107,24 +108,57 @@ def _unchanged(ids: Sequence[int], lengths: Lengths, changed: int, n: int) -> in
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """What of a dense transformer decides its cost."""
+    """What of a dense transformer decides its memory and its cost."""
 
-    parameters: float
     layers: int
     hidden: int
+    intermediate: int
+    heads: int
     kv_heads: int
     head_dim: int
+    vocabulary: int
+    tied: bool  # one matrix for the tokens that go in and those that come out
+    max_positions: int | None  # tokens of context that it was trained for
+
+    @property
+    def parameters(self) -> int:
+        """Weights of attention, of the gated feed-forward layers, and of the embeddings; norms are left out."""
+        attention = 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads)
+        embeddings = self.vocabulary * self.hidden * (1 if self.tied else 2)
+        return self.layers * (attention + 3 * self.hidden * self.intermediate) + embeddings
 
     def kv_bytes(self, bytes_per_value: float) -> float:
         """Return the bytes of keys and values of one token."""
         return 2 * self.layers * self.kv_heads * self.head_dim * bytes_per_value
 
 
+def shape_of(config: Mapping[str, Any]) -> ModelShape | None:
+    """Return the shape that a Hugging Face config.json tells, or None of one that is no dense transformer."""
+    if any("expert" in key for key in config):
+        return None
+    try:
+        hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
+        positions = config.get("max_position_embeddings")
+        return ModelShape(
+            layers=int(config["num_hidden_layers"]),
+            hidden=hidden,
+            intermediate=int(config["intermediate_size"]),
+            heads=heads,
+            kv_heads=int(config.get("num_key_value_heads") or heads),
+            head_dim=int(config.get("head_dim") or hidden // heads),
+            vocabulary=int(config["vocab_size"]),
+            tied=bool(config.get("tie_word_embeddings", False)),
+            max_positions=None if positions is None else int(positions),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A GPU by its data sheet; dense rates, no sparsity."""
+    """A GPU by its data sheet (dense rates, no sparsity), and the memory that nvidia-smi reports of it."""
 
-    memory_gb: float
+    memory_gb: float  # 1e9 bytes
     bandwidth_tb_s: float
     bf16_tflops: float
     fp8_tflops: float  # that of BF16 where the hardware has no FP8: weights are then converted
@@ -132,15 +166,10 @@ class Gpu:
 
 # NVIDIA's data sheets (SXM versions).
 GPUS: dict[str, Gpu] = {
-    "A100-80": Gpu(80, 2.04, 312, 312),
-    "H100": Gpu(80, 3.35, 989, 1979),
-    "H200": Gpu(141, 4.8, 989, 1979),
-}
-# Llama 3.1 (Grattafiori et al. 2024, table 3).
-MODELS: dict[str, ModelShape] = {
-    "8B": ModelShape(8.03e9, 32, 4096, 8, 128),
-    "70B": ModelShape(70.6e9, 80, 8192, 8, 128),
-    "405B": ModelShape(405.9e9, 126, 16384, 8, 128),
+    "A100-40": Gpu(42.9, 1.56, 312, 312),
+    "A100-80": Gpu(85.9, 2.04, 312, 312),
+    "H100": Gpu(85.5, 3.35, 989, 1979),
+    "H200": Gpu(150.8, 4.8, 989, 1979),
 }
 # Share of the peak that prefill reaches in large batches, with the communication of tensor parallelism in it. An
 # assumption: no GPU was at hand to measure it.

@@ -20,6 +20,19 @@ MINUS_INFINITY = -9999.0  # how vLLM writes -inf into JSON
 ROUNDING = 1e-3  # by which a log-probability may exceed 0
 TOP = 20  # likeliest tokens; a server gives no more unless told so at its start
 
+# Options that published configurations hold and vLLM 0.32.0 no longer has: not sent.
+GONE = {
+    "swap-space",
+    "num-scheduler-steps",
+    "use-v2-block-manager",
+    "disable-log-requests",
+    "disable-frontend-multiprocessing",
+    "preemption-mode",
+    "max-seq-len-to-capture",
+    "worker-use-ray",
+    "engine-use-ray",
+}
+
 
 def argv(model: ModelConfig, weights: Path | str, *, host: str, port: int) -> list[str]:
     """Return the command that serves `weights` under the preset's name."""
@@ -39,10 +52,10 @@ def argv(model: ModelConfig, weights: Path | str, *, host: str, port: int) -> li
         "middleware": "icm_hpc.engines.require_key.RequireKey",
         "disable-uvicorn-access-log": True,
     }
-    if model.revision:
-        options["revision"] = model.revision
-    options.update(model.vllm_args)
-    flags = [word for name, value in options.items() for word in _flag(name.replace("_", "-"), value)]
+    optional = ("revision", "quantization", "kv_cache_dtype", "block_size", "enforce_eager", "trust_remote_code")
+    options.update({name.replace("_", "-"): getattr(model, name) for name in (*optional, "download_dir")})
+    options.update({name.replace("_", "-"): value for name, value in model.vllm_args.items()})
+    flags = [word for name, value in options.items() if name not in GONE for word in _flag(name, value)]
     return [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(weights), *flags]
 
 

@@ -6,11 +6,12 @@ from typing import cast
 import numpy as np
 import pytest
 
+from benchmarks.forecast import shape_of_preset
 from benchmarks.serving import ideal_tokens
 from icm_hpc import prompts, tasks
 from icm_hpc.client import Client
 from icm_hpc.core import forecast
-from icm_hpc.core.forecast import GPUS, MODELS
+from icm_hpc.core.forecast import GPUS
 from icm_hpc.core.layout import LAYOUTS, Query
 from icm_hpc.core.types import Labels, frozen_labels
 from icm_hpc.prompts import TokenPrompts
@@ -65,15 +66,24 @@ async def test_the_trie_of_256_claims_computes_a_tenth_of_what_the_published_ord
 
 
 def test_keys_and_values_of_405b_take_516_kb_a_token_in_bf16() -> None:
-    assert MODELS["405B"].kv_bytes(2) == 516_096
+    assert shape_of_preset("405B").kv_bytes(2) == 516_096
 
 
 def test_seconds_grow_with_tokens_and_fall_with_gpus() -> None:
     small, large = (forecast.Cost(1, n, n, n * n // 2, n, n) for n in (10_000, 100_000))
 
     def of(cost: forecast.Cost, gpus: int, dtype: str = "bf16") -> float:
-        return forecast.seconds(cost, MODELS["70B"], GPUS["H100"], gpus, dtype, 16384)
+        return forecast.seconds(cost, shape_of_preset("70B"), GPUS["H100"], gpus, dtype, 16384)
 
     assert of(small, 4) < of(large, 4)
     assert of(large, 8) < of(large, 4)
     assert of(large, 4, "fp8") < of(large, 4)
+
+
+@pytest.mark.parametrize(("preset", "parameters"), [("8B", 8.03e9), ("70B", 70.6e9), ("405B", 405.9e9)])
+def test_parameters_are_those_that_the_models_authors_state(preset: str, parameters: float) -> None:
+    assert shape_of_preset(preset).parameters == pytest.approx(parameters, rel=1e-3)
+
+
+def test_a_mixture_of_experts_has_no_shape_here() -> None:
+    assert forecast.shape_of({"hidden_size": 8, "num_local_experts": 8}) is None

@@ -1,0 +1,400 @@
+"""`python -m icm_hpc.plan model=405B task=claims task.data=FILE cluster=site`: whether a run fits, and what it will cost.
+
+Takes the settings of `submit`, which makes the same plan before it queues anything. json=true prints it for machines. The
+exit code is 1 if the run does not fit. Times are forecasts by a roofline, not measurements.
+"""
+
+import asyncio
+import json
+import os
+import shutil
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from . import config, prompts, tasks, weights
+from .core import fit, forecast
+from .core.fit import Hardware, Model, Serving
+from .core.forecast import GPUS, Cost
+from .errors import ConfigError, FitError, IcmError
+from .prompts import TokenPrompts
+from .settings import Config, ModelConfig
+from .tasks import Task
+from .tokenizer import UNDERESTIMATE, LocalTokenizer
+
+VALUE_BYTES = {"float32": 4, "float": 4}  # of other types, and of auto: 2
+BLOCK_SIZE = 16  # vLLM's own on GPUs
+POOLS = 6  # sizes of the pool at which a scoring's cost is worked out
+CPU_PROCESS_GB = 2.0  # of the engine's own on CPUs, beside weights and cache; an assumption
+TRACE_BYTES = 400  # a step, at most
+
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
+
+
+@dataclass(slots=True)
+class Plan:
+    """What was found out: lines to read, figures for machines, and what cannot work."""
+
+    lines: dict[str, str] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
+    misfits: list[str] = field(default_factory=list)
+    remedies: list[str] = field(default_factory=list)  # settings, each of which would fit
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def fits(self) -> bool:
+        """Whether nothing was found that cannot work."""
+        return not self.misfits
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a task asks of a model."""
+
+    parts: tuple[tuple[Task, TokenPrompts], ...]  # by shard
+    counted: bool  # by the model's own tokenizer; else estimated
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest prompt."""
+        return max(tokens.longest for _, tokens in self.parts)
+
+
+def main() -> None:
+    """Run the command."""
+    words = sys.argv[1:]
+    if any(word in ("-h", "--help", "help") for word in words):
+        console.print(__doc__)
+        return
+    try:
+        settings = config.load([word for word in words if word not in ("json=true", "json=false")])
+        found = plan(settings, tasks.load(settings.task, seed=settings.search.seed))
+    except IcmError as error:
+        sys.exit(f"icm_hpc: {error}")
+    if "json=true" in words:
+        print(json.dumps({"fits": found.fits, **asdict(found)}))
+    else:
+        print_plan(found)
+    sys.exit(0 if found.fits else 1)
+
+
+def plan(settings: Config, task: Task) -> Plan:
+    """Return what a run will need, and what of it cannot work.
+
+    Raises TaskError for label words that are not one token each.
+    """
+    found = Plan()
+    folder = weights.on_disk(settings.model)
+    demand = demand_of(settings, task, folder)
+    _plan_data(found, settings, demand)
+    if settings.model.engine == "vllm":
+        model = _plan_weights(found, settings, folder)
+        _plan_serving(found, settings, model, demand)
+    _plan_disk(found, settings, demand)
+    return found
+
+
+def require_fit(found: Plan) -> None:
+    """Raise FitError, with the arithmetic and with what would fit, for a plan that cannot work."""
+    if found.fits:
+        return
+    told = "".join(f"\n  - {misfit}" for misfit in found.misfits)
+    remedies = "".join(f"\n  fits: {remedy}" for remedy in found.remedies)
+    raise FitError(f"this run cannot work, so it was not started:{told}{remedies}")
+
+
+def print_plan(found: Plan) -> None:
+    """Print a plan."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    rows = [*found.lines.items(), *(("note", note) for note in found.notes)]
+    rows += [("does not fit", misfit) for misfit in found.misfits] or [("fits", "yes")]
+    rows += [("would fit", remedy) for remedy in found.remedies]
+    for name, text in rows:
+        table.add_row(name, text)
+    console.print(table)
+
+
+def demand_of(settings: Config, task: Task, folder: Path | None) -> Demand:
+    """Return a task's prompts, in the model's tokens or in estimated ones."""
+    tokenizer = LocalTokenizer(settings.model.name, folder)
+    parts = tasks.shards(task, settings.search.pool_size)
+    tokens = [asyncio.run(prompts.of_tokens(tokenizer, part)) for part in parts]
+    return Demand(tuple(zip(parts, tokens, strict=True)), tokenizer.exact)
+
+
+def _plan_data(found: Plan, settings: Config, demand: Demand) -> None:
+    context, longest = settings.model.max_model_len, demand.longest
+    examples, shards = sum(len(part.examples) for part, _ in demand.parts), len(demand.parts)
+    how = (
+        "counted with the model's tokenizer"
+        if demand.counted
+        else "estimated: the model's tokenizer is not on this disk"
+    )
+    found.lines["data"] = (
+        f"{settings.task.name}: {examples} examples in {shards} shard{'s' if shards > 1 else ''}; prompts of up to"
+        f" {longest:,} tokens ({how}), model.max_model_len={context:,}"
+    )
+    found.figures |= {"examples": examples, "shards": shards, "longest_prompt_tokens": longest}
+    found.figures["tokens_counted"] = demand.counted
+    if longest > context:
+        most = max(len(part.examples) for part, _ in demand.parts)
+        found.misfits.append(
+            f"a prompt with all {most} examples is {longest:,} tokens{'' if demand.counted else ' or more (estimated)'}, and"
+            f" model.max_model_len={context:,}"
+        )
+        found.remedies.append(f"search.pool_size={int(most * context / (longest * _margin(demand)))}")
+    elif longest * _margin(demand) > context:
+        found.notes.append(
+            f"the longest prompt may be {int(longest * _margin(demand)):,} tokens, for it is estimated: then it does not fit"
+        )
+
+
+def _margin(demand: Demand) -> float:
+    return 1.0 if demand.counted else UNDERESTIMATE
+
+
+def needed_context(demand: Demand) -> int:
+    """Return a max_model_len that holds the longest prompt: whole kilotokens."""
+    return -(-int(demand.longest * _margin(demand)) // 1024) * 1024
+
+
+def _plan_weights(found: Plan, settings: Config, folder: Path | None) -> Model | None:
+    """Return what is loaded, or None if that is not known."""
+    configured = settings.model
+    model = model_of(configured, folder)
+    name = configured.embedded or configured.path
+    if configured.embedded is None and folder is None and weights.is_folder_name(configured.path):
+        _of_the_servers_disk(found, settings).append(f"model.path={configured.path}: there is no such folder here")
+    if model is None:
+        found.lines["model"] = f"{name}: its size is not known"
+        found.notes.append(
+            "neither the model's config.json is on this disk nor model.shape is set: memory is not checked"
+        )
+        return None
+    source = "of its files" if folder and weights.weights_bytes(folder) else "of model.weights_gb or model.shape"
+    found.lines["model"] = (
+        f"{name}: {model.shape.parameters / 1e9:.1f} G parameters, {model.weights_bytes / 1e9:,.1f} GB of weights ({source})"
+    )
+    found.figures |= {"parameters": model.shape.parameters, "weights_gb": model.weights_bytes / 1e9}
+    return model
+
+
+def model_of(configured: ModelConfig, folder: Path | None) -> Model | None:
+    """Return what is known of a model from its files, else from its preset."""
+    told = json.loads((folder / "config.json").read_text()) if folder else configured.shape
+    shape = forecast.shape_of(told)
+    if shape is None:
+        return None
+    value = VALUE_BYTES.get(configured.dtype, 2)
+    kv = 1 if (configured.kv_cache_dtype or "").startswith("fp8") else value
+    per_weight = 1 if configured.quantization == "fp8" else value
+    stated = None if configured.weights_gb is None else configured.weights_gb * 1e9
+    measured = weights.weights_bytes(folder) if folder and configured.quantization is None else 0
+    return Model(shape, measured or stated or shape.parameters * per_weight, value, kv)
+
+
+def _plan_serving(found: Plan, settings: Config, model: Model | None, demand: Demand) -> None:
+    on_gpus = settings.gpus_per_node > 0
+    found.lines["server"] = _told_of_nodes(settings)
+    found.figures |= {"nodes": settings.nodes, "gpus": settings.nodes * settings.gpus_per_node}
+    if on_gpus and settings.gpus_per_node * settings.nodes < settings.workers:
+        found.misfits.append(
+            f"the model wants {settings.workers} GPUs, and server.nodes={settings.nodes} x"
+            f" server.gpus_per_node={settings.gpus_per_node} are {settings.nodes * settings.gpus_per_node}"
+        )
+    if settings.cluster.executor == "local" and settings.nodes > 1:
+        found.misfits.append(f"{settings.nodes} nodes are asked for, and cluster.executor=local has one")
+    if model is None:
+        return
+    serving = serving_of(settings)
+    hardware = hardware_of(settings) if on_gpus else None
+    misfits = fit.misfits(model, serving, hardware)
+    found.misfits += misfits
+    if hardware is None:
+        positions, context = model.shape.max_positions, needed_context(demand)
+        if demand.longest > settings.model.max_model_len and (positions is None or context <= positions):
+            found.remedies.append(f"model.max_model_len={context}")
+        _plan_host_memory(found, settings, model)
+        if on_gpus:
+            found.notes.append("cluster.gpu is not set: GPU memory and time are not forecast")
+        return
+    short = demand.longest > settings.model.max_model_len
+    if misfits or short:
+        found.remedies += _remedies(settings, model, hardware, demand)
+    if not misfits:
+        _plan_memory(found, settings, model, hardware, demand)
+        _plan_time(found, settings, model, demand)
+
+
+def _told_of_nodes(settings: Config) -> str:
+    model, server = settings.model, settings.server
+    split = (
+        f"tensor {model.tensor_parallel_size} x pipeline {model.pipeline_parallel_size} x {server.replicas} replicas"
+    )
+    nodes = f"{settings.nodes} node{'s' if settings.nodes > 1 else ''}"
+    if settings.gpus_per_node == 0:
+        return f"{nodes}, no GPU ({split})"
+    kind = settings.cluster.gpu or "GPUs of a kind not stated"
+    return f"{nodes} with {settings.gpus_per_node} x {kind} ({split})"
+
+
+def serving_of(settings: Config) -> Serving:
+    """Return how the model is to be served."""
+    model = settings.model
+    return Serving(
+        tensor=model.tensor_parallel_size,
+        pipeline=model.pipeline_parallel_size,
+        replicas=settings.server.replicas,
+        nodes=settings.nodes,
+        context=model.max_model_len,
+        batch_tokens=model.max_num_batched_tokens,
+        sequences=model.max_num_seqs,
+        memory_share=model.gpu_memory_utilization,
+    )
+
+
+def hardware_of(settings: Config) -> Hardware | None:
+    """Return what serves, or None if the settings do not say; raises ConfigError for a GPU that is not known."""
+    cluster = settings.cluster
+    if cluster.gpu is None:
+        return None
+    if cluster.gpu not in GPUS:
+        raise ConfigError(f"cluster.gpu={cluster.gpu}: not known; there are {', '.join(GPUS)}")
+    return Hardware(GPUS[cluster.gpu].memory_gb, cluster.node_gpus, cluster.max_nodes)
+
+
+def _remedies(settings: Config, model: Model, hardware: Hardware, demand: Demand) -> list[str]:
+    """Return settings that would fit, of this model or of its FP8 preset."""
+    name = f"{settings.model.name}-FP8"
+    others = {}
+    if name in config.presets("model"):
+        sibling = config.load([f"model={name}", f"cluster.gpu={settings.cluster.gpu}"])
+        loaded = model_of(sibling.model, weights.on_disk(sibling.model))
+        if loaded is not None:
+            others[name] = (loaded, serving_of(sibling))
+    return fit.nearest(model, serving_of(settings), hardware, needed_context(demand), others)
+
+
+def _plan_memory(found: Plan, settings: Config, model: Model, hardware: Hardware, demand: Demand) -> None:
+    has = fit.gpu_memory(model, serving_of(settings), hardware.gpu_memory_gb)
+    cost = max((_cost(settings, part, tokens) for part, tokens in demand.parts), key=lambda one: one.held_tokens)
+    together = min(settings.search.parallel_searches, len(demand.parts) * settings.search.restarts)
+    wanted, holds = cost.held_tokens * together, has.cache_tokens * settings.server.replicas
+    found.lines["GPU memory"] = (
+        f"{has.usable:.1f} GB usable: {has.weights:.1f} weights, {has.activations:.1f} activations,"
+        f" {fit.RESERVED_GB:g} CUDA and NCCL, {has.cache:.1f} cache"
+    )
+    found.lines["cache"] = f"{holds:,} tokens; scorings that run together want {wanted:,}"
+    found.figures |= {"gpu_memory_gb": asdict(has), "cache_tokens": holds, "cache_tokens_wanted": wanted}
+    if wanted > holds:
+        found.notes.append(
+            "the cache cannot keep what scorings share: each is computed anew; lower search.parallel_searches or"
+            " search.pool_size, or set model.kv_cache_dtype=fp8"
+        )
+
+
+def _cost(settings: Config, part: Task, tokens: TokenPrompts, pool: int | None = None) -> Cost:
+    size = settings.model.block_size or BLOCK_SIZE
+    return tokens.cost(settings.search.layout, part.problem().groups, size, pool=pool)
+
+
+def _plan_time(found: Plan, settings: Config, model: Model, demand: Demand) -> None:
+    """Forecast the run: one scoring a step of the pool as it grows by one example a step, each from an empty cache."""
+    seconds = sum(_search_seconds(settings, model, part, tokens) for part, tokens in demand.parts)
+    hours = seconds * settings.search.restarts / 3600
+    gpus = settings.nodes * settings.gpus_per_node
+    found.figures |= {"forecast_hours": hours, "forecast_gpu_hours": hours * gpus}
+    limit_h = settings.cluster.time_min / 60
+    found.lines["time"] = (
+        f"forecast: {hours:.2f} h of search with the server up, {hours * gpus:.1f} GPU-hours; the time limit is {limit_h:g} h"
+    )
+    price = settings.cluster.gpu_hour_price
+    if price is not None:
+        found.figures["forecast_cost"] = hours * gpus * price
+        found.lines["cost"] = (
+            f"forecast: {hours * gpus * price:,.2f} at {price:g} a GPU-hour, without the server's start"
+        )
+    if hours > limit_h:
+        found.notes.append(
+            f"the search will take about {int(hours / limit_h) + 1} starts of the job, each going on from the last"
+        )
+
+
+def _search_seconds(settings: Config, model: Model, part: Task, tokens: TokenPrompts) -> float:
+    n, search = len(part.examples), settings.search
+    first = min(max(search.num_seeds, 2), n)
+    sizes = np.unique(np.geomspace(first, n, POOLS).astype(int))
+    each = [_scoring_seconds(settings, model, _cost(settings, part, tokens, int(size))) for size in sizes]
+    return float(np.interp(np.minimum(first + np.arange(search.steps), n), sizes, each).sum())
+
+
+def _scoring_seconds(settings: Config, model: Model, cost: Cost) -> float:
+    gpu = GPUS[settings.cluster.gpu or ""]
+    quantised = model.weights_bytes < 1.5 * model.shape.parameters
+    serving = serving_of(settings)
+    dtype = "fp8" if quantised else "bf16"
+    return forecast.seconds(cost, model.shape, gpu, serving.gpus, dtype, serving.batch_tokens * serving.replicas)
+
+
+def _plan_host_memory(found: Plan, settings: Config, model: Model) -> None:
+    """Check the memory of a server without GPUs, whose weights and cache are in it."""
+    if settings.gpus_per_node or settings.server.mem_gb is None:
+        return
+    each = settings.workers / settings.nodes
+    cache_gb = float(settings.model.env.get("VLLM_CPU_KVCACHE_SPACE", 4))  # vLLM's default
+    split = settings.model.tensor_parallel_size * settings.model.pipeline_parallel_size
+    weights_gb = model.shape.parameters * model.value_bytes / split / 1e9
+    wanted = each * (weights_gb + cache_gb + CPU_PROCESS_GB)
+    found.lines["memory"] = (
+        f"{wanted:.1f} GB a node: {each:g} x ({weights_gb:.1f} weights, {cache_gb:g} cache, {CPU_PROCESS_GB:g} vLLM);"
+        f" server.mem_gb={settings.server.mem_gb}"
+    )
+    if wanted > settings.server.mem_gb:
+        found.misfits.append(
+            f"the server wants {wanted:.1f} GB of memory a node, and server.mem_gb={settings.server.mem_gb}"
+        )
+        found.remedies.append(f"server.mem_gb={-(-wanted // 1):.0f}")
+
+
+def _plan_disk(found: Plan, settings: Config, demand: Demand) -> None:
+    searches = len(demand.parts) * settings.search.restarts
+    run_mb = searches * (4 * settings.search.memo_mb + settings.search.steps * TRACE_BYTES / 1e6 + 1)
+    free_mb = shutil.disk_usage(_existing(Path(settings.run.root))).free / 1e6
+    found.lines["disk"] = f"up to {run_mb:,.0f} MB for the run in {settings.run.root} ({free_mb / 1e3:,.0f} GB free)"
+    if run_mb > free_mb:
+        found.misfits.append(
+            f"the run may take {run_mb:,.0f} MB, and {settings.run.root} has {free_mb:,.0f}: choose another run.root"
+        )
+    wanted_gb = found.figures.get("weights_gb")
+    if settings.model.embedded or weights.on_disk(settings.model) or wanted_gb is None:
+        return
+    cache = weights.hub_cache(settings.model)
+    free_gb = shutil.disk_usage(_existing(cache)).free / 1e9
+    found.lines["download"] = f"{wanted_gb:,.0f} GB of weights to {cache} ({free_gb:,.0f} GB free)"
+    told = _of_the_servers_disk(found, settings)
+    if os.environ.get("HF_HUB_OFFLINE") == "1":
+        told.append(f"the weights are not on this disk, and HF_HUB_OFFLINE=1: fetch {settings.model.path} first")
+    elif wanted_gb > free_gb:
+        told.append(
+            f"the weights are {wanted_gb:,.0f} GB, and {cache} has {free_gb:,.0f} free: set HF_HOME, or model.path=FOLDER"
+        )
+
+
+def _of_the_servers_disk(found: Plan, settings: Config) -> list[str]:
+    """Return where to tell of what this machine's disks lack: the nodes of a cluster may have it."""
+    return found.misfits if settings.cluster.executor == "local" else found.notes
+
+
+def _existing(path: Path) -> Path:
+    """Return the nearest folder above `path` that exists."""
+    path = path.expanduser().absolute()
+    return next(folder for folder in (path, *path.parents) if folder.exists())
+
+
+if __name__ == "__main__":
+    main()

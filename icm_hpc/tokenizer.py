@@ -1,0 +1,36 @@
+"""A model's tokens without its server: counted where its tokenizer is on this disk, estimated where it is not."""
+
+import re
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+# What the tokenizers of today's models make of English text, near enough: words with the space before them, numbers of up
+# to three digits, runs of signs and of white space.
+_PIECES = re.compile(r" ?[^\W\d_]+|\d{1,3}| ?[^\s\w]+|\s+|_")
+UNDERESTIMATE = 1.15  # real over estimated counts, at most: 1.04 to 1.14 on six data sets with SmolLM2's tokenizer
+
+
+class LocalTokenizer:
+    """Answers as a served model's /tokenize does."""
+
+    def __init__(self, model: str, folder: Path | None) -> None:
+        file = folder / "tokenizer.json" if folder else None
+        self.model = model
+        self.exact = file is not None and file.is_file()
+        self._encode = _encoder(file) if file and self.exact else _estimated
+
+    async def tokenize(self, texts: Sequence[str], *, special: bool = False) -> list[list[int]]:
+        """Return the tokens of each text; `special` adds what starts a sequence, which an estimate leaves out."""
+        return [self._encode(text, special) for text in texts]
+
+
+def _encoder(file: Path) -> Callable[[str, bool], list[int]]:
+    tokenizer = Tokenizer.from_file(str(file))
+    return lambda text, special: list(tokenizer.encode(text, add_special_tokens=special).ids)
+
+
+def _estimated(text: str, special: bool) -> list[int]:  # noqa: ARG001
+    return [zlib.crc32(piece.encode()) for piece in _PIECES.findall(text)]

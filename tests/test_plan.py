@@ -1,0 +1,94 @@
+"""Plans, and that what cannot work is refused before anything is made or queued."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from icm_hpc import config, tasks
+from icm_hpc.errors import FitError
+from icm_hpc.plan import Plan, plan, require_fit
+from tests.conftest import SHARED_DATA, require_vllm, unavailable
+
+CLUSTER = ("cluster.executor=slurm", "cluster.gpu=H100", "search.steps=1500")
+
+
+def run(module: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run one of our commands."""
+    argv = [sys.executable, "-m", f"icm_hpc.{module}", *arguments]
+    return subprocess.run(argv, capture_output=True, text=True, check=False)
+
+
+def planned(*arguments: str) -> Plan:
+    """Return the plan of 256 real claims."""
+    data = SHARED_DATA / "truthfulqa_train.json"
+    if not data.exists():
+        unavailable(f"{data} is not there")
+    settings = config.load(["task=truthfulqa", f"task.data={data}", *CLUSTER, *arguments])
+    return plan(settings, tasks.load(settings.task, seed=0))
+
+
+def test_a_context_of_8192_is_too_short_for_256_claims() -> None:
+    found = planned("model=8B", "model.max_model_len=8192")
+    assert not found.fits
+    assert "a prompt with all 256 examples is" in found.misfits[0]
+    assert "model.max_model_len=11264" in found.remedies
+    assert any(one.startswith("search.pool_size=") for one in found.remedies)
+
+
+@pytest.mark.parametrize("name", ["8B", "70B", "405B", "405B-FP8"])
+def test_each_preset_fits_its_own_claims_and_forecasts_their_hours(name: str) -> None:
+    found = planned(f"model={name}", "cluster.gpu_hour_price=3")
+    assert found.fits, found.misfits
+    assert found.figures["forecast_hours"] > 0
+    assert found.figures["forecast_cost"] == pytest.approx(3 * found.figures["forecast_gpu_hours"])
+    assert "forecast" in found.lines["time"]
+
+
+def test_tokens_are_counted_where_the_tokenizer_is_and_estimated_within_15_percent_where_not() -> None:
+    require_vllm()
+    counted = planned("model=smol", "model.max_model_len=8192")
+    estimated = planned("model=8B")
+    assert (counted.figures["tokens_counted"], estimated.figures["tokens_counted"]) == (True, False)
+    real = counted.figures["longest_prompt_tokens"]
+    assert real == 9465, "as the server counted them (docs/performance.md)"
+    assert real / 1.15 <= estimated.figures["longest_prompt_tokens"] <= real
+
+
+def test_submit_refuses_what_cannot_work_and_makes_nothing(tmp_path: Path) -> None:
+    settings = ("model=stub", "model.max_model_len=100", f"run.root={tmp_path}/runs")
+    refused = run("submit", *settings)
+    assert refused.returncode == 1
+    assert "this run cannot work, so it was not started" in refused.stderr
+    assert "fits: search.pool_size=" in refused.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_model_folder_that_is_not_there_is_told_of(tmp_path: Path) -> None:
+    settings = config.load(["model=8B", f"model.path={tmp_path}/none", "server.gpus_per_node=1"])
+    with pytest.raises(FitError, match="there is no such folder"):
+        require_fit(plan(settings, tasks.load(settings.task, seed=0)))
+
+
+def test_several_nodes_want_a_cluster() -> None:
+    settings = config.load(["model=stub", "server.nodes=2", "model.engine=vllm"])
+    found = plan(settings, tasks.load(settings.task, seed=0))
+    assert any("cluster.executor=local has one" in one for one in found.misfits)
+
+
+def test_the_command_prints_json_and_exits_1_for_what_does_not_fit() -> None:
+    arguments = ("model=405B", "task=reviews", *CLUSTER, "cluster.max_nodes=1")
+    done = run("plan", *arguments, "json=true")
+    assert done.returncode == 1, done.stderr
+    told = json.loads(done.stdout)
+    assert told["fits"] is False
+    assert "cluster.max_nodes=1" in told["misfits"][0]
+    assert told["remedies"][0] == "model=405B-FP8"
+    assert run("plan", "model=8B", "task=reviews", *CLUSTER).returncode == 0
+
+
+def test_an_unknown_gpu_is_refused_with_those_that_are_known() -> None:
+    refused = run("plan", "model=8B", "task=reviews", "cluster.gpu=H1000")
+    assert "cluster.gpu=H1000: not known; there are A100-40, A100-80, H100, H200" in refused.stderr

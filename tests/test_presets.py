@@ -1,0 +1,71 @@
+"""The presets of configs/model against the option parser of the vLLM that is installed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from icm_hpc import config
+from icm_hpc.config import package_folder
+from icm_hpc.engines import vllm
+from icm_hpc.settings import ModelConfig
+from tests.conftest import require_vllm
+
+pytestmark = pytest.mark.vllm
+
+PRESETS = sorted(file.stem for file in (package_folder("configs") / "model").glob("*.yaml"))
+PARSE = """
+import json, sys
+from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+parser = make_arg_parser(FlexibleArgumentParser())
+known = sorted(name[2:] for action in parser._actions for name in action.option_strings if name.startswith("--"))
+parsed = []
+for argv in json.load(sys.stdin):
+    options = parser.parse_args(argv)
+    validate_parsed_serve_args(options)
+    parsed.append({key: value for key, value in vars(options).items() if isinstance(value, (str, int, float, bool))})
+print(json.dumps([known, parsed]))
+"""
+"""Prints the options that the parser knows, and the values that it gives each command line."""
+
+
+@pytest.fixture(scope="module")
+def parsed() -> tuple[set[str], dict[str, dict[str, object]]]:
+    """Return vLLM's options, and what its parser makes of each preset, by name."""
+    require_vllm()
+    models = {name: config.load([f"model={name}"]).model for name in PRESETS}
+    models = {name: model for name, model in models.items() if model.engine == "vllm"}
+    argvs = [words[words.index("--model") :] for words in (argv_of(model) for model in models.values())]
+    done = subprocess.run(
+        [sys.executable, "-c", PARSE], input=json.dumps(argvs), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    known, values = json.loads(done.stdout.splitlines()[-1])
+    return set(known), dict(zip(models, values, strict=True))
+
+
+def argv_of(model: ModelConfig) -> list[str]:
+    """Return the command of a preset."""
+    return vllm.argv(model, Path("weights"), host="127.0.0.1", port=1)
+
+
+def test_vllms_own_parser_accepts_every_preset(parsed: tuple[set[str], dict[str, dict[str, object]]]) -> None:
+    _, values = parsed
+    assert {"8B", "70B", "405B", "405B-FP8", "smol", "tiny"} <= set(values)
+    big = values["405B"]
+    assert (big["tensor_parallel_size"], big["pipeline_parallel_size"], big["max_num_seqs"]) == (8, 2, 256)
+    assert all(value["enable_prefix_caching"] is True for value in values.values())
+
+
+def test_options_that_vllm_no_longer_has_are_those_that_are_not_sent(
+    parsed: tuple[set[str], dict[str, dict[str, object]]],
+) -> None:
+    known, _ = parsed
+    assert not vllm.GONE & known
+    old = config.load(["model=8B", "model.vllm_args.swap_space=4", "model.vllm_args.max-logprobs=50"])
+    words = argv_of(old.model)
+    assert "--swap-space" not in words
+    assert words[words.index("--max-logprobs") + 1] == "50"

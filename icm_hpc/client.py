@@ -49,12 +49,15 @@ class Client:
         model: str,
         request_mb: float,
         requests_in_flight: int,
+        replicas: int = 1,
         traffic: Traffic | None = None,
     ) -> None:
         self._session, self._url, self._timeout_s = session, url, session.timeout.total or math.inf
         self.model = model
         self._request_bytes = request_mb * 1e6
         self._slots = asyncio.Semaphore(requests_in_flight)
+        self._slots_of = [asyncio.Semaphore(requests_in_flight) for _ in range(replicas)]
+        self._headers: dict[str, str] = {}
         self._salt: dict[str, str] = {}
         self.traffic = traffic or Traffic()
 
@@ -62,6 +65,19 @@ class Client:
         """Return a client for which the server computes everything anew, and keeps it from others."""
         other = copy.copy(self)
         other._salt, other.traffic = {"cache_salt": salt}, Traffic()
+        return other
+
+    @property
+    def replicas(self) -> int:
+        """Replicas of the model behind the server, each with a prefix cache of its own."""
+        return len(self._slots_of)
+
+    def replica(self, number: int) -> "Client":
+        """Return a client whose prompts are all scored by one replica; it counts into the same traffic."""
+        if self.replicas == 1:
+            return self
+        other = copy.copy(self)
+        other._headers, other._slots = vllm.to_replica(number), self._slots_of[number]
         return other
 
     async def trouble(self) -> str | None:
@@ -112,9 +128,12 @@ class Client:
         return [answer for part in parts for answer in part]
 
     async def prove(self) -> None:
-        """Score one short prompt: a server that says it is healthy can still give no answer, or none that is a score."""
+        """Score one short prompt with each replica: a server that says it is healthy can still give no answer, or none that
+        is a score.
+        """
         (tokens,) = await self.tokenize(["Is this claim true?"])
-        await self.label_logprobs([json.dumps(tokens).encode()], [tokens[0], tokens[-1]])
+        prompt, labels = json.dumps(tokens).encode(), [tokens[0], tokens[-1]]
+        await all_of(self.replica(number).label_logprobs([prompt], labels) for number in range(self.replicas))
 
     async def metrics(self) -> vllm.Metrics:
         """Return what the server counted since it started, and its cache."""
@@ -179,7 +198,7 @@ class Client:
         """Return the answer: of JSON what it says, of anything else its bytes."""
         url = f"{self._url}{path}"
         data = None if body is None else io.BytesIO(body)
-        headers = {"Content-Type": "application/json"} if body else {}
+        headers = {**self._headers, **({"Content-Type": "application/json"} if body else {})}
         try:
             async with self._session.request(method, url, data=data, headers=headers) as response:
                 content = await response.read()

@@ -61,6 +61,7 @@ def _client(session: aiohttp.ClientSession, config: Config, endpoint: Endpoint, 
         model=endpoint.model,
         request_mb=config.server.request_mb,
         requests_in_flight=config.server.requests_in_flight,
+        replicas=config.server.replicas,
     )
 
 

@@ -255,7 +255,7 @@ async def _shards(config: Config, task: Task, client: Client, block_size: int) -
         if config.search.scoring == "top20":
             written = prompts.of_text(part, tokens.demonstration_tokens)
         problem = part.problem()
-        cost = tokens.cost(config.search.layout, problem.groups, block_size)
+        cost = tokens.cost(config.search.layout, problem.groups, block_size, replicas=client.replicas)
         made.append(Shard(number, part, problem, written, cost))
     return made
 

@@ -239,8 +239,7 @@ def _told_of_nodes(settings: Config) -> str:
     nodes = f"{settings.nodes} node{'s' if settings.nodes > 1 else ''}"
     if settings.gpus_per_node == 0:
         return f"{nodes}, no GPU ({split})"
-    kind = settings.cluster.gpu or "GPUs of a kind not stated"
-    return f"{nodes} with {settings.gpus_per_node} x {kind} ({split})"
+    return f"{nodes} with {settings.gpus_per_node} x {settings.cluster.gpu or 'GPU'} ({split})"
 
 
 def serving_of(settings: Config) -> Serving:
@@ -300,7 +299,9 @@ def _plan_memory(found: Plan, settings: Config, model: Model, hardware: Hardware
 
 def _cost(settings: Config, part: Task, tokens: TokenPrompts, pool: int | None = None) -> Cost:
     size = settings.model.block_size or BLOCK_SIZE
-    return tokens.cost(settings.search.layout, part.problem().groups, size, pool=pool)
+    return tokens.cost(
+        settings.search.layout, part.problem().groups, size, replicas=settings.server.replicas, pool=pool
+    )
 
 
 def _plan_time(found: Plan, settings: Config, model: Model, demand: Demand) -> None:

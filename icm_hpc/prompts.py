@@ -13,7 +13,7 @@ import numpy as np
 from .client import Client
 from .core import forecast
 from .core.forecast import Cost, Lengths
-from .core.layout import LAYOUTS, Block, Query
+from .core.layout import LAYOUTS, Block, Query, of_replica
 from .core.published import label_scores
 from .core.types import Indices, Labels
 from .errors import FitError, TaskError
@@ -81,11 +81,14 @@ class TokenPrompts:
         """Tokens of a prompt with all other examples as demonstrations, and the one that is generated, at most."""
         return int(self.lengths.start + self.demonstration_tokens.sum() - self.lengths.suffix + 1)
 
-    def cost(self, layout: str, groups: Indices, block_size: int, *, pool: int | None = None) -> Cost:
-        """Forecast one scoring of all examples, or of the first `pool`."""
+    def cost(
+        self, layout: str, groups: Indices, block_size: int, *, replicas: int = 1, pool: int | None = None
+    ) -> Cost:
+        """Forecast one scoring of all examples, or of the first `pool`, shared out among replicas."""
         members = np.arange(len(self.texts) if pool is None else pool)
         queries = LAYOUTS[layout](members, members, groups, self.demonstration_tokens, "eval")
-        return forecast.cost(queries, self.lengths, block_size)
+        shares = [list(of_replica(queries, number, replicas)) for number in range(replicas)]
+        return forecast.total([forecast.cost(share, self.lengths, block_size) for share in shares])
 
     async def score(self, client: Client, prompts: Iterable[bytes]) -> Rows:
         """Return log P(label | prompt)."""

@@ -36,6 +36,17 @@ class ServerExit:
 
 
 @dataclass(frozen=True, slots=True)
+class Rendezvous:
+    """Where the ranks of one start of an engine on several nodes find each other; no secret is in it."""
+
+    attempt: str
+    start: int
+    address: str  # of the first node
+    port: int  # of torch.distributed
+    rpc_port: int  # of replicas
+
+
+@dataclass(frozen=True, slots=True)
 class RunDir:
     """A run's folder."""
 
@@ -77,10 +88,22 @@ class RunDir:
         """Which start of the engine the driver has given up."""
         return self.attempt(attempt) / "restart-wanted.json"
 
+    def rendezvous(self, attempt: str) -> Path:
+        """Where the ranks of the engine meet."""
+        return self.attempt(attempt) / "rendezvous.json"
+
+    def rank_exit(self, attempt: str, number: int) -> Path:
+        """How the engine ended on a node that is not the first."""
+        return self.attempt(attempt) / f"rank-{number}-exit.json"
+
     @property
     def server_log(self) -> Path:
         """What the engine printed."""
         return self.path / "server.log"
+
+    def rank_log(self, number: int) -> Path:
+        """What the engine printed on a node that is not the first."""
+        return self.path / f"server-rank-{number}.log"
 
     @property
     def driver_log(self) -> Path:
@@ -131,6 +154,24 @@ class RunDir:
         """Return how the server of this attempt ended, or None while it has not."""
         values = read_json(self.server_exit(attempt))
         return values and ServerExit(**values)
+
+    def write_rendezvous(self, meeting: Rendezvous) -> None:
+        """Announce a start of the engine to the other nodes."""
+        _write_json(self.rendezvous(meeting.attempt), dataclasses.asdict(meeting))
+
+    def read_rendezvous(self, attempt: str) -> Rendezvous | None:
+        """Return where the ranks meet, or None between two starts."""
+        values = read_json(self.rendezvous(attempt))
+        return values and Rendezvous(**values)
+
+    def write_rank_exit(self, attempt: str, number: int, start: int, how: str) -> None:
+        """Tell the first node that a rank of this start has ended."""
+        _write_json(self.rank_exit(attempt, number), {"start": start, "how": how})
+
+    def read_rank_exit(self, attempt: str, number: int, start: int) -> str | None:
+        """Return how a rank of this start ended, or None."""
+        values = read_json(self.rank_exit(attempt, number))
+        return values["how"] if values and values["start"] == start else None
 
     def want_restart(self, attempt: str, start: int, reason: str) -> None:
         """Ask the server component to end a start of the engine that hangs, and to start it anew."""

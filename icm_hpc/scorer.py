@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .client import Client
-from .core.layout import LAYOUTS, Layout, Query
+from .client import Client, all_of
+from .core.layout import LAYOUTS, Layout, Query, of_replica, replica_of
 from .core.search import Answer
 from .core.types import Ask, Labels, Problem, ScoreOne, Scores, pool_of
 from .errors import BadAnswer, ScoringError
@@ -119,16 +119,22 @@ class Scorer:
         return learnt
 
     async def score(self, wanted: Sequence[tuple[Sequence[Query], Labels]]) -> Rows:
-        """Send the prompts of each labelling; return f64[prompts, L]."""
+        """Send the prompts of each labelling, each to the replica that has its place in the layout; return f64[prompts, L]."""
+        replicas = self._client.replicas
+        answering = np.array([replica_of(query, replicas) for queries, _ in wanted for query in queries])
 
-        def written() -> Iterator[bytes]:
+        def written(number: int) -> Iterator[bytes]:
             for queries, labels in wanted:
-                yield from self._prompts.write(queries, labels)
+                yield from self._prompts.write(of_replica(queries, number, replicas), labels)
 
         began = time.monotonic()
-        rows = await self._prompts.score(self._client, written())
+        used = [int(number) for number in np.unique(answering)]
+        parts = await all_of(self._prompts.score(self._client.replica(number), written(number)) for number in used)
         self.work.waits += 1
         self.work.waiting_s += time.monotonic() - began
+        rows = np.empty((len(answering), self._problem.n_labels))
+        for number, part in zip(used, parts, strict=True):
+            rows[answering == number] = part
         return rows
 
     def _shaped(self, ask: Ask, rows: Rows) -> Answer:

@@ -1,19 +1,19 @@
 """The server component: `python -m icm_hpc.server RUN_FOLDER` serves the run's model until it is told to stop.
 
+On several nodes Slurm starts one a node: the first leads, the others follow it (follower.py).
+
 Picks a free port, makes a key, publishes both in the attempt's endpoint.json, starts the engine, and leaves an exit record.
 An engine that dies or hangs after it has served is started anew, on another port with another key, server.max_restarts
 times. `--post-mortem` leaves the exit record of a component that could not.
 """
 
 import contextlib
-import ctypes
 import http.client
 import itertools
 import os
 import secrets
 import signal
 import socket
-import subprocess
 import sys
 import time
 import urllib.request
@@ -22,18 +22,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from . import weights
+from . import follower, process, weights
 from .config import load_file
 from .engines import ENGINES
+from .engines.rank import Rank
 from .errors import IcmError
-from .rundir import Endpoint, RunDir, ServerExit, attempt_of_job, private_append, tail
+from .rundir import Endpoint, Rendezvous, RunDir, ServerExit, attempt_of_job, tail
 from .settings import Config
 
 POLL_S = 0.2
 LOOK_S = 1.0  # between two looks at the engine's health and the driver's wishes
 PORT_TRIES = 5
 BACK_OFF_S = (1.0, 5.0, 25.0)  # before a restart; the last one holds for all that follow
-STOP_S = 8.0  # from a kind word to force; Slurm itself kills after KillWait, often 30 s
 
 _PARENT = int(os.environ.get("ICM_PARENT", os.getppid()))  # who said so may be gone before we look
 _told_to_stop: list[int] = []
@@ -51,8 +51,13 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _stop)
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # meant for the driver; the engine inherits this
+    config = load_file(run_dir.config)
+    rank = int(os.environ.get("SLURM_PROCID", "0")) if config.nodes > 1 else 0
+    if rank > 0:
+        reason = follower.follow(config, run_dir, attempt, rank, own_address(), _is_to_stop)
+        sys.exit(0 if _told_to_stop else f"icm_hpc.server: rank {rank}: {reason}")
     try:
-        reason = serve(load_file(run_dir.config), run_dir, attempt, local=bool(local))
+        reason = serve(config, run_dir, attempt, local=bool(local))
     except IcmError as error:
         reason = str(error)
     except Exception as error:  # whatever ended it, the driver must learn of it
@@ -104,26 +109,35 @@ def serve(config: Config, run_dir: RunDir, attempt: str, *, local: bool) -> str:
         if restarts == config.server.max_restarts:
             return f"{end.how}; it had been restarted server.max_restarts={restarts} times"
         restarts += 1
-        _note(run_dir, f"{end.how}: restart {restarts} of {config.server.max_restarts}")
+        process.note(run_dir.server_log, f"{end.how}: restart {restarts} of {config.server.max_restarts}")
         _sleep(BACK_OFF_S[min(restarts, len(BACK_OFF_S)) - 1])
     raise AssertionError("the loop returns")
 
 
 def _serve_once(config: Config, run_dir: RunDir, endpoint: Endpoint, host: str, served: Path | str) -> End:
     engine = ENGINES[config.model.engine]
-    argv = engine.argv(config.model, served, host=host, port=endpoint.port)
+    rank = _announced(config, run_dir, endpoint) if config.nodes > 1 else None
+    argv = engine.argv(config.model, served, host=host, port=endpoint.port, replicas=config.server.replicas, rank=rank)
     began = run_dir.server_log.stat().st_size if run_dir.server_log.exists() else 0
     run_dir.write_endpoint(endpoint)
-    environment = {**os.environ, **engine.environment(config.model, endpoint.key)}
-    code, healthy, hung = _run(argv, environment, run_dir, endpoint)
+    settings = engine.environment(config.model, endpoint.key, address=rank.address if rank else None)
+    code, healthy, given_up = _run(config, argv, {**os.environ, **settings}, run_dir, endpoint)
     run_dir.endpoint(endpoint.attempt).unlink(missing_ok=True)
-    if hung:
-        return End(f"{config.model.engine} hung ({hung})", served=True)
+    run_dir.rendezvous(endpoint.attempt).unlink(missing_ok=True)
+    if given_up:
+        return End(given_up, served=healthy)
     if not healthy and not _told_to_stop and is_taken(host, endpoint.port):
         return End("its port was taken", served=False, port_taken=True)
     remedy = engine.remedy(code, tail(run_dir.server_log, lines=200, begin=began))
     how = f"{config.model.engine} exited with code {code}" + (f" ({remedy})" if remedy else "")
     return End(how, served=healthy)
+
+
+def _announced(config: Config, run_dir: RunDir, endpoint: Endpoint) -> Rank:
+    """Tell the other nodes of a start of the engine; return our own part in it."""
+    address, port, rpc_port = own_address(), free_port(""), free_port("")
+    run_dir.write_rendezvous(Rendezvous(endpoint.attempt, endpoint.start, address, port, rpc_port))
+    return Rank(0, config.nodes, address, port, rpc_port)
 
 
 def free_port(host: str) -> int:
@@ -150,6 +164,16 @@ def addresses() -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in names if name))
 
 
+def own_address() -> str:
+    """Return the address by which other nodes reach this one: that of Slurm's name for it, else of its way out."""
+    for name in addresses():
+        with contextlib.suppress(OSError):
+            found = str(socket.getaddrinfo(name, None, family=socket.AF_INET)[0][4][0])
+            if not found.startswith("127."):
+                return found
+    return "127.0.0.1"
+
+
 def _outgoing_address() -> str | None:
     """Return the address from which this node would send (nothing is sent), or None without a network."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
@@ -161,35 +185,25 @@ def _outgoing_address() -> str | None:
 
 
 def _run(
-    argv: list[str], environment: Mapping[str, str], run_dir: RunDir, endpoint: Endpoint
+    config: Config, argv: list[str], environment: Mapping[str, str], run_dir: RunDir, endpoint: Endpoint
 ) -> tuple[int, bool, str | None]:
-    """Run the engine until it ends, hangs, is to stop, or our parent is gone.
+    """Run the engine until it ends, hangs, loses a rank, is to stop, or our parent is gone.
 
-    Returns its exit code, whether it was healthy, and, if the driver gave it up, why.
+    Returns its exit code, whether it was healthy, and why it was given up, if it was.
     """
-    healthy, hung = False, None
+    healthy, given_up = False, None
     looked = time.monotonic()
-    _note(run_dir, " ".join(argv))
-    with private_append(run_dir.server_log) as log:
-        engine = subprocess.Popen(
-            argv,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            preexec_fn=_die_with_parent,
-        )
-    try:
-        while engine.poll() is None and not hung and not _is_to_stop():
+    with process.engine(argv, environment, run_dir.server_log) as engine:
+        while engine.poll() is None and not given_up and not _is_to_stop():
             time.sleep(POLL_S)
             if time.monotonic() - looked >= LOOK_S:
                 healthy = healthy or is_healthy(endpoint)
-                hung = run_dir.read_restart_wanted(endpoint.attempt, endpoint.start)
+                hang = run_dir.read_restart_wanted(endpoint.attempt, endpoint.start)
+                ranks = [run_dir.read_rank_exit(endpoint.attempt, n, endpoint.start) for n in range(1, config.nodes)]
+                given_up = f"{config.model.engine} hung ({hang})" if hang else next(filter(None, ranks), None)
+                healthy = healthy or hang is not None
                 looked = time.monotonic()
-    finally:
-        _end(engine)
-    return engine.returncode, healthy, hung
+    return engine.returncode, healthy, given_up
 
 
 def is_healthy(endpoint: Endpoint) -> bool:
@@ -211,32 +225,11 @@ def _is_to_stop() -> bool:
     return bool(_told_to_stop)
 
 
-def _note(run_dir: RunDir, text: str) -> None:
-    with private_append(run_dir.server_log) as log:
-        log.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n".encode())
-
-
 def _sleep(seconds: float) -> None:
     """Sleep, unless told to stop."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and not _is_to_stop():
         time.sleep(POLL_S)
-
-
-def _end(engine: "subprocess.Popen[bytes]") -> None:
-    """Stop the engine and all its processes: kindly, then by force."""
-    if engine.poll() is None:
-        engine.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            engine.wait(timeout=STOP_S)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(engine.pid, signal.SIGKILL)
-    engine.wait()
-
-
-def _die_with_parent() -> None:
-    """Ask Linux to end the engine if this process is killed outright (prctl PR_SET_PDEATHSIG)."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:

@@ -21,6 +21,11 @@ class OfflineClient:
     """Answers as the stub server does; keeps every prompt."""
 
     model = "stub"
+    replicas = 1
+
+    def replica(self, number: int) -> "OfflineClient":
+        """Return the only one."""
+        return self
 
     def __init__(self) -> None:
         self.traffic = Traffic()

@@ -24,7 +24,7 @@ parser = make_arg_parser(FlexibleArgumentParser())
 known = sorted(name[2:] for action in parser._actions for name in action.option_strings if name.startswith("--"))
 parsed = []
 for argv in json.load(sys.stdin):
-    options = parser.parse_args(argv)
+    options = parser.parse_args(["--model", *argv])
     validate_parsed_serve_args(options)
     parsed.append({key: value for key, value in vars(options).items() if isinstance(value, (str, int, float, bool))})
 print(json.dumps([known, parsed]))
@@ -38,7 +38,7 @@ def parsed() -> tuple[set[str], dict[str, dict[str, object]]]:
     require_vllm()
     models = {name: config.load([f"model={name}"]).model for name in PRESETS}
     models = {name: model for name, model in models.items() if model.engine == "vllm"}
-    argvs = [words[words.index("--model") :] for words in (argv_of(model) for model in models.values())]
+    argvs = [words[words.index("serve") + 1 :] for words in (argv_of(model) for model in models.values())]
     done = subprocess.run(
         [sys.executable, "-c", PARSE], input=json.dumps(argvs), capture_output=True, text=True, check=False
     )

@@ -92,7 +92,7 @@ def test_a_port_taken_in_the_meantime_is_exchanged_for_another(tmp_path: Path, m
         offered = iter([taken, free])
         monkeypatch.setattr(server, "free_port", lambda _host: next(offered))
 
-        def argv(model: ModelConfig, weights: Path | str, *, host: str, port: int) -> list[str]:
+        def argv(model: ModelConfig, weights: Path | str, *, host: str, port: int, **_placed: object) -> list[str]:
             ports.append(port)
             serves = started(model, weights, host=host, port=port)
             return serves if port == taken else [sys.executable, "-c", "raise SystemExit(3)"]

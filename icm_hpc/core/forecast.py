@@ -80,6 +80,14 @@ def cost(queries: Sequence[Query], lengths: Lengths, block_size: int, *, changed
     return Cost(len(queries), total, computed, context, held, longest)
 
 
+def total(costs: Sequence[Cost]) -> Cost:
+    """Return what the parts of a scoring cost together, each with a prefix cache of its own."""
+    sums = {
+        key: sum(getattr(one, key) for one in costs) for key in Cost.__dataclass_fields__ if key != "longest_prompt"
+    }
+    return Cost(**sums, longest_prompt=max((one.longest_prompt for one in costs), default=0))
+
+
 def _shared(query: Query, before: Query, lengths: Lengths, tokens_of: Callable[[Block], int]) -> int:
     """Return the tokens that a prompt shares with the one sent before it: in depth-first order no other shares more."""
     tokens = lengths.start

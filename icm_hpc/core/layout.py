@@ -4,7 +4,7 @@ A layout takes the examples whose labels may be shown (`members`) and those to b
 and gives each query all other members exactly once. Queries come in the order in which they are best sent.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -21,6 +21,7 @@ class Query:
 
     index: int
     blocks: tuple[Block, ...]
+    place: float = 0.0  # in the layout's order, 0 to 1: of replicas each has an interval, in which prefixes are shared
 
     @property
     def demonstrations(self) -> Block:
@@ -36,15 +37,19 @@ def reference(members: Indices, queries: Indices, groups: Indices, tokens: Indic
     """Order demonstrations as the published code does: ascending, but grouped where a whole labelling is evaluated."""
     if purpose == "eval":
         return grouped(members, queries, groups, tokens, purpose)
-    return [Query(q, (tuple(m for m in members.tolist() if m != q),)) for q in queries.tolist()]
+    places = {m: place / len(members) for place, m in enumerate(members.tolist())}
+    return [Query(q, (tuple(m for m in members.tolist() if m != q),), places[q]) for q in queries.tolist()]
 
 
 def grouped(members: Indices, queries: Indices, groups: Indices, _tokens: Indices, _purpose: Purpose) -> list[Query]:
     """Drop the query, then order demonstrations by group: groups by their first member that is left, ascending inside."""
+    order = [m for group in _by_group(members.tolist(), groups) for m in group]
+    places = {m: place / len(order) for place, m in enumerate(order)}
     arranged = []
     for query in queries.tolist():
         rest = [m for m in members.tolist() if m != query]
-        arranged.append(Query(query, (tuple(m for group in _by_group(rest, groups) for m in group),)))
+        block = tuple(m for group in _by_group(rest, groups) for m in group)
+        arranged.append(Query(query, (block,), places[query]))
     return arranged
 
 
@@ -52,25 +57,37 @@ def trie(members: Indices, queries: Indices, groups: Indices, tokens: Indices, _
     """Split the members in halves A and B; A's queries see B first, B's see A first, and so on inside each half.
 
     Demonstration j is then in as many distinct prefixes as its leaf is deep: N log2 N demonstrations a scoring, where a
-    fixed order has N^2 / 2. Halves are of equal tokens as far as whole groups allow, and queries come depth first.
+    fixed order has N^2 / 2. Halves are of equal tokens as far as whole groups allow, and queries come depth first. A query's
+    place is its path: a binary fraction, which stays nearly the same while a pool grows.
     """
     wanted = set(queries.tolist())
     arranged: list[Query] = []
-    stack: list[tuple[list[list[int]], tuple[Block, ...]]] = [(_by_group(members.tolist(), groups), ())]
+    stack: list[tuple[list[list[int]], tuple[Block, ...], float]] = [(_by_group(members.tolist(), groups), (), 0.0)]
     while stack:
-        part, prefix = stack.pop()
+        part, prefix, place = stack.pop()
         ids = [index for group in part for index in group]
         if wanted.isdisjoint(ids):
             continue
         if len(ids) == 1:
-            arranged.append(Query(ids[0], prefix))
+            arranged.append(Query(ids[0], prefix, place))
             continue
         units = part if len(part) > 1 else [[index] for index in ids]
         cut = _middle([int(tokens[unit].sum()) for unit in units])
         left, right = units[:cut], units[cut:]
-        stack.append((right, (*prefix, tuple(i for unit in left for i in unit))))
-        stack.append((left, (*prefix, tuple(i for unit in right for i in unit))))
+        half = 0.5 ** (len(prefix) + 1)
+        stack.append((right, (*prefix, tuple(i for unit in left for i in unit)), place + half))
+        stack.append((left, (*prefix, tuple(i for unit in right for i in unit)), place))
     return arranged
+
+
+def replica_of(query: Query, replicas: int) -> int:
+    """Return which of the replicas answers a query: the one in whose interval its place is."""
+    return int(query.place * replicas)
+
+
+def of_replica(queries: Iterable[Query], number: int, replicas: int) -> Iterator[Query]:
+    """Yield the queries that one of the replicas answers, in order."""
+    return (query for query in queries if replica_of(query, replicas) == number)
 
 
 LAYOUTS: dict[str, Layout] = {"trie": trie, "grouped": grouped, "reference": reference}

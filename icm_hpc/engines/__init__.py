@@ -6,6 +6,7 @@ from typing import Protocol
 
 from ..settings import ModelConfig
 from . import stub, vllm
+from .rank import Rank
 
 KEY_VARIABLE = vllm.KEY_VARIABLE  # the environment variable through which every engine gets its key
 
@@ -13,11 +14,20 @@ KEY_VARIABLE = vllm.KEY_VARIABLE  # the environment variable through which every
 class Engine(Protocol):
     """What an engine's module offers."""
 
-    def argv(self, model: ModelConfig, weights: Path | str, *, host: str, port: int) -> list[str]:
-        """Return the command that serves `weights`; it holds no secret."""
+    def argv(
+        self,
+        model: ModelConfig,
+        weights: Path | str,
+        *,
+        host: str,
+        port: int,
+        replicas: int = 1,
+        rank: Rank | None = None,
+    ) -> list[str]:
+        """Return the command that serves `weights`, or, on one of several nodes, that node's `rank`; it holds no secret."""
 
-    def environment(self, model: ModelConfig, key: str) -> Mapping[str, str]:
-        """Return what the command's environment must hold, the key included."""
+    def environment(self, model: ModelConfig, key: str, *, address: str | None = None) -> Mapping[str, str]:
+        """Return what the command's environment must hold, the key included, and this node's address if there are several."""
 
     def remedy(self, code: int, last_words: str) -> str | None:
         """Return what the engine died of and what to do, if its exit code and the end of its log tell."""

@@ -21,19 +21,33 @@ from aiohttp import web
 
 from ..settings import ModelConfig
 from . import vllm
+from .rank import Rank
 
 VOCABULARY = 2**31
 WORDS = ["True", "False", "positive", "negative", "yes"]  # the likeliest tokens, where none are asked for by id
 
 
-def argv(model: ModelConfig, weights: Path | str, *, host: str, port: int) -> list[str]:  # noqa: ARG001
-    """Return the command that starts the stub; `vllm_args: {delay-ms: 50}` makes every answer take that long."""
+def argv(
+    model: ModelConfig,
+    weights: Path | str,  # noqa: ARG001
+    *,
+    host: str,
+    port: int,
+    replicas: int = 1,  # noqa: ARG001
+    rank: Rank | None = None,
+) -> list[str]:
+    """Return the command that starts the stub; `vllm_args: {delay-ms: 50}` makes every answer take that long.
+
+    All replicas are one process, and a rank that is not the first does nothing.
+    """
+    if rank is not None and rank.number > 0:
+        return [sys.executable, "-c", "import signal; signal.pause()"]
     words = ["--host", host, "--port", str(port), "--served-model-name", model.name]
     words += ["--max-model-len", str(model.max_model_len), "--delay-ms", str(model.vllm_args.get("delay-ms", 0))]
     return [sys.executable, "-m", "icm_hpc.engines.stub", *words]
 
 
-def environment(model: ModelConfig, key: str) -> Mapping[str, str]:
+def environment(model: ModelConfig, key: str, *, address: str | None = None) -> Mapping[str, str]:  # noqa: ARG001
     """Return the variables that the stub is given."""
     return {**model.env, vllm.KEY_VARIABLE: key}
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ..errors import BadAnswer, NoAnswer, ScoringError
 from ..settings import ModelConfig
+from .rank import Rank
 
 KEY_VARIABLE = "VLLM_API_KEY"
 MINUS_INFINITY = -9999.0  # how vLLM writes -inf into JSON
@@ -34,11 +35,11 @@ GONE = {
 }
 
 
-def argv(model: ModelConfig, weights: Path | str, *, host: str, port: int) -> list[str]:
-    """Return the command that serves `weights` under the preset's name."""
+def argv(
+    model: ModelConfig, weights: Path | str, *, host: str, port: int, replicas: int = 1, rank: Rank | None = None
+) -> list[str]:
+    """Return the command that serves `weights` under the preset's name, or one node's rank of it."""
     options: dict[str, Any] = {
-        "host": host,
-        "port": port,
         "served-model-name": model.name,
         "dtype": model.dtype,
         "max-model-len": model.max_model_len,
@@ -51,17 +52,32 @@ def argv(model: ModelConfig, weights: Path | str, *, host: str, port: int) -> li
         # Its own key check leaves /invocations, /tokenize and others open (measured with 0.32.0).
         "middleware": "icm_hpc.engines.require_key.RequireKey",
         "disable-uvicorn-access-log": True,
+        **_placed(host, port, replicas, rank),
     }
     optional = ("revision", "quantization", "kv_cache_dtype", "block_size", "enforce_eager", "trust_remote_code")
     options.update({name.replace("_", "-"): getattr(model, name) for name in (*optional, "download_dir")})
     options.update({name.replace("_", "-"): value for name, value in model.vllm_args.items()})
     flags = [word for name, value in options.items() if name not in GONE for word in _flag(name, value)]
-    return [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(weights), *flags]
+    return [sys.executable, "-m", "icm_hpc.engines.vllm_serve", "serve", str(weights), *flags]
 
 
-def environment(model: ModelConfig, key: str) -> Mapping[str, str]:
-    """Return the variables that the server is given: the key, no telemetry, and the preset's own."""
-    return {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", **model.env, KEY_VARIABLE: key}
+def _placed(host: str, port: int, replicas: int, rank: Rank | None) -> dict[str, Any]:
+    """Return the options by which an engine listens, replicates itself, and spreads over nodes."""
+    placed: dict[str, Any] = {"data-parallel-size": replicas} if replicas > 1 else {}
+    if rank is not None:
+        placed |= {"nnodes": rank.nodes, "node-rank": rank.number}
+        placed |= {"master-addr": rank.address, "master-port": rank.port}
+        if replicas > 1:
+            placed["data-parallel-rpc-port"] = rank.rpc_port
+        if rank.number > 0:
+            return {**placed, "headless": True}
+    return {"host": host, "port": port, **placed}
+
+
+def environment(model: ModelConfig, key: str, *, address: str | None = None) -> Mapping[str, str]:
+    """Return the variables that the server is given: the key, no telemetry, its address, and the preset's own."""
+    placed = {"VLLM_HOST_IP": address} if address else {}
+    return {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", **placed, **model.env, KEY_VARIABLE: key}
 
 
 OUT_OF_MEMORY = {
@@ -98,6 +114,11 @@ def asking_for_labels(label_ids: Sequence[int]) -> dict[str, Any]:
 def asking_for_top() -> dict[str, Any]:
     """Return the fields of POST /v1/completions that ask for the likeliest first tokens."""
     return {"max_tokens": 1, "temperature": 0, "logprobs": TOP}
+
+
+def to_replica(number: int) -> dict[str, str]:
+    """Return the header that sends a request to one of the data-parallel engines."""
+    return {"X-data-parallel-rank": str(number)}
 
 
 def with_prompts(fields: Mapping[str, Any], prompts: Sequence[bytes]) -> bytes:

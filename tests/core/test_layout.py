@@ -61,9 +61,9 @@ def test_groups_are_split_last_and_stand_nearest_to_the_query() -> None:
 def test_queries_come_depth_first() -> None:
     queries = trie(np.arange(4), np.arange(4), np.arange(4), np.full(4, 10), "eval")
     assert queries == [
-        Query(0, ((2, 3), (1,))),
-        Query(1, ((2, 3), (0,))),
-        Query(2, ((0, 1), (3,))),
-        Query(3, ((0, 1), (2,))),
+        Query(0, ((2, 3), (1,)), 0.0),
+        Query(1, ((2, 3), (0,)), 0.25),
+        Query(2, ((0, 1), (3,)), 0.5),
+        Query(3, ((0, 1), (2,)), 0.75),
     ]
     assert queries[0].blocks[0] is queries[1].blocks[0], "what is shared is one object"

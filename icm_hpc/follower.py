@@ -1,0 +1,68 @@
+"""The server component on its second node and those after: serves a part of the engine that the first node's leads.
+
+vLLM spreads one engine, or its replicas, over nodes by itself, once each node has started its rank. What it does not do: tell
+the first node of a rank that has died (its /health stays 200), and end the ranks when the first one ends. The two agree by
+files in the attempt's folder: the first node's rendezvous.json, and a rank's own record of its end.
+"""
+
+import os
+import time
+from collections.abc import Callable
+
+from . import process, weights
+from .engines import ENGINES
+from .engines.rank import Rank
+from .errors import IcmError
+from .rundir import Rendezvous, RunDir, tail
+from .settings import Config
+
+POLL_S = 0.5
+
+
+def follow(
+    config: Config, run_dir: RunDir, attempt: str, number: int, address: str, is_to_stop: Callable[[], bool]
+) -> str:
+    """Serve each start of the engine that the first node announces; return why no more."""
+    over: int | None = None  # the start that has ended here
+    while not is_to_stop():
+        end = run_dir.read_server_exit(attempt)
+        if end is not None:
+            return f"the first node's component ended: {end.reason}"
+        meeting = run_dir.read_rendezvous(attempt)
+        if meeting is None or meeting.start == over:
+            time.sleep(POLL_S)
+            continue
+        over = meeting.start
+        try:
+            how = _serve_once(config, run_dir, meeting, number, address, is_to_stop)
+        except (IcmError, OSError) as error:
+            how = f"rank {number} on {address} cannot start: {error}"
+        if how is not None:
+            run_dir.write_rank_exit(attempt, number, over, how)
+    return "told to stop"
+
+
+def _serve_once(
+    config: Config,
+    run_dir: RunDir,
+    meeting: Rendezvous,
+    number: int,
+    address: str,
+    is_to_stop: Callable[[], bool],
+) -> str | None:
+    """Run this rank until the start is over; return how it ended by itself, or None."""
+    engine = ENGINES[config.model.engine]
+    served = weights.locate(config.model)
+    rank = Rank(number, config.nodes, meeting.address, meeting.port, meeting.rpc_port)
+    argv = engine.argv(config.model, served, host=address, port=0, replicas=config.server.replicas, rank=rank)
+    log = run_dir.rank_log(number)
+    began = log.stat().st_size if log.exists() else 0
+    settings = engine.environment(config.model, "", address=address)
+    with process.engine(argv, {**os.environ, **settings}, log) as running:
+        while running.poll() is None:
+            if is_to_stop() or run_dir.read_rendezvous(meeting.attempt) != meeting:
+                return None
+            time.sleep(POLL_S)
+    remedy = engine.remedy(running.returncode, tail(log, lines=200, begin=began))
+    told = f" ({remedy})" if remedy else f"; last lines of {log}:\n{tail(log, lines=5, begin=began)}"
+    return f"{config.model.engine} of rank {number} on {address} exited with code {running.returncode}{told}"

@@ -11,8 +11,6 @@ from .errors import ClusterError
 from .rundir import RunDir
 from .settings import Config
 
-TEMPLATE = "het.sbatch"
-
 
 def require_startable(script: str) -> None:
     """Raise ClusterError unless `sbatch --test-only` accepts the script."""
@@ -31,47 +29,76 @@ def require_startable(script: str) -> None:
 
 
 def text(config: Config, run_dir: RunDir) -> str:
-    """Return the batch script: the template slurm/het.sbatch, filled in."""
-    cluster, server = config.cluster, config.server
-    gpus = config.gpus_per_node
-    gpu_flag = {"gres": f"--gres=gpu:{gpus}", "gpus": f"--gpus-per-node={gpus}", "none": None}[cluster.gpu_flag]
-    account = [
-        f"--account={cluster.account}" if cluster.account else None,
-        f"--qos={cluster.qos}" if cluster.qos else None,
-    ]
-    common = [*account, f"--time={cluster.time_min}"]
-    driver_flags = [
-        *common,
-        f"--partition={cluster.driver_partition}" if cluster.driver_partition else None,
-        f"--cpus-per-task={cluster.driver_cpus}",
-        f"--mem={cluster.driver_mem_gb}G",
-        *cluster.driver_flags,
-    ]
-    server_flags = [
-        *common,
-        f"--partition={cluster.server_partition}" if cluster.server_partition else None,
-        f"--nodes={config.nodes}",
-        f"--cpus-per-task={server.cpus}" if server.cpus else "--exclusive",
-        f"--mem={server.mem_gb}G" if server.mem_gb else "--mem=0",
-        gpu_flag if gpus else None,
-        *cluster.server_flags,
-    ]
-    folder = run_dir.submitit
-    server_argv = [sys.executable, "-m", "icm_hpc.server", str(run_dir.path)]
-    return _Template((package_folder("slurm") / TEMPLATE).read_text()).substitute(
+    """Return the batch script: a template of slurm/, filled in."""
+    cluster, folder = config.cluster, run_dir.submitit
+    python = cluster.server_python or sys.executable
+    server_argv = [*cluster.server_launcher, python, "-m", "icm_hpc.server", str(run_dir.path)]
+    return _Template((package_folder("slurm") / f"{cluster.job}.sbatch").read_text()).substitute(
         job_name=shlex.quote(f"icm-{run_dir.path.name}"),
         requeue="--requeue" if cluster.on_preempt == "requeue" else "--no-requeue",
         batch_log=shlex.quote(f"{folder}/%j_batch.out"),
         driver_signal=f"USR2@{cluster.signal_s}",
         server_signal=f"B:USR2@{cluster.signal_s}",  # to the batch shell of component 1, which has none: to nobody
-        driver_directives=_directives(driver_flags),
-        server_directives=_directives(server_flags),
+        driver_directives=_directives(_driver_flags(config)),
+        server_directives=_directives(_server_flags(config, config.server.cpus, config.server.mem_gb)),
+        single_directives=_directives(_single_flags(config)),
         setup="\n".join(cluster.setup),
         logs=shlex.quote(str(folder)),
+        server_srun_flags=shlex.join(cluster.server_srun_flags),
         server_command=shlex.join(server_argv),
-        post_mortem_command=shlex.join([*server_argv, "--post-mortem"]),
+        post_mortem_command=shlex.join([sys.executable, "-m", "icm_hpc.server", str(run_dir.path), "--post-mortem"]),
         driver_command=shlex.join([sys.executable, "-u", "-m", "submitit.core._submit", str(folder)]),
     )
+
+
+def _common_flags(config: Config) -> list[str]:
+    cluster = config.cluster
+    named = {"account": cluster.account, "qos": cluster.qos, "reservation": cluster.reservation}
+    return [*(f"--{name}={value}" for name, value in named.items() if value), f"--time={cluster.time_min}"]
+
+
+def _driver_flags(config: Config) -> list[str]:
+    cluster = config.cluster
+    named = {"partition": cluster.driver_partition, "constraint": cluster.driver_constraint}
+    return [
+        *_common_flags(config),
+        *(f"--{name}={value}" for name, value in named.items() if value),
+        f"--cpus-per-task={cluster.driver_cpus}",
+        f"--mem={cluster.driver_mem_gb}G",
+        *cluster.driver_flags,
+    ]
+
+
+def _server_flags(config: Config, cpus: int | None, mem_gb: int | None) -> list[str]:
+    """Return what the server asks for: `cpus` and `mem_gb` a node, or, without them, whole nodes."""
+    cluster = config.cluster
+    named = {"partition": cluster.server_partition, "constraint": cluster.server_constraint}
+    return [
+        *_common_flags(config),
+        *(f"--{name}={value}" for name, value in named.items() if value),
+        f"--nodes={config.nodes}",
+        f"--cpus-per-task={cpus}" if cpus else "--exclusive",
+        f"--mem={mem_gb}G" if mem_gb else "--mem=0",
+        *_gpu_flags(config),
+        *cluster.server_flags,
+    ]
+
+
+def _single_flags(config: Config) -> list[str]:
+    """Return what a job asks for whose driver runs beside the server: the sum of both."""
+    server, cluster = config.server, config.cluster
+    return _server_flags(
+        config,
+        server.cpus and server.cpus + cluster.driver_cpus,
+        server.mem_gb and server.mem_gb + cluster.driver_mem_gb,
+    )
+
+
+def _gpu_flags(config: Config) -> list[str]:
+    count, cluster = config.gpus_per_node, config.cluster
+    wanted = f"{cluster.gpu_type}:{count}" if cluster.gpu_type else str(count)
+    flags = {"gres": f"--gres=gpu:{wanted}", "gpus": f"--gpus-per-node={wanted}"}
+    return [flags[cluster.gpu_flag]] if count and cluster.gpu_flag in flags else []
 
 
 class _Template(string.Template):
@@ -81,5 +108,5 @@ class _Template(string.Template):
     pattern = r"@(?:(?P<escaped>@)|\{(?P<braced>[a-z_]+)\}|(?P<named>(?!))|(?P<invalid>(?!)))"  # type: ignore[assignment]
 
 
-def _directives(flags: list[str | None]) -> str:
-    return "\n".join(f"#SBATCH {shlex.quote(flag)}" for flag in flags if flag)
+def _directives(flags: list[str]) -> str:
+    return "\n".join(f"#SBATCH {shlex.quote(flag)}" for flag in flags)

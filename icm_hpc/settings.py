@@ -185,8 +185,12 @@ class ClusterConfig:
     executor: str = "local"  # local, or slurm
     driver_partition: str | None = None
     server_partition: str | None = None
+    job: str = "het"  # driver and server as components of one heterogeneous job; single: as steps of a plain job
     account: str | None = None
     qos: str | None = None
+    reservation: str | None = None
+    driver_constraint: str | None = None  # features of the nodes, as --constraint takes them
+    server_constraint: str | None = None
     time_min: int = 1440
     driver_cpus: int = 2
     driver_mem_gb: int = 8
@@ -199,14 +203,19 @@ class ClusterConfig:
     max_nodes: int | None = None  # that one server may take
     gpu_hour_price: float | None = None  # in your currency, for plans
     gpu_flag: str = "gres"  # gres: --gres=gpu:N; gpus: --gpus-per-node=N; none: no GPU flag
-    driver_flags: list[str] = field(default_factory=list)  # further sbatch flags, such as --constraint=cpu
+    gpu_type: str | None = None  # as Slurm names it: --gres=gpu:TYPE:N
+    driver_flags: list[str] = field(default_factory=list)  # further sbatch flags, such as --nice=100
     server_flags: list[str] = field(default_factory=list)
     setup: list[str] = field(default_factory=list)  # shell lines before the components start, such as module load cuda
+    server_srun_flags: list[str] = field(default_factory=list)  # of the server's step: --container-image=FILE (Pyxis)
+    server_launcher: list[str] = field(default_factory=list)  # before its command: [apptainer, exec, --nv, FILE.sif]
+    server_python: str | None = None  # default: the Python that submits; in a container, that of the container
 
     def __post_init__(self) -> None:
         _require_one_of(
             self,
             executor=("local", "slurm"),
+            job=("het", "single"),
             on_preempt=("requeue", "resubmit", "stop"),
             gpu_flag=("gres", "gpus", "none"),
         )
@@ -216,8 +225,8 @@ class ClusterConfig:
             self.time_min * 60 > 2 * self.signal_s,
             f"time_min={self.time_min}: more than twice signal_s={self.signal_s}, which is kept for the end",
         )
-        flags = (*self.driver_flags, *self.server_flags)
-        _require(all(re.fullmatch(r"--\S+", flag) for flag in flags), "driver_flags, server_flags: each --name=value")
+        flags = (*self.driver_flags, *self.server_flags, *self.server_srun_flags)
+        _require(all(re.fullmatch(r"--\S+", flag) for flag in flags), "driver_flags, server_*flags: each --name=value")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,26 +1,28 @@
 """A run as one heterogeneous Slurm job, through submitit.
 
-The only importer of submitit, whose private methods it overrides: pinned to 1.5.4.
+The only importer of submitit, whose private methods it overrides: pinned to 1.5.4. `python -m icm_hpc.cluster FOLDER` is the
+driver component: it runs what submitit has pickled into a folder.
 """
 
 import logging
 import os
 import shlex
 import signal
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from submitit.core import core, utils
+from submitit.core import core, submission, utils
 from submitit.slurm import slurm
 
 from . import driver, jobs, progress, sbatch
 from .config import load_file
 from .driver import Interrupted
 from .errors import ClusterError, IcmError
-from .rundir import RunDir, attempt_of_job, log_to_files
+from .rundir import RunDir, attempt_of_job, log_to_files, require_private
 from .settings import Config
 
 TRY_FOR_S = 60.0  # to requeue or to resubmit; a part of cluster.signal_s
@@ -31,6 +33,15 @@ CONTINUED_AS = "continued_as"  # in the result of a job whose run goes on in ano
 R = TypeVar("R")
 
 log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Run the job of this folder, if it is ours alone: submitit unpickles what is in it."""
+    try:
+        require_private(Path(sys.argv[1]))
+    except IcmError as error:
+        sys.exit(f"icm_hpc: {error}")
+    submission.submitit_main()
 
 
 def submit(config: Config, run_dir: RunDir) -> core.Job[dict[str, Any]]:
@@ -51,6 +62,7 @@ def result(job: core.Job[dict[str, Any]], run_dir: RunDir) -> dict[str, Any]:
 
     Raises ClusterError, with the driver's words, if there is none.
     """
+    require_private(run_dir.submitit)
     while True:
         try:
             summary: dict[str, Any] = job.result()
@@ -242,3 +254,7 @@ def _until_done(do: Callable[[], R], failure: str) -> R:
 def _job_id() -> str:
     """Return the leader's id of the job that we are in."""
     return os.environ.get("SLURM_JOB_ID_HET_GROUP_0") or os.environ["SLURM_JOB_ID"]
+
+
+if __name__ == "__main__":
+    main()

@@ -130,7 +130,8 @@ class RunDir:
         return self.path / (f"shard-{number:03d}" + (f"-restart-{restart}" if restart else ""))
 
     def create(self) -> None:
-        """Make the folder, for its owner only."""
+        """Make the folder, for its owner only; so is all that this process makes from now on."""
+        os.umask(0o077)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self.path.chmod(0o700)
@@ -181,6 +182,17 @@ class RunDir:
         """Return why this start of the engine is to be ended, or None."""
         values = read_json(self.restart_wanted(attempt))
         return values["reason"] if values and values["start"] == start else None
+
+
+def require_private(folder: Path) -> None:
+    """Raise ConfigError if others could put files into `folder` or its parent: a pickle in it would run as us."""
+    for place in (folder, folder.parent):
+        status = place.stat()
+        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+            raise ConfigError(
+                f"{place} belongs to user {status.st_uid} with mode {status.st_mode & 0o777:o}: nothing is loaded from a folder"
+                f" that others can write; make it your own: chown and chmod 700"
+            )
 
 
 def new_attempt() -> str:

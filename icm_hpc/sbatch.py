@@ -47,7 +47,7 @@ def text(config: Config, run_dir: RunDir) -> str:
         server_srun_flags=shlex.join(cluster.server_srun_flags),
         server_command=shlex.join(server_argv),
         post_mortem_command=shlex.join([sys.executable, "-m", "icm_hpc.server", str(run_dir.path), "--post-mortem"]),
-        driver_command=shlex.join([sys.executable, "-u", "-m", "submitit.core._submit", str(folder)]),
+        driver_command=shlex.join([sys.executable, "-u", "-m", "icm_hpc.cluster", str(folder)]),
     )
 
 

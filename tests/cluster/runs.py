@@ -116,7 +116,7 @@ class Run:
 
     def driver(self) -> int:
         """Return the driver's process."""
-        (pid,) = of_command("submitit.core._submit", str(self.dir.submitit))
+        (pid,) = of_command("icm_hpc.cluster", str(self.dir.submitit))
         return pid
 
     def component(self) -> int:

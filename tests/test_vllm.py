@@ -113,25 +113,48 @@ async def test_the_server_computes_what_was_forecast_and_no_prefix_twice(
     assert computed == ideal_tokens(tokens, queries, labels, 32)
 
 
+UNDOCUMENTED = (
+    "GET /docs",
+    "GET /openapi.json",
+    "GET /redoc",
+    "GET /nowhere",
+    "POST /sleep",
+    "POST /reset_prefix_cache",
+)
+
+
 async def test_a_stranger_on_the_same_node_is_answered_by_no_route(tiny_server: Served) -> None:
     async with connect.connected(tiny_server.settings, tiny_server.run_dir, tiny_server.attempt):
         endpoint = tiny_server.run_dir.read_endpoint(tiny_server.attempt)
     assert endpoint is not None
-    routes = (
-        "GET /health", "GET /metrics", "GET /version", "GET /docs", "GET /openapi.json", "GET /ping", "GET /load",
-        "GET /v1/models", "POST /v1/completions", "POST /v1/chat/completions", "POST /invocations", "POST /tokenize",
-        "POST /detokenize", "POST /generative_scoring", "POST /inference/v1/generate", "POST /sleep", "GET /nowhere",
-    )  # fmt: skip
-    assert {route: status(endpoint, route) for route in routes} == dict.fromkeys(routes, 401)
+    served = json.loads(request(endpoint, "GET /openapi.json", key=endpoint.key)[1])["paths"]
+    routes = [f"{method.upper()} {path}" for path, methods in served.items() for method in methods] + [*UNDOCUMENTED]
+    assert {"POST /v1/completions", "POST /tokenize", "POST /invocations", "GET /metrics"} <= set(routes)
+    for key in (None, "", "guess", endpoint.key[:-1]):
+        answers = {route: request(endpoint, route, key=key)[0] for route in routes}
+        assert answers == dict.fromkeys(routes, 401)
+    print(*routes, sep="\n")  # pytest -s: the list for docs/security.md
 
 
-def status(endpoint: Endpoint, route: str) -> int:
-    """Return what a request without a key gets."""
+async def test_what_is_asked_is_in_no_log(tiny_server: Served) -> None:
+    task = tasks.load(tiny_server.settings.task, seed=0)
+    async with connect.connected(tiny_server.settings, tiny_server.run_dir, tiny_server.attempt) as client:
+        await of_tokens(client, task)
+        await client.top_logprobs([json.dumps(example.text).encode() for example in task.examples])
+    log = tiny_server.run_dir.server_log.read_text()
+    assert "vllm" in log
+    assert not any(example.text[:40] in log for example in task.examples)
+    assert "prompt_token_ids" not in log
+
+
+def request(endpoint: Endpoint, route: str, *, key: str | None) -> tuple[int, bytes]:
+    """Return what a request with this key gets: status and body."""
     method, path = route.split()
     url = f"http://{endpoint.hosts[0]}:{endpoint.port}{path}"
-    request = urllib.request.Request(url, data=b"{}" if method == "POST" else None, method=method)
+    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    asked = urllib.request.Request(url, data=b"{}" if method == "POST" else None, method=method, headers=headers)
     try:
-        with urllib.request.urlopen(request, timeout=30) as response:
-            return int(response.status)
+        with urllib.request.urlopen(asked, timeout=30) as response:
+            return int(response.status), response.read()
     except urllib.error.HTTPError as error:
-        return error.code
+        return error.code, error.read()

@@ -275,12 +275,11 @@ async def _check(client: Client, shards: Sequence[Shard]) -> None:
 
     def heed(check: Check) -> None:
         log.log(logging.WARNING if check.passed is False else logging.INFO, "%s", check)
-        if check.passed is False and check.name in checks.NEEDED:
-            raise (
-                check.error
-                if isinstance(check.error, NoAnswer)
-                else ServerError(f"the server cannot serve this run: {check}")
-            )
+        if check.passed is not False or check.name not in checks.NEEDED:
+            return
+        if isinstance(check.error, NoAnswer):
+            raise check.error
+        raise ServerError(f"the server cannot score the labels of this run: {check}") from check.error
 
     longest = max(one.longest for one in shards)
     await checks.run(client, heed, context=longest, label_ids=shards[0].label_ids)

@@ -51,7 +51,8 @@ def parse(words: list[str]) -> Asked:
     for word in words:
         key, _, value = word.partition("=")
         if key not in ("url", "model", "context", "json") or not value:
-            raise ConfigError(f"{word} is not understood: url=http://HOST:PORT model=NAME context=TOKENS json=true are")
+            known = "url=http://HOST:PORT model=NAME context=TOKENS json=true"
+            raise ConfigError(f"{key!r} is not understood: write {known}; the key is read from ${KEY_VARIABLE}")
         given[key] = value
     context = given.get("context", "")
     if context and not (context.isdecimal() and int(context) >= 2):

@@ -28,7 +28,7 @@ ANSWER_S = 15.0  # for the list of models, which costs nothing
 AGREEMENT = 1e-2  # nats, between a token's two log-probabilities
 OVERLAP = 4  # likeliest tokens that are asked for by id as well
 SHORT = 8  # tokens, fewer than a block: the two askings compute the same
-BLOCKS = 4  # of the prompt that is sent twice
+BLOCKS = 4  # of the prompt that is sent twice, if the context has room for them
 USUAL_BLOCK = 16  # tokens, where the server does not say
 LAG_S = 1.0  # by which a server's counters may be behind its answers
 TEXT = "a river of small stones runs under the old bridge and past seven green doors near town"
@@ -76,15 +76,16 @@ async def run(client: Client, tell: Tell, *, context: int | None = None, label_i
     await check(MODEL, lambda: _model(asking, served), REACHABLE)
     await check(VERSION, lambda: _version(asking), REACHABLE)
     pieces: Pieces = TEXT.split()
-    again = b""
+    block = USUAL_BLOCK
     if done[MODEL].passed:
         asking = asking.apart(model=asking.model or next(iter(served)))
-        pieces = await _token_ids(asking) or pieces
-        again = _prompt(pieces, BLOCKS * await _block_size(asking) + 1)
+        pieces, block = await _token_ids(asking) or pieces, await _block_size(asking)
     length = served.get(asking.model)
+    blocks = BLOCKS if length is None else min(BLOCKS, (length - 2) // block)
+    again = _prompt(pieces, blocks * block + 1)
     await check(COMPLETION, lambda: _completion(asking, again), MODEL)
     await check(LABELS, lambda: _labels(asking, pieces, label_ids), COMPLETION)
-    await check(CACHING, lambda: _caching(asking, again), COMPLETION)
+    await check(CACHING, lambda: _caching(asking, again, blocks), COMPLETION)
     await check(CONTEXT, lambda: _context(length, context), MODEL)
     await check(CLOCK, lambda: _clock(asking, pieces, context or length), COMPLETION, CONTEXT)
     return list(done.values())
@@ -107,13 +108,10 @@ async def _tried(name: str, probe: Callable[[], Awaitable[Check]]) -> Check:
 
 
 REMEDIES = {
-    REACHABLE: "see what listens there",
-    MODEL: "see the server's log",
     VERSION: f"probably this is not vLLM: {SERVE_WITH_VLLM}",
-    COMPLETION: "see the server's log",
+    COMPLETION: "see the server's log; an API that only chats cannot score labels",
     LABELS: f"labels cannot be scored without exact log-probabilities: {SERVE_WITH_VLLM}",
     CACHING: f"whether prompts share what they can is not known: {SERVE_WITH_VLLM}",
-    CONTEXT: "see the server's log",
     CLOCK: "see the server's log; a slow server needs a larger server.request_timeout_s",
 }
 
@@ -234,19 +232,21 @@ async def _labels(client: Client, pieces: Pieces, label_ids: Sequence[int]) -> C
     return _passed(LABELS, found)
 
 
-async def _caching(client: Client, prompt: bytes) -> Check:
-    """Send again what was sent before, and read the server's counters on both sides of it."""
+async def _caching(client: Client, prompt: bytes, blocks: int) -> Check:
+    """Send again a prompt of so many blocks that was sent before, and read the server's counters on both sides of it."""
+    if blocks < 2:
+        return _unchecked(CACHING, "the context has no room for two blocks of the cache")
     before = await client.metrics()
     await client.complete(prompt)
     after = await client.metrics()
     if after.block_size is None:
         return Check(CACHING, False, "GET /metrics has no counters of a prefix cache", REMEDIES[CACHING])
-    enough = (BLOCKS - 1) * after.block_size  # some models' caches keep the last block back
+    enough = (blocks - 1) * after.block_size  # some models' caches keep the last block back
     if after.cached_tokens - before.cached_tokens < enough:
         await asyncio.sleep(LAG_S)
         after = await client.metrics()
     hit = after.cached_tokens - before.cached_tokens
-    found = f"of a prompt of {BLOCKS} blocks of {after.block_size} tokens, sent again, {hit} tokens came from the cache"
+    found = f"of a prompt of {blocks} blocks of {after.block_size} tokens, sent again, {hit} tokens came from the cache"
     if hit < enough:
         remedy = "every prompt is computed whole: start vLLM with --enable-prefix-caching (model.vllm_args of a run)"
         return Check(CACHING, False, found, remedy)

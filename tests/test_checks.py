@@ -40,6 +40,7 @@ class Pretender:
     asked: int = 0  # completions
     cached: int = 0  # tokens
     seen: frozenset[str] = frozenset()  # prompts
+    replicas: frozenset[str | None] = frozenset()  # that prompts were meant for
 
     def application(self) -> web.Application:
         """Return it as an application."""
@@ -66,6 +67,7 @@ class Pretender:
     async def _completions(self, request: web.Request) -> web.Response:
         body = await request.json()
         self.asked += 1
+        self.replicas |= {request.headers.get("X-data-parallel-rank")}
         if self.logprobs == "refused" and "logprobs" in body:
             return web.Response(status=400, text="logprobs: at most 5")
         prompt = json.dumps(body["prompt"][0])
@@ -90,10 +92,12 @@ def answering(value: Any) -> Callable[[web.Request], Awaitable[web.Response]]:
     return answer
 
 
-async def checked(url: str, *, model: str = "m", timeout_s: float = 5, **wanted: Any) -> dict[str, Check]:
+async def checked(url: str, *, model: str = "m", replicas: int = 1, **wanted: Any) -> dict[str, Check]:
     """Return the checks of the server at `url` by their names."""
-    async with open_session("key", timeout_s=timeout_s) as session:
-        client = Client(session, url=url, model=model, request_mb=4, requests_in_flight=1, retries=False)
+    async with open_session("key", timeout_s=5) as session:
+        client = Client(
+            session, url=url, model=model, request_mb=4, requests_in_flight=1, replicas=replicas, retries=False
+        )
         told: list[Check] = []
         done = await checks.run(client, told.append, **wanted)
         assert client.traffic.requests == 0, "what checks send counts in no traffic"
@@ -248,6 +252,20 @@ async def test_a_cache_that_does_nothing_is_told(monkeypatch: pytest.MonkeyPatch
     assert done[checks.CACHING].passed is False
     assert "--enable-prefix-caching" in done[checks.CACHING].remedy
     assert done[checks.CLOCK].passed
+
+
+async def test_of_several_replicas_one_gets_every_prompt() -> None:
+    server = Pretender()
+    assert (await checked_application(server.application(), replicas=3))[checks.CACHING].passed
+    assert server.replicas == {"0"}
+
+
+@pytest.mark.parametrize("context", [16, 40, 60])
+async def test_no_prompt_is_longer_than_a_short_context(context: int) -> None:
+    server = Pretender(context=context)
+    done = await checked_application(server.application())
+    assert max(len(json.loads(prompt)) for prompt in server.seen) == context - 1
+    assert done[checks.CACHING].passed is (None if context < 34 else True)
 
 
 async def test_a_context_that_is_too_short_is_told_and_no_prompt_of_that_length_is_sent() -> None:

@@ -259,7 +259,7 @@ def _listed(body: Mapping[str, Any], model: str, n: int) -> list[Mapping[str, An
     try:
         return [dict(choice["logprobs"]["top_logprobs"][0]) for choice in choices(body, model, n)]
     except (KeyError, IndexError, TypeError, ValueError) as error:
-        said = "the answer holds no log-probabilities: is this vLLM with logprob_token_ids?"
+        said = "the answer holds no log-probabilities, as one of vLLM does"
         raise BadAnswer(said, counter="logprobs") from error
 
 

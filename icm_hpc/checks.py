@@ -33,7 +33,7 @@ USUAL_BLOCK = 16  # tokens, where the server does not say
 LAG_S = 1.0  # by which a server's counters may be behind its answers
 TEXT = "a river of small stones runs under the old bridge and past seven green doors near town"
 
-SERVE_WITH_VLLM = f"serve the model with vLLM, tested with {vllm.TESTED}"
+SERVE_WITH_VLLM = f"serve the model with vLLM (tested: {vllm.TESTED})"
 MARKS = {True: "✓", False: "✗", None: "–"}
 
 
@@ -139,7 +139,7 @@ def _of_status(url: str, error: RequestError) -> tuple[str, str]:
         said = f"{url} refuses the key ({error.status})"
         return said, f"set {vllm.KEY_VARIABLE} in the environment to the key that the server was started with"
     if error.status == 404:
-        return f"{url} has no /v1/models (404)", "give the url without what follows the port or the /v1 of an API"
+        return f"{url} has no /v1/models (404)", "write url=http://HOST:PORT, or an API's address up to its /v1"
     return str(error), "see the server's log, and that of a proxy before it"
 
 
@@ -155,11 +155,8 @@ def _of_connection(url: str, error: RequestError) -> tuple[str, str]:
         return f"{url}: no TLS connection: {cause}", "write http:// unless the server was given a certificate"
     if isinstance(cause, aiohttp.ClientConnectorError):
         if cause.errno == errno.ECONNREFUSED:
-            said = f"{url} refuses the connection: nothing listens there"
-            return (
-                said,
-                "start the server, or correct host and port; vLLM needs about a minute or more until it listens",
-            )
+            remedy = "start the server, or correct host and port; vLLM needs a minute or more until it listens"
+            return f"{url} refuses the connection: nothing listens there", remedy
         return f"{url}: no connection: {cause}", "see that this machine has a route to that one"
     if isinstance(error, BadAnswer):
         return f"{url} is no OpenAI-compatible API: {error}", "see what listens there"

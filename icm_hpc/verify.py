@@ -68,7 +68,12 @@ def parse(words: list[str]) -> Asked:
 
 def _root(url: str) -> str:
     """Return a server's address as the client wants it: without /v1 or a slash at the end."""
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # of the port
+        usable = False
+    if not usable:
         raise ConfigError(f"url={url}: write it as url=http://HOST:PORT")
     return url.rstrip("/").removesuffix("/v1").rstrip("/")
 

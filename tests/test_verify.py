@@ -35,6 +35,7 @@ def test_an_address_may_end_as_one_is_used_to(url: str) -> None:
     [
         ([], "url=http://HOST:PORT"),
         (["url=host:8000"], "url=http://HOST:PORT"),
+        (["url=http://host:99999"], "url=http://HOST:PORT"),
         (["url=http://host:8000", "key=secret"], "is not understood"),
         (["url=http://host:8000", "context=long"], "context=long: tokens"),
     ],

@@ -165,7 +165,7 @@ async def label(
     counts: Counts | None = None,
     held: Lock | None = None,
 ) -> dict[str, Any]:
-    """Search with a server that is ready, write labels.jsonl and summary.json, and return the summary.
+    """Check a server that is ready, search with it, write labels.jsonl and summary.json, and return the summary.
 
     Nothing is saved once `held` is no longer ours.
     """

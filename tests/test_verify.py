@@ -88,8 +88,12 @@ def crosses(lines: dict[str, str]) -> set[str]:
 
 @pytest.mark.vllm
 async def test_vllm_passes_every_check(tiny_server: Served) -> None:
-    code, lines = await verified(tiny_server, "model=tiny")
+    async with connect.connected(tiny_server.settings, tiny_server.run_dir, tiny_server.attempt) as client:
+        before = await client.metrics()
+        code, lines = await verified(tiny_server, "model=tiny")
+        after = await client.metrics()
     assert code == 0
+    assert after.computed_tokens - before.computed_tokens > 8191, "the full-length prompt was computed whole"
     assert all(line.startswith("✓") for line in lines.values()), lines
     assert "128 tokens came from the cache" in lines["prefix caching"]
     assert "8191 tokens" in lines["full-length prompt"]

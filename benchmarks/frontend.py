@@ -29,7 +29,7 @@ TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
 def front_end(client: Client) -> int:
     """Return the process that answers HTTP."""
-    port = client._url.rpartition(":")[2].encode()
+    port = client.url.rpartition(":")[2].encode()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             argv = (folder / "cmdline").read_bytes()

@@ -50,10 +50,12 @@ class Client:
         request_mb: float,
         requests_in_flight: int,
         replicas: int = 1,
+        retries: bool = True,
         traffic: Traffic | None = None,
     ) -> None:
-        self._session, self._url, self._timeout_s = session, url, session.timeout.total or math.inf
+        self._session, self.url, self._timeout_s = session, url, session.timeout.total or math.inf
         self.model = model
+        self._retry_waits_s = RETRY_WAITS_S if retries else ()
         self._request_bytes = request_mb * 1e6
         self._slots = asyncio.Semaphore(requests_in_flight)
         self._slots_of = [asyncio.Semaphore(requests_in_flight) for _ in range(replicas)]
@@ -61,10 +63,16 @@ class Client:
         self._salt: dict[str, str] = {}
         self.traffic = traffic or Traffic()
 
+    def apart(self, *, model: str | None = None) -> "Client":
+        """Return a client that counts by itself what it sends, and may ask for another model."""
+        other = copy.copy(self)
+        other.model, other.traffic = model or self.model, Traffic()
+        return other
+
     def salted(self, salt: str) -> "Client":
         """Return a client for which the server computes everything anew, and keeps it from others."""
-        other = copy.copy(self)
-        other._salt, other.traffic = {"cache_salt": salt}, Traffic()
+        other = self.apart()
+        other._salt = {"cache_salt": salt}
         return other
 
     @property
@@ -83,12 +91,20 @@ class Client:
     async def trouble(self) -> str | None:
         """Return None if GET /health answers 200, else what is wrong."""
         try:
-            async with self._session.get(f"{self._url}/health", timeout=aiohttp.ClientTimeout(total=5)) as response:
+            async with self._session.get(f"{self.url}/health", timeout=aiohttp.ClientTimeout(total=5)) as response:
                 if response.status == 401:
-                    return f"{self._url} refuses this run's key: another server listens there"
-                return None if response.status == 200 else f"{self._url}/health answered {response.status}"
+                    return f"{self.url} refuses this run's key: another server listens there"
+                return None if response.status == 200 else f"{self.url}/health answered {response.status}"
         except (aiohttp.ClientError, asyncio.TimeoutError) as error:
-            return f"{self._url}: {type(error).__name__}: {error}"
+            return f"{self.url}: {type(error).__name__}: {error}"
+
+    async def served(self) -> dict[str, int | None]:
+        """Return the models that the server lists, each with its context length in tokens, None if that is not told."""
+        return await self._ask("GET", "/v1/models", read=vllm.served)
+
+    async def version(self) -> str:
+        """Return the version of vLLM."""
+        return await self._ask("GET", "/version", read=vllm.version)
 
     async def max_model_len(self) -> int:
         """Return the served context length in tokens."""
@@ -126,6 +142,17 @@ class Client:
             prompts, vllm.asking_for_top(), lambda answer, n: vllm.top_logprobs(answer, self.model, n)
         )
         return [answer for part in parts for answer in part]
+
+    async def top_ids(self, prompt: bytes) -> dict[int, float]:
+        """Return the likeliest first tokens after one prompt (id -> log-probability, nats); as above otherwise."""
+        (answer,) = await self._complete(
+            [prompt], vllm.asking_for_top_ids(), lambda answer, _: vllm.top_ids(answer, self.model)
+        )
+        return answer
+
+    async def complete(self, prompt: bytes) -> None:
+        """Have one token generated after a prompt, and ask for no log-probability; errors as above."""
+        await self._complete([prompt], vllm.GREEDY, lambda answer, n: vllm.choices(answer, self.model, n))
 
     async def prove(self) -> None:
         """Score one short prompt with each replica: a server that says it is healthy can still give no answer, or none that
@@ -182,7 +209,7 @@ class Client:
 
         A server that does not answer in time is not asked again.
         """
-        for wait_s in (*RETRY_WAITS_S, None):
+        for wait_s in (*self._retry_waits_s, None):
             try:
                 return read(await self._send(method, path, body))
             except RequestError as error:
@@ -196,7 +223,7 @@ class Client:
 
     async def _send(self, method: str, path: str, body: bytes | None) -> Any:
         """Return the answer: of JSON what it says, of anything else its bytes."""
-        url = f"{self._url}{path}"
+        url = f"{self.url}{path}"
         data = None if body is None else io.BytesIO(body)
         headers = {**self._headers, **({"Content-Type": "application/json"} if body else {})}
         try:
@@ -225,14 +252,16 @@ def _refusal(message: str, response: aiohttp.ClientResponse) -> RequestError:
     if response.status == 429:
         asked = response.headers.get("Retry-After", "")
         wait_s = min(float(asked), MOST_ASKED_S) if asked.isdigit() else 0.0
-        return NoAnswer(message, counter="http_429", retry_after_s=wait_s)
+        return NoAnswer(message, counter="http_429", status=429, retry_after_s=wait_s)
     if response.status >= 500:
-        return NoAnswer(message, counter="http_5xx")
-    return ScoringError(message, counter="http_4xx")
+        return NoAnswer(message, counter="http_5xx", status=response.status)
+    return ScoringError(message, counter="http_4xx", status=response.status)
 
 
-def _text(content: bytes) -> str:
-    return content.decode()
+def _text(content: Any) -> str:
+    if not isinstance(content, bytes):
+        raise BadAnswer(f"the answer is no text: {str(content)[:100]}", counter="not_json")
+    return content.decode(errors="replace")
 
 
 def _next_batch(prompts: Iterator[bytes], limit_bytes: float) -> list[bytes]:

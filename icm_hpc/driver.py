@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from typing import Any
 
-from . import connect, export, lock, prompts, shard, tasks
+from . import checks, connect, export, lock, prompts, shard, tasks
+from .checks import Check
 from .client import Client, Traffic, all_of
 from .core.types import StepInfo
 from .engines.vllm import Metrics
@@ -153,6 +154,7 @@ class Counts:
     work: Work = field(default_factory=Work)
     traffic: Traffic = field(default_factory=Traffic)
     servers_lost: int = 0
+    checked: bool = False  # the server, once
 
 
 async def label(
@@ -163,7 +165,7 @@ async def label(
     counts: Counts | None = None,
     held: Lock | None = None,
 ) -> dict[str, Any]:
-    """Search with a server that is ready, write labels.jsonl and summary.json, and return the summary.
+    """Check a server that is ready, search with it, write labels.jsonl and summary.json, and return the summary.
 
     Nothing is saved once `held` is no longer ours.
     """
@@ -172,6 +174,11 @@ async def label(
     work = counts.work
     before = await client.metrics()
     shards = await _shards(config, task, client, before.block_size or 1)
+    # The stub has neither versions nor a cache: all that would be checked of it is the stub.
+    if config.model.engine == "vllm" and not counts.checked:
+        await _check(client, shards)
+        counts.checked = True
+        before = await client.metrics()
     _warn_of_small_cache(config, shards, before)
     searches = min(config.search.parallel_searches, len(shards) * config.search.restarts)
     report = _reporter(config, shards, work, watch)
@@ -256,8 +263,26 @@ async def _shards(config: Config, task: Task, client: Client, block_size: int) -
             written = prompts.of_text(part, tokens.demonstration_tokens)
         problem = part.problem()
         cost = tokens.cost(config.search.layout, problem.groups, block_size, replicas=client.replicas)
-        made.append(Shard(number, part, problem, written, cost))
+        made.append(Shard(number, part, problem, written, cost, tokens.longest, tokens.label_ids))
     return made
+
+
+async def _check(client: Client, shards: Sequence[Shard]) -> None:
+    """Check that the server can do what the longest prompt and the labels of these shards ask of it.
+
+    Raises ServerError if it cannot, and NoAnswer if it is lost meanwhile. What is only slower for it is logged.
+    """
+
+    def heed(check: Check) -> None:
+        log.log(logging.WARNING if check.passed is False else logging.INFO, "%s", check)
+        if check.passed is not False or check.name not in checks.NEEDED:
+            return
+        if isinstance(check.error, NoAnswer):
+            raise check.error
+        raise ServerError(f"the server cannot score the labels of this run: {check}") from check.error
+
+    longest = max(one.longest for one in shards)
+    await checks.run(client, heed, context=longest, label_ids=shards[0].label_ids)
 
 
 def _warn_of_small_cache(config: Config, shards: Sequence[Shard], metrics: Metrics) -> None:

@@ -47,6 +47,8 @@ class Shard:
     problem: Problem
     prompts: Prompts
     cost: Cost  # forecast, of one scoring of all examples
+    longest: int  # tokens of a prompt with all examples, and the one that is generated
+    label_ids: tuple[int, ...]  # by label
 
     def scorer(self, client: Client, config: SearchConfig, work: Work, saved: Saved | None) -> Scorer:
         """Return what answers one search of this shard, with what it had remembered."""

@@ -16,10 +16,12 @@ from ..errors import BadAnswer, NoAnswer, ScoringError
 from ..settings import ModelConfig
 from .rank import Rank
 
+TESTED = "0.32.0"
 KEY_VARIABLE = "VLLM_API_KEY"
 MINUS_INFINITY = -9999.0  # how vLLM writes -inf into JSON
 ROUNDING = 1e-3  # by which a log-probability may exceed 0
 TOP = 20  # likeliest tokens; a server gives no more unless told so at its start
+GREEDY = {"max_tokens": 1, "temperature": 0}
 
 # Options that published configurations hold and vLLM 0.32.0 no longer has: not sent.
 GONE = {
@@ -108,12 +110,17 @@ def remedy(code: int, last_words: str) -> str | None:
 def asking_for_labels(label_ids: Sequence[int]) -> dict[str, Any]:
     """Return the fields of POST /v1/completions that ask for log P(label | prompt), exact whatever is sampled."""
     asked = {"logprobs": len(label_ids), "logprob_token_ids": list(label_ids), "return_tokens_as_token_ids": True}
-    return {"max_tokens": 1, "temperature": 0, **asked}
+    return {**GREEDY, **asked}
 
 
 def asking_for_top() -> dict[str, Any]:
     """Return the fields of POST /v1/completions that ask for the likeliest first tokens."""
-    return {"max_tokens": 1, "temperature": 0, "logprobs": TOP}
+    return {**GREEDY, "logprobs": TOP}
+
+
+def asking_for_top_ids() -> dict[str, Any]:
+    """Return the same, for the tokens' ids instead of their texts."""
+    return {**asking_for_top(), "return_tokens_as_token_ids": True}
 
 
 def to_replica(number: int) -> dict[str, str]:
@@ -146,6 +153,16 @@ def top_logprobs(body: Mapping[str, Any], model: str, n: int) -> list[dict[str, 
     return answers
 
 
+def top_ids(body: Mapping[str, Any], model: str) -> dict[int, float]:
+    """Return the likeliest first tokens after the only prompt, id -> log-probability in nats; errors as above."""
+    (listed,) = top_logprobs(body, model, 1)
+    try:
+        return {int(name.removeprefix("token_id:")): value for name, value in listed.items()}
+    except ValueError as error:
+        said = f"the likeliest tokens came back by their texts ({list(listed)[:3]}...), not by their ids"
+        raise BadAnswer(said, counter="logprobs") from error
+
+
 def prompt_tokens(body: Mapping[str, Any]) -> int:
     """Return the tokens of all prompts of a request, cached ones included, as the answer states them."""
     try:
@@ -162,15 +179,31 @@ def tokens(body: Mapping[str, Any]) -> list[int]:
         raise BadAnswer("the answer holds no tokens", counter="choices") from error
 
 
+def served(models: Mapping[str, Any]) -> dict[str, int | None]:
+    """Return the context length, in tokens, of each model that GET /v1/models lists; None if it is not stated."""
+    try:
+        return {str(card["id"]): card.get("max_model_len") for card in models["data"]}
+    except (AttributeError, KeyError, TypeError) as error:
+        raise BadAnswer(f"the answer lists no models: {str(models)[:100]}", counter="not_json") from error
+
+
 def max_model_len(models: Mapping[str, Any], name: str) -> int:
     """Return the context length, in tokens, that GET /v1/models states of `name`; raises ScoringError if it is not served."""
-    try:
-        lengths = {card["id"]: card["max_model_len"] for card in models["data"]}
-    except (KeyError, TypeError) as error:
-        raise BadAnswer(f"the answer lists no models: {str(models)[:100]}", counter="not_json") from error
+    lengths = served(models)
     if name not in lengths:
-        raise ScoringError(f"the server serves {sorted(map(str, lengths))}, not {name!r}", counter="other_model")
-    return int(lengths[name])
+        raise ScoringError(f"the server serves {sorted(lengths)}, not {name!r}", counter="other_model")
+    length = lengths[name]
+    if length is None:
+        raise ScoringError(f"the server does not state the context length of {name!r}", counter="other_model")
+    return length
+
+
+def version(body: Mapping[str, Any]) -> str:
+    """Return what GET /version answers."""
+    try:
+        return str(body["version"])
+    except (KeyError, TypeError) as error:
+        raise BadAnswer(f"the answer states no version: {str(body)[:100]}", counter="not_json") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,24 +238,28 @@ def metrics(text: str) -> Metrics:
     return Metrics(queried, hit, size, sum(a * b for a, b in blocks) if blocks else None)
 
 
-def _listed(body: Mapping[str, Any], model: str, n: int) -> list[Mapping[str, Any]]:
-    """Return what is listed for the first token after each prompt, in the order of the prompts."""
+def choices(body: Mapping[str, Any], model: str, n: int) -> list[Mapping[str, Any]]:
+    """Return what was generated after each prompt, in the order of the prompts; errors as of `label_logprobs`."""
     if not isinstance(body, Mapping):
         raise BadAnswer(f"the answer is no object: {str(body)[:100]}", counter="not_json")
     if body.get("model") != model:
         raise ScoringError(f"the answer is of model {body.get('model')!r}, not {model!r}", counter="other_model")
     told = body.get("choices")
-    choices = [choice for choice in told if isinstance(choice, Mapping)] if isinstance(told, list) else []
-    found = [choice.get("index") for choice in choices]
+    given = [choice for choice in told if isinstance(choice, Mapping)] if isinstance(told, list) else []
+    found = [choice.get("index") for choice in given]
     if len(found) != n or set(found) != set(range(n)):
         raise BadAnswer(f"{n} prompts were asked, choices {found[:20]} came back", counter="choices")
-    if any(choice.get("finish_reason") == "abort" for choice in choices):
+    if any(choice.get("finish_reason") == "abort" for choice in given):
         raise NoAnswer("the server gave up a request, as it does when it is told to stop", counter="aborted")
+    return sorted(given, key=lambda choice: int(choice["index"]))
+
+
+def _listed(body: Mapping[str, Any], model: str, n: int) -> list[Mapping[str, Any]]:
+    """Return what is listed for the first token after each prompt, in the order of the prompts."""
     try:
-        ordered = sorted(choices, key=lambda choice: int(choice["index"]))
-        return [dict(choice["logprobs"]["top_logprobs"][0]) for choice in ordered]
+        return [dict(choice["logprobs"]["top_logprobs"][0]) for choice in choices(body, model, n)]
     except (KeyError, IndexError, TypeError, ValueError) as error:
-        said = "the answer holds no log-probabilities: is this vLLM with logprob_token_ids?"
+        said = "the answer holds no log-probabilities, as one of vLLM does"
         raise BadAnswer(said, counter="logprobs") from error
 
 

@@ -1,0 +1,113 @@
+"""`python -m icm_hpc.verify url=http://HOST:PORT`: whether a server that runs already can score labels, and how well.
+
+`model=NAME` is the name that is served, if there are several; `context=TOKENS` how long prompts will be, the generated token
+included (default: all that is served); `json=true` prints a JSON object a line. The server's key is read from the environment
+alone, VLLM_API_KEY. Each check is a line: ✓ passed, ✗ failed, with what to do, or – not checked. The exit code is 0 if
+nothing failed, else 1. Not for a server that a run is using: vLLM corrupts answers when labels are asked of it in two ways at
+the same time.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from . import checks
+from .checks import Check
+from .client import Client, open_session
+from .engines import KEY_VARIABLE, vllm
+from .errors import ConfigError, IcmError
+from .settings import ServerConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the command was told."""
+
+    url: str
+    model: str = ""
+    context: int | None = None
+    json: bool = False
+
+
+def main() -> None:
+    """Run the command."""
+    words = sys.argv[1:]
+    if any(word in ("-h", "--help", "help") for word in words):
+        print(__doc__)
+        return
+    try:
+        asked = parse(words)
+        told = asyncio.run(verify(asked, os.environ.get(KEY_VARIABLE, "")))
+    except IcmError as error:
+        sys.exit(f"icm_hpc: {error}")
+    sys.exit(1 if any(check.passed is False for check in told) else 0)
+
+
+def parse(words: list[str]) -> Asked:
+    """Return what the words of the command say; raises ConfigError for one that is not understood."""
+    given: dict[str, str] = {}
+    for word in words:
+        key, _, value = word.partition("=")
+        if key not in ("url", "model", "context", "json") or not value:
+            known = "url=http://HOST:PORT model=NAME context=TOKENS json=true"
+            raise ConfigError(f"{key!r} is not understood: write {known}; the key is read from ${KEY_VARIABLE}")
+        given[key] = value
+    context = given.get("context", "")
+    if context and not (context.isdecimal() and int(context) >= 2):
+        raise ConfigError(f"context={context}: tokens, 2 or more")
+    return Asked(
+        url=_root(given.get("url", "")),
+        model=given.get("model", ""),
+        context=int(context) if context else None,
+        json=given.get("json") == "true",
+    )
+
+
+def _root(url: str) -> str:
+    """Return a server's address as the client wants it: without /v1 or a slash at the end."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # of the port
+        usable = False
+    if not usable:
+        raise ConfigError(f"url={url}: write it as url=http://HOST:PORT")
+    return url.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+async def verify(asked: Asked, key: str) -> list[Check]:
+    """Check the server and print each check when it is done; return all.
+
+    Nothing is tried again: what is told is what one request found.
+    """
+    limits = ServerConfig()
+    async with open_session(key, limits.request_timeout_s) as session:
+        # One of several replicas: each has a cache of its own. A server without replicas takes it too.
+        session.headers.update(vllm.to_replica(0))
+        client = Client(
+            session,
+            url=asked.url,
+            model=asked.model,
+            request_mb=limits.request_mb,
+            requests_in_flight=1,
+            retries=False,
+        )
+        return await checks.run(client, print_json if asked.json else print_line, context=asked.context)
+
+
+def print_line(check: Check) -> None:
+    """Print a check for people."""
+    print(check, flush=True)
+
+
+def print_json(check: Check) -> None:
+    """Print a check as a JSON object."""
+    fields = ("name", "passed", "found", "remedy")
+    print(json.dumps({name: getattr(check, name) for name in fields}, ensure_ascii=False), flush=True)
+
+
+if __name__ == "__main__":
+    main()

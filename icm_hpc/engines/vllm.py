@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ..errors import BadAnswer, NoAnswer, ScoringError
 from ..settings import ModelConfig
+from . import symptoms
 from .rank import Rank
 
 TESTED = "0.32.0"
@@ -82,29 +83,9 @@ def environment(model: ModelConfig, key: str, *, address: str | None = None) -> 
     return {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", **placed, **model.env, KEY_VARIABLE: key}
 
 
-OUT_OF_MEMORY = {
-    "gpu": ("OutOfMemoryError", "CUDA out of memory", "HIP out of memory"),
-    "cache": ("No available memory for the cache blocks", "KV cache is needed, which is larger than"),
-    "claimed": ("is less than requested memory for kv", "is less than desired GPU memory utilization"),
-    "host": ("oom_kill", "oom-kill", "Cannot allocate memory", "MemoryError", "can't allocate memory", "bad_alloc"),
-}
-REMEDIES = {
-    "gpu": "out of GPU memory: lower model.gpu_memory_utilization, max_num_batched_tokens or max_num_seqs, or spread the"
-    " weights over more GPUs (model.tensor_parallel_size)",
-    "cache": "no memory for the KV cache of one prompt: lower model.max_model_len, raise model.gpu_memory_utilization (on"
-    " CPUs VLLM_CPU_KVCACHE_SPACE in model.env), or use more GPUs (model.tensor_parallel_size)",
-    "claimed": "less memory is free than it is to take: lower model.gpu_memory_utilization (on CPUs VLLM_CPU_KVCACHE_SPACE in"
-    " model.env), or keep other processes off its node",
-    "host": "out of host memory: raise server.mem_gb",
-}
-
-
 def remedy(code: int, last_words: str) -> str | None:
-    """Return what an engine died of and what to do, if its exit code and the end of its log tell that it ran out of memory."""
-    for kind, signs in OUT_OF_MEMORY.items():
-        if any(sign in last_words for sign in signs):
-            return REMEDIES[kind]
-    return f"killed from outside; if that was the kernel for want of memory: {REMEDIES['host']}" if code == -9 else None
+    """Return what an engine died of and what to do, if its exit code and the end of its log tell."""
+    return symptoms.remedy(code, last_words)
 
 
 def asking_for_labels(label_ids: Sequence[int]) -> dict[str, Any]:

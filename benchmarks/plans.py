@@ -1,0 +1,51 @@
+"""`python -m benchmarks.plans data=../shared/data/truthfulqa_train.json`: the table of what fits of the guide.
+
+256 claims of TruthfulQA, 1500 steps; each preset as it is, on each kind of hardware. Nothing is measured: arithmetic.
+"""
+
+from pathlib import Path
+
+from benchmarks.serving import arguments
+from icm_hpc import config, tasks
+from icm_hpc.plan import Plan, plan
+
+HARDWARE = {
+    "8 x A100-80": ("cluster.gpu=A100-80", "cluster.max_nodes=1"),
+    "8 x H100": ("cluster.gpu=H100", "cluster.max_nodes=1"),
+    "2 nodes x 8 H100": ("cluster.gpu=H100", "cluster.max_nodes=2"),
+    "8 x H200": ("cluster.gpu=H200", "cluster.max_nodes=1"),
+}
+PRESETS = {
+    **{name: (f"model={name}",) for name in ("8B", "70B", "405B", "405B-FP8", "smol", "tiny")},
+    "405B as published, TP 8": ("model=405B", "model.pipeline_parallel_size=1"),
+    "8B with the published context": ("model=8B", "model.max_model_len=8192"),
+}
+
+
+def main() -> None:
+    """Print the table."""
+    mine, _ = arguments({"data": "../shared/data/truthfulqa_train.json", "steps": "1500"})
+    data = f"task.data={Path(mine['data']).resolve()}"
+    print(
+        "| preset | hardware | fits | GPUs | of each: weights + activations, left for cache (GB) | hours, GPU-hours |"
+    )
+    print("|---|---|---|---|---|---|")
+    for preset, chosen in PRESETS.items():
+        for name, hardware in HARDWARE.items():
+            words = [*chosen, "task=truthfulqa", data, "cluster.executor=slurm", "cluster.node_gpus=8"]
+            settings = config.load([*words, *hardware, f"search.steps={mine['steps']}"])
+            found = plan(settings, tasks.load(settings.task, seed=0))
+            print(f"| {preset} | {name} | {_verdict(found)} |")
+
+
+def _verdict(found: Plan) -> str:
+    figures = found.figures
+    memory, hours = figures.get("gpu_memory_gb"), figures.get("forecast_hours")
+    split = f"{memory['weights']:.0f} + {memory['activations']:.0f}, {memory['cache']:.0f}" if memory else "-"
+    took = f"{hours:.1f}, {figures['forecast_gpu_hours']:.0f}" if hours else "-"
+    fits = "yes" if found.fits else f"no: {'; '.join(found.misfits)}. Fits: {'; or '.join(found.remedies)}"
+    return f"{fits} | {figures['gpus']} | {split} | {took}"
+
+
+if __name__ == "__main__":
+    main()

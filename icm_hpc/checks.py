@@ -87,7 +87,8 @@ async def run(client: Client, tell: Tell, *, context: int | None = None, label_i
     await check(LABELS, lambda: _labels(asking, pieces, label_ids), COMPLETION)
     await check(CACHING, lambda: _caching(asking, again, blocks), COMPLETION)
     await check(CONTEXT, lambda: _context(length, context), MODEL)
-    await check(CLOCK, lambda: _clock(asking, pieces, context or length), COMPLETION, CONTEXT)
+    told = [CONTEXT] if length else []
+    await check(CLOCK, lambda: _clock(asking, pieces, context or length), COMPLETION, *told)
     return list(done.values())
 
 
@@ -151,6 +152,9 @@ def _of_connection(url: str, error: RequestError) -> tuple[str, str]:
         return str(error), "the server hangs or is overloaded: see its log, and start it anew"
     if isinstance(cause, aiohttp.ClientConnectorDNSError):
         return f"{url}: the name {cause.host} is unknown here", "correct it, or give the machine's address"
+    if isinstance(cause, aiohttp.ClientConnectorCertificateError):
+        remedy = "set SSL_CERT_FILE to the certificate of the authority that signed it, and name the machine as it does"
+        return f"{url}: its certificate is not trusted here: {cause.certificate_error}", remedy
     if isinstance(cause, aiohttp.ClientSSLError):
         return f"{url}: no TLS connection: {cause}", "write http:// unless the server was given a certificate"
     if isinstance(cause, aiohttp.ClientConnectorError):
@@ -164,7 +168,9 @@ def _of_connection(url: str, error: RequestError) -> tuple[str, str]:
 
 
 async def _model(client: Client, served: dict[str, int | None]) -> Check:
-    names = ", ".join(served) or "no model"
+    names = ", ".join(served)
+    if not served:
+        return Check(MODEL, False, "the server lists no model", "see its log, and start it anew with a model")
     if not client.model and len(served) == 1:
         return _passed(MODEL, f"{names} is the only one served")
     if not client.model:
@@ -216,7 +222,7 @@ async def _labels(client: Client, pieces: Pieces, label_ids: Sequence[int]) -> C
     prompt = _prompt(pieces, SHORT)
     likeliest = await client.top_ids(prompt)
     first = sorted(likeliest, key=lambda token: -likeliest[token])[:OVERLAP]
-    asked = list(dict.fromkeys([*first, *label_ids]))[: vllm.TOP]
+    asked = list(dict.fromkeys([*first, *label_ids]))
     (values,) = await client.label_logprobs([prompt], asked)
     known = dict(zip(asked, map(float, values), strict=True))
     differ = max(abs(known[token] - likeliest[token]) for token in first)
@@ -263,7 +269,9 @@ async def _context(served: int | None, wanted: int | None) -> Check:
 
 async def _clock(client: Client, pieces: Pieces, length: int | None) -> Check:
     """Measure how long one prompt takes of which nothing is in the cache; the token that is generated has its place too."""
-    if length is None or _are_words(pieces):
+    if length is None:
+        return _unchecked(CLOCK, "how long a prompt may be is not known")
+    if _are_words(pieces):
         return _unchecked(CLOCK, "without POST /tokenize no prompt of a given length can be made")
     prompt = _prompt(pieces, length - 1)
     began = time.monotonic()

@@ -164,7 +164,7 @@ class Client:
 
     async def metrics(self) -> vllm.Metrics:
         """Return what the server counted since it started, and its cache."""
-        return vllm.metrics(await self._ask("GET", "/metrics", read=_text))
+        return await self._ask("GET", "/metrics", read=lambda content: vllm.metrics(_text(content)))
 
     async def _complete(
         self, prompts: Iterable[bytes], asking: dict[str, Any], read: Callable[[Any, int], R]

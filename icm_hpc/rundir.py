@@ -229,7 +229,10 @@ def private_append(path: Path) -> BinaryIO:
 def log_to_files(run_dir: RunDir) -> None:
     """Send what is logged to driver.log, which only the owner can read, and to stderr."""
     private_append(run_dir.driver_log).close()
-    handlers: list[logging.Handler] = [logging.FileHandler(run_dir.driver_log), logging.StreamHandler()]
+    handlers: list[logging.Handler] = [
+        logging.FileHandler(run_dir.driver_log, encoding="utf-8"),
+        logging.StreamHandler(),
+    ]
     logging.basicConfig(level=logging.INFO, handlers=handlers, format="%(asctime)s %(message)s", force=True)
 
 

@@ -8,6 +8,7 @@ the same time.
 """
 
 import asyncio
+import io
 import json
 import os
 import sys
@@ -35,6 +36,8 @@ class Asked:
 def main() -> None:
     """Run the command."""
     words = sys.argv[1:]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may have no ticks, nor a model's name
     if any(word in ("-h", "--help", "help") for word in words):
         print(__doc__)
         return
@@ -58,6 +61,8 @@ def parse(words: list[str]) -> Asked:
     context = given.get("context", "")
     if context and not (context.isdecimal() and int(context) >= 2):
         raise ConfigError(f"context={context}: tokens, 2 or more")
+    if given.get("json", "false") not in ("true", "false"):
+        raise ConfigError(f"json={given['json']}: true or false")
     return Asked(
         url=_root(given.get("url", "")),
         model=given.get("model", ""),
@@ -70,8 +75,8 @@ def _root(url: str) -> str:
     """Return a server's address as the client wants it: without /v1 or a slash at the end."""
     try:
         parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # of the port
+        usable = parts.scheme in ("http", "https") and (parts.hostname or "").encode("idna") and parts.port != 0
+    except ValueError:  # of the port, or of a name that none can have
         usable = False
     if not usable:
         raise ConfigError(f"url={url}: write it as url=http://HOST:PORT")
@@ -81,8 +86,10 @@ def _root(url: str) -> str:
 async def verify(asked: Asked, key: str) -> list[Check]:
     """Check the server and print each check when it is done; return all.
 
-    Nothing is tried again: what is told is what one request found.
+    Nothing is tried again: what is told is what one request found. Raises ConfigError for a key that no header can hold.
     """
+    if not key.isprintable():
+        raise ConfigError(f"${KEY_VARIABLE} holds a line break or another sign that no key has: set it anew")
     limits = ServerConfig()
     async with open_session(key, limits.request_timeout_s) as session:
         # One of several replicas: each has a cache of its own. A server without replicas takes it too.
@@ -106,7 +113,7 @@ def print_line(check: Check) -> None:
 def print_json(check: Check) -> None:
     """Print a check as a JSON object."""
     fields = ("name", "passed", "found", "remedy")
-    print(json.dumps({name: getattr(check, name) for name in fields}, ensure_ascii=False), flush=True)
+    print(json.dumps({name: getattr(check, name) for name in fields}), flush=True)
 
 
 if __name__ == "__main__":

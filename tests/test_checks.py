@@ -3,7 +3,10 @@
 import asyncio
 import json
 import logging
+import shutil
 import socket
+import ssl
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,6 +24,7 @@ from icm_hpc.driver import Counts
 from icm_hpc.engines import stub
 from icm_hpc.errors import NoAnswer, ServerError
 from tests import offline
+from tests.conftest import unavailable
 
 AFTER_MODEL = (checks.COMPLETION, checks.LABELS, checks.CACHING, checks.CONTEXT, checks.CLOCK)
 EVERYTHING = (checks.REACHABLE, checks.MODEL, checks.VERSION, *AFTER_MODEL)
@@ -32,10 +36,11 @@ class Pretender:
 
     version: str | None = "0.32.0"
     models: tuple[str, ...] = ("m",)
-    context: int | None = 1000
+    context: Any = 1000
     tokenizes: bool = True
     logprobs: str = "exact"  # or none, refused, texts, wrong
     counters: bool = True
+    broken_counter: str = ""  # a line of /metrics
     caches: bool = True
     asked: int = 0  # completions
     cached: int = 0  # tokens
@@ -60,7 +65,8 @@ class Pretender:
 
     async def _metrics(self, _request: web.Request) -> web.Response:
         return web.Response(
-            text='vllm:cache_config_info{block_size="16",num_gpu_blocks="100"} 1.0\n'
+            text=f"{self.broken_counter}\n"
+            'vllm:cache_config_info{block_size="16",num_gpu_blocks="100"} 1.0\n'
             f"vllm:prefix_cache_queries_total 1000.0\nvllm:prefix_cache_hits_total {self.cached}.0\n"
         )
 
@@ -130,6 +136,18 @@ async def listening(answer: Callable[[asyncio.StreamWriter], Awaitable[None]]) -
         server.close()
 
 
+def self_signed(folder: Path) -> ssl.SSLContext:
+    """Return what serves TLS with a certificate that nobody trusts."""
+    if shutil.which("openssl") is None:
+        unavailable("no openssl to make a certificate with")
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    argv = ["openssl", "req", "-x509", "-nodes", "-newkey", "rsa:2048", "-subj", "/CN=localhost"]
+    subprocess.run([*argv, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context
+
+
 def unreachable(done: dict[str, Check]) -> Check:
     """Return the first check, after which nothing else was."""
     assert [check.passed for check in done.values()] == [False] + [None] * 7
@@ -179,6 +197,17 @@ async def test_tls_where_there_is_none_is_told() -> None:
         first = unreachable(await checked(f"https://127.0.0.1:{server.port}"))
     assert "no TLS connection" in first.found
     assert "http://" in first.remedy
+
+
+async def test_a_certificate_that_is_not_trusted_is_told_from_no_tls(tmp_path: Path) -> None:
+    server = TestServer(Pretender().application(), scheme="https")
+    await server.start_server(ssl=self_signed(tmp_path))
+    try:
+        first = unreachable(await checked(f"https://127.0.0.1:{server.port}"))
+    finally:
+        await server.close()
+    assert "its certificate is not trusted here" in first.found
+    assert "SSL_CERT_FILE" in first.remedy
 
 
 async def test_a_wrong_key_is_told_with_the_variable_that_holds_the_right_one() -> None:
@@ -238,6 +267,32 @@ async def test_what_is_not_vllm_is_told_and_what_could_not_be_checked() -> None:
     assert "POST /tokenize is not answered" in done[checks.LABELS].found
     assert "does not say how long its context is" in done[checks.CONTEXT].found
     assert done[checks.CLOCK].passed is None
+
+
+@pytest.mark.parametrize("line", ["vllm:prefix_cache_hits_total", "vllm:prefix_cache_hits_total NaN"])
+async def test_counters_that_are_no_numbers_are_told(line: str) -> None:
+    done = await checked_application(Pretender(broken_counter=line).application())
+    assert {name for name, check in done.items() if not check.passed} == {checks.CACHING}
+    assert "a counter that is no number" in done[checks.CACHING].found
+
+
+@pytest.mark.parametrize("context", ["1000", True, 0, 1.5])
+async def test_a_context_that_is_no_number_of_tokens_is_one_that_is_not_told(context: Any) -> None:
+    done = await checked_application(Pretender(context=context).application())
+    assert "does not say how long its context is" in done[checks.CONTEXT].found
+    assert "how long a prompt may be is not known" in done[checks.CLOCK].found
+    done = await checked_application(Pretender(context=context).application(), context=500)
+    assert "499 tokens" in done[checks.CLOCK].found
+
+
+async def test_a_server_that_lists_no_model_is_told() -> None:
+    done = await checked_application(Pretender(models=()).application())
+    assert done[checks.MODEL].found == "the server lists no model"
+
+
+async def test_every_label_is_asked_however_many_there_are() -> None:
+    done = await checked_application(Pretender().application(), label_ids=range(100, 130))
+    assert "34 tokens asked by id" in done[checks.LABELS].found
 
 
 async def test_another_version_is_fine_and_untested() -> None:

@@ -16,10 +16,10 @@ from icm_hpc.rundir import Endpoint
 from tests.conftest import Served, prepare_run, require_vllm
 
 
-def command(*words: str, key: str = "") -> "subprocess.CompletedProcess[str]":
+def command(*words: str, key: str = "", **variables: str) -> "subprocess.CompletedProcess[str]":
     """Run the command, with a key in its environment."""
     argv = [sys.executable, "-m", "icm_hpc.verify", *words]
-    environment = {**os.environ, "VLLM_API_KEY": key}
+    environment = {**os.environ, "VLLM_API_KEY": key, **variables}
     return subprocess.run(argv, env=environment, capture_output=True, text=True, check=False, timeout=120)
 
 
@@ -36,6 +36,8 @@ def test_an_address_may_end_as_one_is_used_to(url: str) -> None:
         ([], "url=http://HOST:PORT"),
         (["url=host:8000"], "url=http://HOST:PORT"),
         (["url=http://host:99999"], "url=http://HOST:PORT"),
+        (["url=http://host..domain:8000"], "url=http://HOST:PORT"),
+        (["url=http://host:8000", "json=yes"], "json=yes: true or false"),
         (["url=http://host:8000", "key=secret"], "is not understood"),
         (["url=http://host:8000", "context=long"], "context=long: tokens"),
     ],
@@ -61,6 +63,20 @@ def test_a_server_that_is_not_there_ends_the_command_with_a_cross_and_exit_code_
     assert all(line.startswith("– ") for line in others)
     done = command("url=http://127.0.0.1:1", "json=true")
     assert [json.loads(line)["passed"] for line in done.stdout.splitlines()] == [False] + [None] * 7
+
+
+def test_a_key_with_a_line_break_is_refused_and_not_repeated() -> None:
+    done = command("url=http://127.0.0.1:1", key="secret\nsecret")
+    assert done.returncode == 1
+    assert done.stderr.startswith("icm_hpc: $VLLM_API_KEY")
+    assert "secret" not in done.stderr
+
+
+def test_a_terminal_without_ticks_is_told_all_the_same() -> None:
+    done = command("url=http://127.0.0.1:1", PYTHONIOENCODING="ascii")
+    assert done.returncode == 1
+    assert done.stdout.startswith("\\u2717 reachable")
+    assert not done.stderr
 
 
 async def endpoint_of(served: Served) -> Endpoint:

@@ -163,9 +163,13 @@ def tokens(body: Mapping[str, Any]) -> list[int]:
 def served(models: Mapping[str, Any]) -> dict[str, int | None]:
     """Return the context length, in tokens, of each model that GET /v1/models lists; None if it is not stated."""
     try:
-        return {str(card["id"]): card.get("max_model_len") for card in models["data"]}
+        return {str(card["id"]): _length(card.get("max_model_len")) for card in models["data"]}
     except (AttributeError, KeyError, TypeError) as error:
         raise BadAnswer(f"the answer lists no models: {str(models)[:100]}", counter="not_json") from error
+
+
+def _length(told: Any) -> int | None:
+    return told if isinstance(told, int) and not isinstance(told, bool) and told > 1 else None
 
 
 def max_model_len(models: Mapping[str, Any], name: str) -> int:
@@ -203,7 +207,14 @@ class Metrics:
 
 
 def metrics(text: str) -> Metrics:
-    """Read GET /metrics."""
+    """Read GET /metrics; raises BadAnswer if a counter is no number."""
+    try:
+        return _metrics(text)
+    except (IndexError, OverflowError, ValueError) as error:
+        raise BadAnswer(f"GET /metrics has a counter that is no number: {error}", counter="not_json") from error
+
+
+def _metrics(text: str) -> Metrics:
     totals = {"vllm:prefix_cache_queries_total": 0.0, "vllm:prefix_cache_hits_total": 0.0}
     blocks: list[tuple[int, int]] = []
     for line in text.splitlines():

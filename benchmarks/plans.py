@@ -31,18 +31,25 @@ def main() -> None:
     )
     print("|---|---|---|---|---|---|")
     for preset, chosen in PRESETS.items():
+        verdicts: dict[str, list[str]] = {}
         for name, hardware in HARDWARE.items():
             words = [*chosen, "task=truthfulqa", data, "cluster.executor=slurm", "cluster.node_gpus=8"]
             settings = config.load([*words, *hardware, f"search.steps={mine['steps']}"])
             found = plan(settings, tasks.load(settings.task, seed=0))
-            print(f"| {preset} | {name} | {_verdict(found)} |")
+            verdicts.setdefault(_verdict(found), []).append(name)
+        for verdict, names in verdicts.items():
+            print(f"| {preset} | {', '.join(names) if len(names) < len(HARDWARE) else 'all four'} | {verdict} |")
 
 
 def _verdict(found: Plan) -> str:
     figures = found.figures
     memory, hours = figures.get("gpu_memory_gb"), figures.get("forecast_hours")
-    split = f"{memory['weights']:.0f} + {memory['activations']:.0f}, {memory['cache']:.0f}" if memory else "-"
-    took = f"{hours:.1f}, {figures['forecast_gpu_hours']:.0f}" if hours else "-"
+    split = (
+        f"{memory['weights']:.0f} + {memory['activations']:.0f}, {memory['cache']:.0f}"
+        if memory and found.fits
+        else "-"
+    )
+    took = f"{hours:.1f}, {figures['forecast_gpu_hours']:.0f}" if hours and found.fits else "-"
     fits = "yes" if found.fits else f"no: {'; '.join(found.misfits)}. Fits: {'; or '.join(found.remedies)}"
     return f"{fits} | {figures['gpus']} | {split} | {took}"
 

@@ -1,0 +1,38 @@
+"""What the pages say of settings and of messages is true of the code."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from icm_hpc.config import SECTIONS
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", ROOT / "slurm" / "README.md", *(ROOT / "docs").glob("*.md")])
+# Strings that are broken over lines are one string.
+SOURCE = re.sub(r'"\s*\n\s*f?"', "", "\n".join(file.read_text() for file in (ROOT / "icm_hpc").rglob("*.py")))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_setting_that_a_page_names_exists(page: Path) -> None:
+    named = set(re.findall(r"\b(model|task|server|search|cluster|run)\.([a-z_]+)(?=[`=\s,;)])", page.read_text()))
+    files = {(name, ending) for name in ("server", "driver", "search") for ending in ("log", "md")}
+    known = {(section, f.name) for section, kind in SECTIONS.items() for f in dataclasses.fields(kind)}
+    assert named - files <= known
+
+
+def test_every_key_of_the_admins_page_is_one_of_a_cluster() -> None:
+    table = (ROOT / "slurm" / "README.md").read_text().split("| key of `cluster:` |")[1].split("\n\n")[0]
+    keys = {word for line in table.splitlines()[2:] for word in re.findall(r"`([a-z_]+)[`:]", line.split("|")[2])}
+    assert {"gpu_type", "server_launcher", "account"} <= keys
+    assert keys - {"gres", "gpus", "none"} <= {f.name for f in dataclasses.fields(SECTIONS["cluster"])}
+
+
+def test_every_symptom_of_the_guide_is_something_that_the_software_says() -> None:
+    table = (ROOT / "docs" / "guide.md").read_text().split("| it says |")[1]
+    symptoms = [line.split("|")[1].strip() for line in table.splitlines()[2:] if line.startswith("|")]
+    assert len(symptoms) > 20
+    said = [part.strip() for symptom in symptoms for part in re.split(r"\.\.\.|;| N | M$|✗|, ", symptom)]
+    unsaid = [part for part in said if part and part not in SOURCE]
+    assert unsaid == []

@@ -90,6 +90,10 @@ class Client:
         except (aiohttp.ClientError, asyncio.TimeoutError) as error:
             return f"{self._url}: {type(error).__name__}: {error}"
 
+    async def served(self) -> dict[str, int | None]:
+        """Return the models that the server lists, each with its context length in tokens, None if that is not told."""
+        return await self._ask("GET", "/v1/models", read=vllm.served)
+
     async def max_model_len(self) -> int:
         """Return the served context length in tokens."""
         return int(await self._ask("GET", "/v1/models", read=lambda told: vllm.max_model_len(told, self.model)))
@@ -201,7 +205,7 @@ class Client:
         headers = {**self._headers, **({"Content-Type": "application/json"} if body else {})}
         try:
             async with self._session.request(method, url, data=data, headers=headers) as response:
-                content = await response.read()
+                content = _without_key(await response.read(), self._session)
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
             if isinstance(error, asyncio.TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
                 raise TimedOut(f"{method} {url}: no answer within {self._timeout_s:g} s", counter="timeout") from error
@@ -225,10 +229,16 @@ def _refusal(message: str, response: aiohttp.ClientResponse) -> RequestError:
     if response.status == 429:
         asked = response.headers.get("Retry-After", "")
         wait_s = min(float(asked), MOST_ASKED_S) if asked.isdigit() else 0.0
-        return NoAnswer(message, counter="http_429", retry_after_s=wait_s)
+        return NoAnswer(message, counter="http_429", status=429, retry_after_s=wait_s)
     if response.status >= 500:
-        return NoAnswer(message, counter="http_5xx")
-    return ScoringError(message, counter="http_4xx")
+        return NoAnswer(message, counter="http_5xx", status=response.status)
+    return ScoringError(message, counter="http_4xx", status=response.status)
+
+
+def _without_key(content: bytes, session: aiohttp.ClientSession) -> bytes:
+    """Return an answer in which a server that quotes our key does not: errors quote answers."""
+    key = session.headers.get("Authorization", "").removeprefix("Bearer ").encode()
+    return content.replace(key, b"(the key)") if key else content
 
 
 def _text(content: bytes) -> str:
@@ -245,10 +255,14 @@ def _next_batch(prompts: Iterator[bytes], limit_bytes: float) -> list[bytes]:
     return batch
 
 
-def open_session(key: str, timeout_s: float) -> aiohttp.ClientSession:
-    """Return the session that all requests of a run share; `timeout_s` bounds each request."""
+def open_session(key: str | None, timeout_s: float, *, through_proxy: bool = False) -> aiohttp.ClientSession:
+    """Return the session that all requests of a run share; `timeout_s` bounds each request.
+
+    `through_proxy` is whether the environment's proxy, such as $https_proxy, is used.
+    """
     return aiohttp.ClientSession(
-        headers={"Authorization": f"Bearer {key}"},
+        headers={"Authorization": f"Bearer {key}"} if key else {},
+        trust_env=through_proxy,
         timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=10),
         connector=aiohttp.TCPConnector(limit=0),
     )

@@ -20,12 +20,14 @@ class FitError(IcmError):
 class RequestError(IcmError):
     """A request that gave no score; `counter` is the name under which the summary counts it.
 
-    `retry_after_s` is how long the server asked us to wait.
+    `status` is the HTTP status of an answer that is no 200, `retry_after_s` how long the server asked us to wait.
     """
 
-    def __init__(self, message: str, *, counter: str = "", retry_after_s: float = 0.0) -> None:
+    def __init__(
+        self, message: str, *, counter: str = "", status: int | None = None, retry_after_s: float = 0.0
+    ) -> None:
         super().__init__(message)
-        self.counter, self.retry_after_s = counter, retry_after_s
+        self.counter, self.status, self.retry_after_s = counter, status, retry_after_s
 
 
 class ServerError(IcmError):

@@ -17,7 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from . import config, prompts, tasks, weights
+from . import config, keys, prompts, tasks, weights
 from .core import fit, forecast
 from .core.fit import Hardware, Model, Serving
 from .core.forecast import GPUS, Cost
@@ -72,7 +72,7 @@ def main() -> None:
         console.print(__doc__)
         return
     try:
-        settings = config.load([word for word in words if word not in ("json=true", "json=false")])
+        settings, _ = keys.addressed(config.load([word for word in words if word not in ("json=true", "json=false")]))
         found = plan(settings, tasks.load(settings.task, seed=settings.search.seed))
     except IcmError as error:
         sys.exit(f"icm_hpc: {error}")
@@ -92,7 +92,7 @@ def plan(settings: Config, task: Task) -> Plan:
     folder = weights.on_disk(settings.model)
     demand = demand_of(settings, task, folder)
     _plan_data(found, settings, demand)
-    if settings.model.engine == "vllm":
+    if settings.model.engine == "vllm" and settings.external_url is None:
         model = _plan_weights(found, settings, folder)
         _plan_serving(found, settings, model, demand)
     _plan_disk(found, settings, demand)
@@ -336,9 +336,8 @@ def _search_seconds(settings: Config, model: Model, part: Task, tokens: TokenPro
 
 def _scoring_seconds(settings: Config, model: Model, cost: Cost) -> float:
     gpu = GPUS[settings.cluster.gpu or ""]
-    quantised = model.weights_bytes < 1.5 * model.shape.parameters
     serving = serving_of(settings)
-    dtype = "fp8" if quantised else "bf16"
+    dtype = "fp8" if model.weights_bytes < 1.5 * model.shape.parameters else "bf16"
     return forecast.seconds(cost, model.shape, gpu, serving.gpus, dtype, serving.batch_tokens * serving.replicas)
 
 

@@ -6,12 +6,11 @@ import subprocess
 import sys
 import tempfile
 
+from . import keys
 from .config import package_folder
 from .errors import ClusterError
 from .rundir import RunDir
 from .settings import Config
-
-TEMPLATE = "het.sbatch"
 
 
 def require_startable(script: str) -> None:
@@ -20,7 +19,9 @@ def require_startable(script: str) -> None:
         file.write(script)
         file.flush()
         try:
-            tested = subprocess.run(["sbatch", "--test-only", file.name], capture_output=True, text=True, check=False)
+            command = ["sbatch", "--test-only", file.name]
+            with keys.hidden():
+                tested = subprocess.run(command, capture_output=True, text=True, check=False)
         except FileNotFoundError as error:
             raise ClusterError("sbatch is not on the PATH: submit from a login node, or use cluster=local") from error
     if tested.returncode:
@@ -30,8 +31,13 @@ def require_startable(script: str) -> None:
         )
 
 
+def template(config: Config) -> str:
+    """Return the name of the template in slurm/: of a server and its driver, or of a driver alone."""
+    return "het.sbatch" if config.external_url is None else "driver.sbatch"
+
+
 def text(config: Config, run_dir: RunDir) -> str:
-    """Return the batch script: the template slurm/het.sbatch, filled in."""
+    """Return the batch script: a template of slurm/, filled in."""
     cluster, server = config.cluster, config.server
     gpus = config.gpus_per_node
     gpu_flag = {"gres": f"--gres=gpu:{gpus}", "gpus": f"--gpus-per-node={gpus}", "none": None}[cluster.gpu_flag]
@@ -58,7 +64,7 @@ def text(config: Config, run_dir: RunDir) -> str:
     ]
     folder = run_dir.submitit
     server_argv = [sys.executable, "-m", "icm_hpc.server", str(run_dir.path)]
-    return _Template((package_folder("slurm") / TEMPLATE).read_text()).substitute(
+    return _Template((package_folder("slurm") / template(config)).read_text()).substitute(
         job_name=shlex.quote(f"icm-{run_dir.path.name}"),
         requeue="--requeue" if cluster.on_preempt == "requeue" else "--no-requeue",
         batch_log=shlex.quote(f"{folder}/%j_batch.out"),

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 # What a setting left empty is, by search.protocol: the published search, and what we mend in it.
 PROTOCOLS: dict[str, dict[str, str]] = {
@@ -40,6 +41,15 @@ def _require_at_least(section: object, least: float, *keys: str) -> None:
         _require(value is None or value >= least, f"{key}={value}: {least} or more")
 
 
+def _require_url(url: str | None) -> None:
+    """Refuse what is no server's address, or may hold a secret, which is then not quoted."""
+    parts = urlsplit(url or "http://none")
+    rule = "put a key into the secrets file, not into the address"
+    _require("@" not in parts.netloc, f"url: has user:password@; {rule}")
+    _require(not parts.query and not parts.fragment, f"url: has a ? or #; {rule}")
+    _require(parts.scheme in ("http", "https") and bool(parts.hostname), f"url={url}: http://HOST:PORT, or https://")
+
+
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
     """What is served, and the engine's options; a preset of configs/model/ sets them."""
@@ -49,6 +59,7 @@ class ModelConfig:
     path: str = ""  # a folder of weights, or a Hugging Face name
     embedded: str | None = None  # weights that need no download: a name in weights.EMBEDDED
     revision: str | None = None
+    served_name: str | None = None  # default: name; of a server that already runs, the only model that it lists
     shape: dict[str, Any] = field(
         default_factory=dict
     )  # keys of the model's config.json, for plans without its weights
@@ -79,6 +90,11 @@ class ModelConfig:
         _require(0 < share <= 1, f"gpu_memory_utilization={share}: over 0, at most 1")
 
     @property
+    def known_as(self) -> str:
+        """Name under which our own server serves it."""
+        return self.served_name or self.name
+
+    @property
     def gpus(self) -> int:
         """GPUs that one replica needs."""
         return self.tensor_parallel_size * self.pipeline_parallel_size
@@ -86,8 +102,9 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """The server component: its resources, and how long the driver waits for it."""
+    """The server component: its resources, and how long the driver waits for it; or a server that already runs."""
 
+    url: str | None = None  # of a server that already runs: then none is started
     nodes: int | None = None  # default: as many as the model's GPUs fill
     replicas: int = 1  # of the model, each with GPUs and a prefix cache of its own: vLLM's data parallelism
     gpus_per_node: int | None = None  # default: what the model's parallel sizes and replicas ask for
@@ -102,6 +119,7 @@ class ServerConfig:
     def __post_init__(self) -> None:
         _require_at_least(self, 1, "nodes", "replicas", "cpus", "mem_gb", "requests_in_flight")
         _require_at_least(self, 0, "gpus_per_node", "max_restarts")
+        _require_url(self.url)
         for key in ("start_timeout_s", "request_timeout_s", "request_mb"):
             _require(getattr(self, key) > 0, f"{key}={getattr(self, key)}: over 0")
 
@@ -244,6 +262,11 @@ class Config:
     search: SearchConfig
     cluster: ClusterConfig
     run: RunConfig
+
+    @property
+    def external_url(self) -> str | None:
+        """Address of a server that already runs; None if we start our own."""
+        return self.server.url
 
     @property
     def workers(self) -> int:

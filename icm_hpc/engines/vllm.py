@@ -38,9 +38,9 @@ GONE = {
 def argv(
     model: ModelConfig, weights: Path | str, *, host: str, port: int, replicas: int = 1, rank: Rank | None = None
 ) -> list[str]:
-    """Return the command that serves `weights` under the preset's name, or one node's rank of it."""
+    """Return the command that serves `weights` under the model's name, or one node's rank of it."""
     options: dict[str, Any] = {
-        "served-model-name": model.name,
+        "served-model-name": model.known_as,
         "dtype": model.dtype,
         "max-model-len": model.max_model_len,
         "tensor-parallel-size": model.tensor_parallel_size,
@@ -162,15 +162,23 @@ def tokens(body: Mapping[str, Any]) -> list[int]:
         raise BadAnswer("the answer holds no tokens", counter="choices") from error
 
 
+def served(models: Mapping[str, Any]) -> dict[str, int | None]:
+    """Return the context length, in tokens, of each model that GET /v1/models lists; None if it is not stated."""
+    try:
+        return {str(card["id"]): card.get("max_model_len") for card in models["data"]}
+    except (AttributeError, KeyError, TypeError) as error:
+        raise BadAnswer(f"the answer lists no models: {str(models)[:100]}", counter="not_json") from error
+
+
 def max_model_len(models: Mapping[str, Any], name: str) -> int:
     """Return the context length, in tokens, that GET /v1/models states of `name`; raises ScoringError if it is not served."""
-    try:
-        lengths = {card["id"]: card["max_model_len"] for card in models["data"]}
-    except (KeyError, TypeError) as error:
-        raise BadAnswer(f"the answer lists no models: {str(models)[:100]}", counter="not_json") from error
+    lengths = served(models)
     if name not in lengths:
-        raise ScoringError(f"the server serves {sorted(map(str, lengths))}, not {name!r}", counter="other_model")
-    return int(lengths[name])
+        raise ScoringError(f"the server serves {sorted(lengths)}, not {name!r}", counter="other_model")
+    length = lengths[name]
+    if length is None:
+        raise ScoringError(f"the server does not state the context length of {name!r}", counter="other_model")
+    return length
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ def addressed(settings: Config) -> tuple[Config, str]:
     variable = URLS.get(settings.model.engine)
     found = find(variable) if variable and settings.server.url is None else None
     if found is None:
-        return settings, "server.url" if settings.server.url else "the engine's own"
+        return settings, "server.url" if settings.server.url else "the default"
     try:
         server = dataclasses.replace(settings.server, url=found.value)
     except ValueError as error:

@@ -24,6 +24,9 @@ PROTOCOLS: dict[str, dict[str, str]] = {
 }
 
 
+OPENAI_URL = "https://api.openai.com/v1"
+
+
 def _require(holds: bool, rule: str) -> None:
     if not holds:
         raise ValueError(rule)
@@ -55,7 +58,7 @@ class ModelConfig:
     """What is served, and the engine's options; a preset of configs/model/ sets them."""
 
     name: str = "smol"
-    engine: str = "vllm"  # vllm, or stub: deterministic answers without a model
+    engine: str = "vllm"  # vllm; openai: a completions API that others run; stub: deterministic answers without a model
     path: str = ""  # a folder of weights, or a Hugging Face name
     embedded: str | None = None  # weights that need no download: a name in weights.EMBEDDED
     revision: str | None = None
@@ -68,6 +71,7 @@ class ModelConfig:
     quantization: str | None = None  # fp8, ...; default: what the weights say
     kv_cache_dtype: str | None = None  # fp8 holds twice the tokens; default: dtype
     max_model_len: int = 8192  # tokens
+    top_logprobs: int | None = None  # of engine=openai, likeliest tokens that are asked for; default: 5
     tensor_parallel_size: int = 1
     pipeline_parallel_size: int = 1
     gpu_memory_utilization: float = 0.9
@@ -81,8 +85,13 @@ class ModelConfig:
     env: dict[str, str] = field(default_factory=dict)  # environment of the engine
 
     def __post_init__(self) -> None:
-        _require_one_of(self, engine=("vllm", "stub"))
-        _require(bool(self.path) != bool(self.embedded), "exactly one of path and embedded names the weights")
+        _require_one_of(self, engine=("vllm", "openai", "stub"))
+        if self.engine == "openai":
+            _require(not self.path and not self.embedded, "engine=openai: has its own weights: take model=openai")
+        else:
+            _require(bool(self.path) != bool(self.embedded), "exactly one of path and embedded names the weights")
+        top = self.top_logprobs
+        _require(top is None or 1 <= top <= 20, f"top_logprobs={top}: 1 to 20")
         _require(self.max_model_len >= 16, f"max_model_len={self.max_model_len}: at least 16 tokens")
         _require_at_least(self, 1, "tensor_parallel_size", "pipeline_parallel_size", "max_num_seqs")
         _require_at_least(self, 1, "max_num_batched_tokens", "block_size")
@@ -115,13 +124,16 @@ class ServerConfig:
     max_restarts: int = 3  # of the engine, after it has served, in one start of the job
     request_mb: float = 4.0  # prompts are sent together in requests of about this size
     requests_in_flight: int = 16
+    requests_per_min: float | None = None  # of engine=openai: what the provider allows; default: no limit
+    tokens_per_min: float | None = None  # the same, of prompts, estimated
 
     def __post_init__(self) -> None:
         _require_at_least(self, 1, "nodes", "replicas", "cpus", "mem_gb", "requests_in_flight")
         _require_at_least(self, 0, "gpus_per_node", "max_restarts")
         _require_url(self.url)
-        for key in ("start_timeout_s", "request_timeout_s", "request_mb"):
-            _require(getattr(self, key) > 0, f"{key}={getattr(self, key)}: over 0")
+        for key in ("start_timeout_s", "request_timeout_s", "request_mb", "requests_per_min", "tokens_per_min"):
+            value = getattr(self, key)
+            _require(value is None or value > 0, f"{key}={value}: over 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +278,7 @@ class Config:
     @property
     def external_url(self) -> str | None:
         """Address of a server that already runs; None if we start our own."""
-        return self.server.url
+        return self.server.url or (OPENAI_URL if self.model.engine == "openai" else None)
 
     @property
     def workers(self) -> int:

@@ -80,7 +80,7 @@ def start(settings: Config, url_from: str, *, dry_run: bool = False, wait: bool 
     if dry_run:
         print(sbatch.text(settings, run_dir), end="")
         if settings.external_url:
-            print(f"icm_hpc: server {settings.external_url} ({url_from}); none is started", file=sys.stderr)
+            print(f"icm_hpc: {settings.external_url} runs already ({url_from})", file=sys.stderr)
         return
     _require_same_configuration(settings, run_dir)
     _require_idle(run_dir)
@@ -93,11 +93,12 @@ def start(settings: Config, url_from: str, *, dry_run: bool = False, wait: bool 
     console.print(
         f"task     {task.name}: {len(task.examples)} examples, labels {', '.join(map(repr, task.label_words))}"
     )
+    if settings.external_url:
+        planned.lines["server"] += f" ({url_from})"
     for name in ("server", "time", "cost"):
         if name in planned.lines:
             console.print(f"{name:<8} {planned.lines[name]}")
     if settings.external_url:
-        console.print(f"server   {settings.external_url} ({url_from}); none is started")
         console.print(f"key      {key.source if key else 'none: the server must want none'}")
     for note in planned.notes:
         console.print(f"note     {note}")

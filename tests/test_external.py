@@ -139,6 +139,48 @@ async def test_a_server_that_goes_away_is_waited_for_and_the_run_ends_as_if_noth
     assert run_dir.labels.read_bytes() == await undisturbed(tmp_path / "plain")
 
 
+async def test_a_server_that_hangs_is_a_lost_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_API_KEY", KEY)
+    hung: list[str] = []
+
+    @web.middleware
+    async def hang_once(request: web.Request, handler: Any) -> Any:
+        if hanging.is_set() and not hung:
+            hung.append(request.path)
+            await asyncio.sleep(30)
+        return await handler(request)
+
+    hanging = asyncio.Event()
+    app = theirs()
+    app.middlewares.append(hang_once)
+    async with TestServer(app) as server:
+        url = f"server.url={server.make_url('')}"
+        settings, run_dir = prepare_run(tmp_path, *THEIRS, "search.memo_mb=0", url, "server.request_timeout_s=1")
+        summary = await drive(settings, run_dir, attempt="a1", stop=asyncio.Event(), watch=once(10, hanging.set))
+    assert summary["since_start"]["servers_lost"] == summary["since_start"]["failures"]["timeout"] == 1
+    assert run_dir.labels.read_bytes() == await undisturbed(tmp_path / "plain")
+
+
+async def test_a_server_that_comes_back_with_another_model_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_API_KEY", KEY)
+    for steps, model in ((5, "theirs"), (10, "theirs")):
+        async with TestServer(theirs(model=model)) as server:
+            url = f"server.url={server.make_url('')}"
+            settings, run_dir = prepare_run(tmp_path, *THEIRS, url, f"search.steps={steps}")
+            await drive(settings, run_dir, attempt="a1", stop=asyncio.Event(), watch=quiet)
+    async with TestServer(theirs(model="another")) as server:
+        settings, run_dir = prepare_run(tmp_path, *THEIRS, f"server.url={server.make_url('')}")
+        with pytest.raises(ScoringError, match=r"now serves 'another', and the scores of .* are by 'theirs'"):
+            await drive(settings, run_dir, attempt="a2", stop=asyncio.Event(), watch=quiet)
+
+
+async def test_without_a_key_none_is_sent() -> None:
+    async with client.open_session(None, 5) as session:
+        assert "Authorization" not in session.headers
+
+
 async def test_a_server_that_stays_away_fails_the_run_with_the_state_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,7 +224,7 @@ def test_a_run_by_vllm_base_url_starts_no_server_resumes_with_equal_labels_and_h
         seen = command_lines(process)
         assert process.stdout is not None
         printed = process.stdout.read().decode()
-        assert f"server   {url} (VLLM_BASE_URL of the environment); none is started" in printed
+        assert f"server   {url} runs already, none is started (VLLM_BASE_URL of the environment)" in printed
         assert "stopped; the state is saved" in printed
         assert config.load_file(run_dir.config).server.url == url
         # The address is the run's own by now; a stray one is not followed.
@@ -190,7 +232,7 @@ def test_a_run_by_vllm_base_url_starts_no_server_resumes_with_equal_labels_and_h
             *("run=mine", f"run.root={tmp_path}"), module="resume", VLLM_API_KEY=KEY, VLLM_BASE_URL="http://stray:1"
         )
     assert resumed.returncode == 0, resumed.stderr
-    assert f"server   {url} (the run's own)" in resumed.stdout
+    assert f"server   {url} runs already, none is started (the run's settings)" in resumed.stdout
     assert run_dir.labels.read_bytes() == asyncio.run(undisturbed(tmp_path / "plain"))
     assert not run_dir.server_log.exists()
     assert "--served-model-name" in seen.decode(), "the stub was seen"
@@ -306,7 +348,7 @@ def test_a_driver_only_script_asks_for_no_gpu_and_is_bash(tmp_path: Path) -> Non
     assert "hetjob" not in printed.stdout
     assert "gpu" not in printed.stdout.lower()
     assert "@{" not in printed.stdout
-    assert "server http://host:8000 (server.url); none is started" in printed.stderr
+    assert "http://host:8000 runs already (server.url)" in printed.stderr
     syntax = subprocess.run(["bash", "-n"], input=printed.stdout, text=True, capture_output=True, check=False)
     assert syntax.stderr == ""
 
@@ -315,7 +357,7 @@ def test_a_plan_of_an_external_server_is_of_data_and_disk_only() -> None:
     settings = config.load(["model=405B", "task.limit=16", "server.url=http://host"])
     found = plan(settings, load_task(settings.task, seed=0))
     assert found.fits
-    assert list(found.lines) == ["data", "disk"]
+    assert list(found.lines) == ["data", "server", "disk"]
 
 
 def test_labels_belong_to_a_model_and_not_to_an_address() -> None:

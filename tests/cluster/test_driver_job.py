@@ -3,6 +3,7 @@
 import asyncio
 import json
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from icm_hpc import jobs
 from tests import offline
 from tests.cluster.daemons import Cluster
-from tests.cluster.runs import SITE, SLOW, Run, command, components, icm, logs, restarts, until
+from tests.cluster.runs import SITE, SLOW, Run, command, components, icm, job_of, logs, restarts, until
 from tests.external import KEY, free_port, holding, running_stub, secrets_file
 
 pytestmark = pytest.mark.cluster
@@ -50,20 +51,22 @@ def test_a_driver_only_job_uses_the_running_server_survives_a_requeue_and_has_it
     assert holding(root, KEY) == []
 
 
-def test_a_driver_only_job_signalled_before_its_limit_saves_and_is_started_anew(
+def test_a_driver_only_job_signalled_before_its_limit_goes_on_in_another_which_the_submitter_follows(
     slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ICM_SECRETS", str(secrets_file(tmp_path, f"VLLM_API_KEY={KEY}")))
     root = tmp_path / "runs"
     with running_stub(free_port(), delay_ms=100) as url:
         settings = (f"cluster={SITE}", "model=tiny", *SLOW, f"server.url={url}", f"run.root={root}", "run=mine")
-        assert icm("submit", *settings, "cluster.on_preempt=resubmit").returncode == 0
-        run = Run(root, "mine")
-        first = run.job
-        run.await_step(20)
-        command("scancel", "--signal=USR2", first)
-        until(lambda: run.job != first and run.steps_saved() > 30, "a second job that goes on")
-        until(lambda: run.dir.labels.exists(), "the labels")
-    until(lambda: not jobs.queued(run.job), "the end of the job")
+        with ThreadPoolExecutor() as threads:
+            waiting = threads.submit(icm, "submit", *settings, "cluster.on_preempt=resubmit", "wait=true")
+            run = Run(root, "mine")
+            run.await_step(20)
+            command("scancel", "--signal=USR2", run.job)
+            done = waiting.result()
+    assert done.returncode == 0, done.stderr + logs(run.dir.path)
+    first, second = [attempt["job"] for attempt in run.attempts]
+    assert job_of(done.stdout) == first != second
+    assert "24 (" in done.stdout
     _, plain, _ = asyncio.run(offline.label(tmp_path / "plain", *SLOW))
     assert run.dir.labels.read_bytes() == plain.labels.read_bytes()

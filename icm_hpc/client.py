@@ -13,7 +13,7 @@ import aiohttp
 import numpy as np
 import numpy.typing as npt
 
-from .engines import vllm
+from .engines import openai, vllm
 from .errors import BadAnswer, NoAnswer, RequestError, ScoringError, TimedOut
 
 R = TypeVar("R")
@@ -40,6 +40,8 @@ class Traffic:
 
 class Client:
     """A served model: tokens of a text, log-probabilities of label tokens."""
+
+    completions = "/v1/completions"  # under the URL
 
     def __init__(
         self,
@@ -182,9 +184,7 @@ class Client:
                 return read(answer, len(batch)), vllm.prompt_tokens(answer)
 
             try:
-                result, tokens = await self._ask(
-                    "POST", "/v1/completions", vllm.with_prompts(body, batch), read=checked
-                )
+                result, tokens = await self._ask("POST", self.completions, vllm.with_prompts(body, batch), read=checked)
             finally:
                 self._slots.release()
             self.traffic.requests += 1
@@ -234,9 +234,8 @@ class Client:
                 raise TimedOut(f"{method} {url}: no answer within {self._timeout_s:g} s", counter="timeout") from error
             raise NoAnswer(f"{method} {url}: {type(error).__name__}: {error}", counter="connection") from error
         if response.status != 200:
-            raise _refusal(
-                f"{method} {url} answered {response.status}: {content[:500].decode(errors='replace')}", response
-            )
+            said = _without_key(content, self._session)[:500].decode(errors="replace")
+            raise _refusal(f"{method} {url} answered {response.status}: {said}", response, content)
         if response.content_type != "application/json":
             return content
         try:
@@ -247,8 +246,11 @@ class Client:
             ) from error
 
 
-def _refusal(message: str, response: aiohttp.ClientResponse) -> RequestError:
+def _refusal(message: str, response: aiohttp.ClientResponse, content: bytes) -> RequestError:
     """Return the error for an answer that is no 200."""
+    if response.status == 429 and openai.is_out_of_quota(content):
+        remedy = "the account is used up: add to it, then resume the run, whose state is saved"
+        return ScoringError(f"{message}; {remedy}", counter="http_429", status=429)
     if response.status == 429:
         asked = response.headers.get("Retry-After", "")
         wait_s = min(float(asked), MOST_ASKED_S) if asked.isdigit() else 0.0
@@ -256,6 +258,12 @@ def _refusal(message: str, response: aiohttp.ClientResponse) -> RequestError:
     if response.status >= 500:
         return NoAnswer(message, counter="http_5xx", status=response.status)
     return ScoringError(message, counter="http_4xx", status=response.status)
+
+
+def _without_key(content: bytes, session: aiohttp.ClientSession) -> bytes:
+    """Return what a server says, in case that it quotes our key: we quote what it says."""
+    key = session.headers.get("Authorization", "").removeprefix("Bearer ").encode()
+    return content.replace(key, b"(the key)") if key else content
 
 
 def _text(content: Any) -> str:
@@ -274,10 +282,14 @@ def _next_batch(prompts: Iterator[bytes], limit_bytes: float) -> list[bytes]:
     return batch
 
 
-def open_session(key: str, timeout_s: float) -> aiohttp.ClientSession:
-    """Return the session that all requests of a run share; `timeout_s` bounds each request."""
+def open_session(key: str | None, timeout_s: float, *, through_proxy: bool = False) -> aiohttp.ClientSession:
+    """Return the session that all requests of a run share; `timeout_s` bounds each request.
+
+    `through_proxy` is whether the environment's proxy, such as $https_proxy, is used.
+    """
     return aiohttp.ClientSession(
-        headers={"Authorization": f"Bearer {key}"},
+        headers={"Authorization": f"Bearer {key}"} if key else {},
+        trust_env=through_proxy,
         timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=10),
         connector=aiohttp.TCPConnector(limit=0),
     )

@@ -1,4 +1,4 @@
-"""A run as one heterogeneous Slurm job, through submitit.
+"""A run as one Slurm job, heterogeneous if it has a server of its own, through submitit.
 
 The only importer of submitit, whose private methods it overrides: pinned to 1.5.4. `python -m icm_hpc.cluster FOLDER` is the
 driver component: it runs what submitit has pickled into a folder.
@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from submitit.core import core, submission, utils
 from submitit.slurm import slurm
 
-from . import driver, jobs, progress, sbatch
+from . import driver, jobs, keys, progress, sbatch
 from .config import load_file
 from .driver import Interrupted
 from .errors import ClusterError, IcmError
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def submit(config: Config, run_dir: RunDir) -> core.Job[dict[str, Any]]:
-    """Queue the run's heterogeneous job, after sbatch has found that it could start; return submitit's job.
+    """Queue the run's job, after sbatch has found that it could start; return submitit's job.
 
     Raises ClusterError, with sbatch's words, if it could not.
     """
@@ -153,7 +153,7 @@ class DriverJob:
 
 
 class HetSlurmJobEnvironment(slurm.SlurmJobEnvironment):  # type: ignore[misc]
-    """The inside of a heterogeneous job; submitit finds it by its entry point and SUBMITIT_EXECUTOR=hetslurm."""
+    """The inside of a job, heterogeneous or not; submitit finds it by its entry point and SUBMITIT_EXECUTOR=hetslurm."""
 
     @property
     def raw_job_id(self) -> str:
@@ -178,7 +178,10 @@ class HetSlurmJobEnvironment(slurm.SlurmJobEnvironment):  # type: ignore[misc]
 
 
 class HetInfoWatcher(slurm.SlurmInfoWatcher):  # type: ignore[misc]
-    """Reads sacct, which prints a heterogeneous job 12 as its components 12+0 and 12+1, and folds them on the leader."""
+    """Reads sacct, which prints a heterogeneous job 12 as its components 12+0 and 12+1, and folds them on the leader.
+
+    A job of one component stays as it is.
+    """
 
     def read_info(self, string: str | bytes) -> dict[str, dict[str, str]]:
         """Return each job's state: a live one if a component has it, else a bad one, else the leader's."""
@@ -206,13 +209,13 @@ class HetInfoWatcher(slurm.SlurmInfoWatcher):  # type: ignore[misc]
 
 
 class HetSlurmJob(slurm.SlurmJob[core.R]):  # type: ignore[misc]
-    """A submitted heterogeneous job."""
+    """A submitted job."""
 
     watcher = HetInfoWatcher(delay_s=10)
 
 
 class HetSlurmExecutor(slurm.SlurmExecutor):  # type: ignore[misc]
-    """Submits callables as the driver component of a heterogeneous job; the server component is in the template."""
+    """Submits callables as the driver component of a job; the server component, if there is one, is in the template."""
 
     job_class = HetSlurmJob
 
@@ -223,7 +226,10 @@ class HetSlurmExecutor(slurm.SlurmExecutor):  # type: ignore[misc]
 
     def _internal_process_submissions(self, delayed_submissions: list[utils.DelayedSubmission]) -> list[core.Job[Any]]:
         """Submit one job a callable: sbatch refuses arrays of heterogeneous jobs."""
-        jobs: list[core.Job[Any]] = super(slurm.SlurmExecutor, self)._internal_process_submissions(delayed_submissions)
+        with keys.hidden():  # Slurm stores the environment of sbatch
+            jobs: list[core.Job[Any]] = super(slurm.SlurmExecutor, self)._internal_process_submissions(
+                delayed_submissions
+            )
         return jobs
 
     def _num_tasks(self) -> int:

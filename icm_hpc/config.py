@@ -21,6 +21,8 @@ from .settings import PROTOCOLS, Config
 
 PRESET_SECTIONS = ("model", "task", "cluster")
 
+ALIASES = {"run": "run.name", "engine": "model.engine", "replicas": "server.replicas"}
+
 SECTIONS: dict[str, type] = {str(name): kind for name, kind in typing.get_type_hints(Config).items()}
 
 
@@ -31,11 +33,14 @@ def load(arguments: Sequence[str], *, base: Mapping[str, Any] | None = None) -> 
     """
     pairs = [_split(argument) for argument in arguments]
     chosen = {key: value for key, value in pairs if key in PRESET_SECTIONS}
+    engine = dict(pairs).get("engine", "")
+    if base is None and engine in presets("model"):
+        chosen.setdefault("model", engine)  # openai, stub: what they serve has a preset of their own
     if base is None:
         layers = [_preset(section, chosen.get(section)) for section in PRESET_SECTIONS]
     else:
         layers = [dict(base), *(_preset(section, name) for section, name in chosen.items())]
-    dotted = [(("run.name" if key == "run" else key), value) for key, value in pairs if key not in PRESET_SECTIONS]
+    dotted = [(ALIASES.get(key, key), value) for key, value in pairs if key not in PRESET_SECTIONS]
     for key, _ in dotted:
         _check_key(key, "the command line")
     tree: dict[str, Any] = {}
@@ -147,7 +152,7 @@ def _build(tree: Mapping[str, Any], dotlist: list[str]) -> Config:
             raise ConfigError(f"{key}: {said}{wanted}") from error
         except ValueError as error:
             raise ConfigError(f"{section}.{error}") from error
-    return _with_protocol(Config(**sections))  # type: ignore[arg-type]
+    return _with_protocol(_with_engine(Config(**sections)))  # type: ignore[arg-type]
 
 
 def _literal(value: Any) -> Any:
@@ -157,6 +162,26 @@ def _literal(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _literal(inner) for key, inner in value.items()}
     return [_literal(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _with_engine(config: Config) -> Config:
+    """Fill in what an API allows no choice of; raises ConfigError for what the engine cannot do."""
+    model, server, search = config.model, config.server, config.search
+    if model.engine != "openai":
+        limits = {"requests_per_min": server.requests_per_min, "tokens_per_min": server.tokens_per_min}
+        told = [f"server.{key}" for key, value in limits.items() if value is not None]
+        told += ["model.top_logprobs"] if model.top_logprobs is not None else []
+        if told:
+            raise ConfigError(f"{', '.join(told)}: only for engine=openai, and this is engine={model.engine}")
+        return config
+    if search.scoring == "exact":
+        raise ConfigError(
+            "search.scoring=exact: engine=openai tells the likeliest tokens only, not every label's log-probability: leave"
+            " it out, or use a vLLM server"
+        )
+    if server.replicas > 1:
+        raise ConfigError(f"server.replicas={server.replicas}: engine=openai has no replicas to choose from")
+    return dataclasses.replace(config, search=dataclasses.replace(search, scoring="top20"))
 
 
 def _with_protocol(config: Config) -> Config:

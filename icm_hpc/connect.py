@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 import aiohttp
 
+from . import external
 from .client import Client, Traffic, open_session
 from .errors import ServerError, TimedOut
 from .rundir import Endpoint, RunDir, ServerExit, tail
@@ -26,8 +27,13 @@ async def connected(
     """Yield a client of this attempt's server, once that has answered a real scored completion.
 
     What it sends is counted in `traffic`. Raises ServerError when server.start_timeout_s are over, and NoAnswer if a healthy
-    server gives none. A server that hangs, then or later, is reported to its component, which starts it anew.
+    server gives none. A server that hangs, then or later, is reported to its component, which starts it anew. One that is
+    not ours (external.py) has neither component nor attempt.
     """
+    if config.external_url is not None:
+        async with external.connected(config, run_dir, config.external_url, traffic) as theirs:
+            yield theirs
+        return
     deadline = time.monotonic() + config.server.start_timeout_s
     limits = config.server
     endpoint = await _endpoint(run_dir, attempt, deadline, limits.start_timeout_s)

@@ -65,11 +65,13 @@ async def run(config: Config, run_dir: RunDir, *, attempt: str, stop: asyncio.Ev
     Raises Interrupted once `stop` is set and the state is saved, and IcmError for what the user must see to.
     """
     work = asyncio.ensure_future(_alone(config, run_dir, attempt, watch))
-    server_end = asyncio.ensure_future(connect.server_end(run_dir, attempt))
+    server_end = _server_end(config, run_dir, attempt)
     stopped: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
     try:
-        await asyncio.wait([work, server_end, stopped], return_when=asyncio.FIRST_COMPLETED)
-        if not stopped.done() and (server_end.done() or _failed_to_reach_server(work)):
+        ends: list[asyncio.Future[Any]] = [work, server_end, stopped]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        lost = server_end.done() or (config.external_url is None and _failed_to_reach_server(work))
+        if lost and not stopped.done():
             await _hear_why(server_end, stopped)
         work.cancel()
         await asyncio.wait([work])
@@ -86,6 +88,13 @@ async def run(config: Config, run_dir: RunDir, *, attempt: str, stop: asyncio.Ev
         for pending in (work, server_end, stopped):
             pending.cancel()
         await asyncio.gather(work, server_end, stopped, return_exceptions=True)
+
+
+def _server_end(config: Config, run_dir: RunDir, attempt: str) -> "asyncio.Future[ServerExit]":
+    """Return what will tell of the end of our own server; of another we hear only that it does not answer."""
+    if config.external_url is not None:
+        return asyncio.get_running_loop().create_future()
+    return asyncio.ensure_future(connect.server_end(run_dir, attempt))
 
 
 def _failed_to_reach_server(work: "asyncio.Future[dict[str, Any]]") -> bool:

@@ -25,7 +25,7 @@ def result_settings(config: Config) -> dict[str, Any]:
     free |= {"search.parallel_searches", "search.ahead", "search.memo_mb"}  # work saved, not decided otherwise
     model = ("engine", "path", "embedded", "revision", "dtype", "max_model_len")
     settings = {f"model.{key}": getattr(config.model, key) for key in model}
-    for key in ("quantization", "kv_cache_dtype"):
+    for key in ("quantization", "kv_cache_dtype", "served_name", "top_logprobs"):
         if getattr(config.model, key) is not None:
             settings[f"model.{key}"] = getattr(config.model, key)
     told = {name.replace("_", "-"): value for name, value in config.model.vllm_args.items()}

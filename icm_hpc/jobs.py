@@ -7,6 +7,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import keys
+
 LIVE = ("RUNNING", "COMPLETING", "CONFIGURING", "PENDING", "SUSPENDED", "STOPPED")
 PASSING = ("PREEMPTED", "REQUEUED", "NODE_FAIL")  # followed by another start, if the job is still in the queue
 
@@ -69,6 +71,7 @@ def run(*argv: str) -> "subprocess.CompletedProcess[str]":
 
 
 def outside_environment() -> dict[str, str]:
-    """Return our environment without what Slurm and submitit put there for the job that we are in."""
+    """Return our environment without keys, and without what Slurm and submitit put there for the job that we are in."""
     inside = ("SLURM_", "SLURMD_", "SUBMITIT_", "SRUN_", "SBATCH_CPU_BIND", "SBATCH_MEM_BIND")
-    return {name: value for name, value in os.environ.items() if name == "SLURM_CONF" or not name.startswith(inside)}
+    ours = keys.without_keys(os.environ)
+    return {name: value for name, value in ours.items() if name == "SLURM_CONF" or not name.startswith(inside)}

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from . import driver, progress, server
@@ -17,12 +17,12 @@ SERVER_STOP_S = 15.0
 
 
 def run(config: Config, run_dir: RunDir, watch: Watch) -> dict[str, Any]:
-    """Run server and driver on this machine to the end; return the summary.
+    """Run driver and, unless one runs already, server on this machine to the end; return the summary.
 
     Raises Interrupted after Ctrl-C or SIGTERM, with the state saved. The server is stopped however this ends.
     """
     attempt = new_attempt()
-    with serving(run_dir, attempt):
+    with serving(run_dir, attempt) if config.external_url is None else nullcontext():
         both = progress.all_of(watch, progress.to_file(run_dir, attempt))
         return driver.drive(config, run_dir, attempt=attempt, watch=both)
 

@@ -17,7 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from . import config, prompts, tasks, weights
+from . import config, keys, prompts, tasks, weights
 from .core import fit, forecast
 from .core.fit import Hardware, Model, Serving
 from .core.forecast import GPUS, Cost
@@ -72,8 +72,11 @@ def main() -> None:
         console.print(__doc__)
         return
     try:
-        settings = config.load([word for word in words if word not in ("json=true", "json=false")])
+        given = config.load([word for word in words if word not in ("json=true", "json=false")])
+        settings, url_from = keys.addressed(given)
         found = plan(settings, tasks.load(settings.task, seed=settings.search.seed))
+        if settings.external_url:
+            found.lines["server"] += f" ({url_from})"
     except IcmError as error:
         sys.exit(f"icm_hpc: {error}")
     if "json=true" in words:
@@ -92,7 +95,9 @@ def plan(settings: Config, task: Task) -> Plan:
     folder = weights.on_disk(settings.model)
     demand = demand_of(settings, task, folder)
     _plan_data(found, settings, demand)
-    if settings.model.engine == "vllm":
+    if settings.external_url is not None:
+        found.lines["server"] = f"{settings.external_url} runs already, none is started"
+    elif settings.model.engine == "vllm":
         model = _plan_weights(found, settings, folder)
         _plan_serving(found, settings, model, demand)
     _plan_disk(found, settings, demand)
@@ -130,11 +135,7 @@ def demand_of(settings: Config, task: Task, folder: Path | None) -> Demand:
 def _plan_data(found: Plan, settings: Config, demand: Demand) -> None:
     context, longest = settings.model.max_model_len, demand.longest
     examples, shards = sum(len(part.examples) for part, _ in demand.parts), len(demand.parts)
-    how = (
-        "counted with the model's tokenizer"
-        if demand.counted
-        else "estimated: the model's tokenizer is not on this disk"
-    )
+    how = "counted with the model's tokenizer" if demand.counted else "estimated: its tokenizer is not on this disk"
     found.lines["data"] = (
         f"{settings.task.name}: {examples} examples in {shards} shard{'s' if shards > 1 else ''}; prompts of up to"
         f" {longest:,} tokens ({how}), model.max_model_len={context:,}"
@@ -298,10 +299,8 @@ def _plan_memory(found: Plan, settings: Config, model: Model, hardware: Hardware
 
 
 def _cost(settings: Config, part: Task, tokens: TokenPrompts, pool: int | None = None) -> Cost:
-    size = settings.model.block_size or BLOCK_SIZE
-    return tokens.cost(
-        settings.search.layout, part.problem().groups, size, replicas=settings.server.replicas, pool=pool
-    )
+    groups, size = part.problem().groups, settings.model.block_size or BLOCK_SIZE
+    return tokens.cost(settings.search.layout, groups, size, replicas=settings.server.replicas, pool=pool)
 
 
 def _plan_time(found: Plan, settings: Config, model: Model, demand: Demand) -> None:
@@ -336,9 +335,8 @@ def _search_seconds(settings: Config, model: Model, part: Task, tokens: TokenPro
 
 def _scoring_seconds(settings: Config, model: Model, cost: Cost) -> float:
     gpu = GPUS[settings.cluster.gpu or ""]
-    quantised = model.weights_bytes < 1.5 * model.shape.parameters
     serving = serving_of(settings)
-    dtype = "fp8" if quantised else "bf16"
+    dtype = "fp8" if model.weights_bytes < 1.5 * model.shape.parameters else "bf16"
     return forecast.seconds(cost, model.shape, gpu, serving.gpus, dtype, serving.batch_tokens * serving.replicas)
 
 

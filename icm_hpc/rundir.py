@@ -97,6 +97,11 @@ class RunDir:
         return self.attempt(attempt) / f"rank-{number}-exit.json"
 
     @property
+    def served_model(self) -> Path:
+        """What the only model of a server that already ran was called."""
+        return self.path / "served-model.json"
+
+    @property
     def server_log(self) -> Path:
         """What the engine printed."""
         return self.path / "server.log"
@@ -173,6 +178,15 @@ class RunDir:
         """Return how a rank of this start ended, or None."""
         values = read_json(self.rank_exit(attempt, number))
         return values["how"] if values and values["start"] == start else None
+
+    def write_served_model(self, name: str) -> None:
+        """Record whose scores this run has."""
+        _write_json(self.served_model, {"name": name})
+
+    def read_served_model(self) -> str | None:
+        """Return whose scores this run has, or None if it has none."""
+        values = read_json(self.served_model)
+        return values and str(values["name"])
 
     def want_restart(self, attempt: str, start: int, reason: str) -> None:
         """Ask the server component to end a start of the engine that hangs, and to start it anew."""

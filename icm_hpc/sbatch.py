@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 
+from . import keys
 from .config import package_folder
 from .errors import ClusterError
 from .rundir import RunDir
@@ -18,7 +19,9 @@ def require_startable(script: str) -> None:
         file.write(script)
         file.flush()
         try:
-            tested = subprocess.run(["sbatch", "--test-only", file.name], capture_output=True, text=True, check=False)
+            command = ["sbatch", "--test-only", file.name]
+            with keys.hidden():
+                tested = subprocess.run(command, capture_output=True, text=True, check=False)
         except FileNotFoundError as error:
             raise ClusterError("sbatch is not on the PATH: submit from a login node, or use cluster=local") from error
     if tested.returncode:
@@ -28,12 +31,17 @@ def require_startable(script: str) -> None:
         )
 
 
+def template(config: Config) -> str:
+    """Return the name of the template in slurm/: of a server and its driver, or of a driver alone."""
+    return f"{config.cluster.job}.sbatch" if config.external_url is None else "driver.sbatch"
+
+
 def text(config: Config, run_dir: RunDir) -> str:
     """Return the batch script: a template of slurm/, filled in."""
     cluster, folder = config.cluster, run_dir.submitit
     python = cluster.server_python or sys.executable
     server_argv = [*cluster.server_launcher, python, "-m", "icm_hpc.server", str(run_dir.path)]
-    return _Template((package_folder("slurm") / f"{cluster.job}.sbatch").read_text()).substitute(
+    return _Template((package_folder("slurm") / template(config)).read_text()).substitute(
         job_name=shlex.quote(f"icm-{run_dir.path.name}"),
         requeue="--requeue" if cluster.on_preempt == "requeue" else "--no-requeue",
         batch_log=shlex.quote(f"{folder}/%j_batch.out"),

@@ -95,7 +95,7 @@ def serve(config: Config, run_dir: RunDir, attempt: str, *, local: bool) -> str:
     ports_taken = restarts = 0
     for start in itertools.count():
         port, key = free_port(host), secrets.token_urlsafe(32)
-        endpoint = Endpoint(attempt, start, hosts, port, key, config.model.name)
+        endpoint = Endpoint(attempt, start, hosts, port, key, config.model.known_as)
         end = _serve_once(config, run_dir, endpoint, host, served)
         if _is_to_stop():
             return f"told to stop by {signal.Signals(_told_to_stop[0]).name}"

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 # What a setting left empty is, by search.protocol: the published search, and what we mend in it.
 PROTOCOLS: dict[str, dict[str, str]] = {
@@ -23,6 +24,9 @@ PROTOCOLS: dict[str, dict[str, str]] = {
 }
 
 
+OPENAI_URL = "https://api.openai.com/v1"
+
+
 def _require(holds: bool, rule: str) -> None:
     if not holds:
         raise ValueError(rule)
@@ -40,15 +44,25 @@ def _require_at_least(section: object, least: float, *keys: str) -> None:
         _require(value is None or value >= least, f"{key}={value}: {least} or more")
 
 
+def _require_url(url: str | None) -> None:
+    """Refuse what is no server's address, or may hold a secret, which is then not quoted."""
+    parts = urlsplit(url or "http://none")
+    rule = "put a key into the secrets file, not into the address"
+    _require("@" not in parts.netloc, f"url: has user:password@; {rule}")
+    _require(not parts.query and not parts.fragment, f"url: has a ? or #; {rule}")
+    _require(parts.scheme in ("http", "https") and bool(parts.hostname), f"url={url}: http://HOST:PORT, or https://")
+
+
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
     """What is served, and the engine's options; a preset of configs/model/ sets them."""
 
     name: str = "smol"
-    engine: str = "vllm"  # vllm, or stub: deterministic answers without a model
+    engine: str = "vllm"  # vllm; openai: a completions API that others run; stub: deterministic answers without a model
     path: str = ""  # a folder of weights, or a Hugging Face name
     embedded: str | None = None  # weights that need no download: a name in weights.EMBEDDED
     revision: str | None = None
+    served_name: str | None = None  # default: name; of a server that already runs, the only model that it lists
     shape: dict[str, Any] = field(
         default_factory=dict
     )  # keys of the model's config.json, for plans without its weights
@@ -57,6 +71,7 @@ class ModelConfig:
     quantization: str | None = None  # fp8, ...; default: what the weights say
     kv_cache_dtype: str | None = None  # fp8 holds twice the tokens; default: dtype
     max_model_len: int = 8192  # tokens
+    top_logprobs: int | None = None  # of engine=openai, likeliest tokens that are asked for; default: 5
     tensor_parallel_size: int = 1
     pipeline_parallel_size: int = 1
     gpu_memory_utilization: float = 0.9
@@ -70,13 +85,23 @@ class ModelConfig:
     env: dict[str, str] = field(default_factory=dict)  # environment of the engine
 
     def __post_init__(self) -> None:
-        _require_one_of(self, engine=("vllm", "stub"))
-        _require(bool(self.path) != bool(self.embedded), "exactly one of path and embedded names the weights")
+        _require_one_of(self, engine=("vllm", "openai", "stub"))
+        if self.engine == "openai":
+            _require(not self.path and not self.embedded, "engine=openai: has its own weights: take model=openai")
+        else:
+            _require(bool(self.path) != bool(self.embedded), "exactly one of path and embedded names the weights")
+        top = self.top_logprobs
+        _require(top is None or 1 <= top <= 20, f"top_logprobs={top}: 1 to 20")
         _require(self.max_model_len >= 16, f"max_model_len={self.max_model_len}: at least 16 tokens")
         _require_at_least(self, 1, "tensor_parallel_size", "pipeline_parallel_size", "max_num_seqs")
         _require_at_least(self, 1, "max_num_batched_tokens", "block_size")
         share = self.gpu_memory_utilization
         _require(0 < share <= 1, f"gpu_memory_utilization={share}: over 0, at most 1")
+
+    @property
+    def known_as(self) -> str:
+        """Name under which our own server serves it."""
+        return self.served_name or self.name
 
     @property
     def gpus(self) -> int:
@@ -86,8 +111,9 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """The server component: its resources, and how long the driver waits for it."""
+    """The server component: its resources, and how long the driver waits for it; or a server that already runs."""
 
+    url: str | None = None  # of a server that already runs: then none is started
     nodes: int | None = None  # default: as many as the model's GPUs fill
     replicas: int = 1  # of the model, each with GPUs and a prefix cache of its own: vLLM's data parallelism
     gpus_per_node: int | None = None  # default: what the model's parallel sizes and replicas ask for
@@ -98,12 +124,16 @@ class ServerConfig:
     max_restarts: int = 3  # of the engine, after it has served, in one start of the job
     request_mb: float = 4.0  # prompts are sent together in requests of about this size
     requests_in_flight: int = 16
+    requests_per_min: float | None = None  # of engine=openai: what the provider allows; default: no limit
+    tokens_per_min: float | None = None  # the same, of prompts, estimated
 
     def __post_init__(self) -> None:
         _require_at_least(self, 1, "nodes", "replicas", "cpus", "mem_gb", "requests_in_flight")
         _require_at_least(self, 0, "gpus_per_node", "max_restarts")
-        for key in ("start_timeout_s", "request_timeout_s", "request_mb"):
-            _require(getattr(self, key) > 0, f"{key}={getattr(self, key)}: over 0")
+        _require_url(self.url)
+        for key in ("start_timeout_s", "request_timeout_s", "request_mb", "requests_per_min", "tokens_per_min"):
+            value = getattr(self, key)
+            _require(value is None or value > 0, f"{key}={value}: over 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +283,11 @@ class Config:
     search: SearchConfig
     cluster: ClusterConfig
     run: RunConfig
+
+    @property
+    def external_url(self) -> str | None:
+        """Address of a server that already runs; None if we start our own."""
+        return self.server.url or (OPENAI_URL if self.model.engine == "openai" else None)
 
     @property
     def workers(self) -> int:

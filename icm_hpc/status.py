@@ -61,6 +61,8 @@ def status(run_dir: RunDir) -> Status:
     progress = read_json(run_dir.progress) or {}
     job = jobs.newest(run_dir.submitit)
     driving, serving = _states(run_dir, job)
+    if settings.external_url is not None:
+        serving = "external"
     saves = [path.stat().st_mtime for path in run_dir.path.glob("shard-*/trace.jsonl")]  # grows with every save
     rate = progress.get("steps_per_s")
     attempts = driver.attempts(run_dir)

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from . import cluster, config, evaluate, jobs, local, lock, plan, progress, sbatch, shard, tasks
+from . import cluster, config, evaluate, jobs, keys, local, lock, plan, progress, sbatch, shard, tasks
 from .driver import Interrupted
 from .errors import ConfigError, IcmError
 from .fingerprint import differences, result_settings
@@ -39,7 +39,8 @@ def main() -> None:
         return
     try:
         arguments, flags = split_flags(sys.argv[1:])
-        start(named(config.load(arguments)), **flags)
+        settings, url_from = keys.addressed(config.load(arguments))
+        start(named(settings), url_from, **flags)
     except IcmError as error:
         sys.exit(f"icm_hpc: {error}")
     except Interrupted:
@@ -68,16 +69,22 @@ def named(settings: Config) -> Config:
     return dataclasses.replace(settings, run=run, task=task, model=model)
 
 
-def start(settings: Config, *, dry_run: bool = False, wait: bool = False) -> None:
-    """Check what can be checked here, make the run's folder, and run or queue the job."""
+def start(settings: Config, url_from: str, *, dry_run: bool = False, wait: bool = False) -> None:
+    """Check what can be checked here, make the run's folder, and run or queue the job.
+
+    `url_from` is where the URL of a server that already runs was set.
+    """
     run_dir = RunDir(Path(settings.run.root) / settings.run.name)
     task = tasks.load(settings.task, seed=settings.search.seed)
     gold.load(settings.task)  # a malformed gold label is told of now, not after the search
     if dry_run:
         print(sbatch.text(settings, run_dir), end="")
+        if settings.external_url:
+            print(f"icm_hpc: {settings.external_url} runs already ({url_from})", file=sys.stderr)
         return
     _require_same_configuration(settings, run_dir)
     _require_idle(run_dir)
+    key = keys.of_server(settings) if settings.external_url else None
     planned = plan.plan(settings, task)
     plan.require_fit(planned)
     run_dir.create()
@@ -86,9 +93,13 @@ def start(settings: Config, *, dry_run: bool = False, wait: bool = False) -> Non
     console.print(
         f"task     {task.name}: {len(task.examples)} examples, labels {', '.join(map(repr, task.label_words))}"
     )
+    if settings.external_url:
+        planned.lines["server"] += f" ({url_from})"
     for name in ("server", "time", "cost"):
         if name in planned.lines:
             console.print(f"{name:<8} {planned.lines[name]}")
+    if settings.external_url:
+        console.print(f"key      {key.source if key else 'none: the server must want none'}")
     for note in planned.notes:
         console.print(f"note     {note}")
     if settings.cluster.executor == "local":
@@ -153,7 +164,7 @@ def _print_commands(settings: Config, cancel: str) -> None:
 
 @contextmanager
 def _progress_bar() -> Iterator[Watch]:
-    """Show where the search is; before the first step, that the server is starting."""
+    """Show where the search is; before the first step, that the server is waited for."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -163,7 +174,7 @@ def _progress_bar() -> Iterator[Watch]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as bar:
-        shown = bar.add_task("starting the server", total=None, figures="")
+        shown = bar.add_task("waiting for the server", total=None, figures="")
 
         def watch(now: progress.Progress) -> None:
             each_s = now.waiting_s / now.waits if now.waits else 0.0
@@ -192,6 +203,7 @@ def _print_summary(settings: Config, run_dir: RunDir, summary: dict[str, Any]) -
     if since["server_prompt_tokens"]:
         computed = since["server_computed_tokens"]
         whose = "the server (its own counters" + (", since it came back)" if since["servers_lost"] else ")")
+        whose += ", for all who use it" if settings.external_url else ""
         rows["tokens"] = f"{since['prompt_tokens']:,} sent, {computed:,} computed by {whose}"
     failures = {name: count for name, count in since["failures"].items() if count}
     if failures or since["servers_lost"]:

@@ -10,12 +10,16 @@ from typing import Any
 import hypothesis
 import pytest
 
-from icm_hpc import config, local, weights
+from icm_hpc import config, keys, local, weights
 from icm_hpc.rundir import RunDir, write_atomically
 from icm_hpc.settings import Config
 
 hypothesis.settings.register_profile("icm", deadline=None, print_blob=True)  # machines are noisy: no test has a clock
 hypothesis.settings.load_profile("icm")
+
+# A developer's own servers and keys are no part of a test.
+for name in (*keys.URLS.values(), *keys.KEYS.values(), "ICM_SECRETS"):
+    os.environ.pop(name, None)
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 

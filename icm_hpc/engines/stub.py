@@ -42,7 +42,7 @@ def argv(
     """
     if rank is not None and rank.number > 0:
         return [sys.executable, "-c", "import signal; signal.pause()"]
-    words = ["--host", host, "--port", str(port), "--served-model-name", model.name]
+    words = ["--host", host, "--port", str(port), "--served-model-name", model.known_as]
     words += ["--max-model-len", str(model.max_model_len), "--delay-ms", str(model.vllm_args.get("delay-ms", 0))]
     return [sys.executable, "-m", "icm_hpc.engines.stub", *words]
 

@@ -41,9 +41,9 @@ GONE = {
 def argv(
     model: ModelConfig, weights: Path | str, *, host: str, port: int, replicas: int = 1, rank: Rank | None = None
 ) -> list[str]:
-    """Return the command that serves `weights` under the preset's name, or one node's rank of it."""
+    """Return the command that serves `weights` under the model's name, or one node's rank of it."""
     options: dict[str, Any] = {
-        "served-model-name": model.name,
+        "served-model-name": model.known_as,
         "dtype": model.dtype,
         "max-model-len": model.max_model_len,
         "tensor-parallel-size": model.tensor_parallel_size,

@@ -24,6 +24,7 @@ from . import vllm
 from .rank import Rank
 
 VOCABULARY = 2**31
+LEAST = 4 + float(np.log(5))  # below 0 by which the likeliest token stays: five of them are not more than certain
 WORDS = ["True", "False", "positive", "negative", "yes"]  # the likeliest tokens, where none are asked for by id
 
 
@@ -63,12 +64,10 @@ def tokenize(text: str) -> list[int]:
 
 
 def label_logprobs(prompt: bytes, label_ids: Sequence[int]) -> list[float]:
-    """Return log-probabilities that depend on every token of the prompt (`1,2,3`) and sum to one over the labels."""
+    """Return log-probabilities that depend on every token of the prompt (`1,2,3`), each whatever other labels are asked."""
     digest = hashlib.sha256(prompt).digest()
     seeds = [hashlib.sha256(digest + int(token).to_bytes(8, "little")).digest() for token in label_ids]
-    logits = np.array([4 * int.from_bytes(seed[:8], "big") / 2**64 for seed in seeds])
-    logits -= logits.max()
-    return [float(value) for value in logits - np.log(np.exp(logits).sum())]
+    return [4 * int.from_bytes(seed[:8], "big") / 2**64 - LEAST for seed in seeds]
 
 
 def as_tokens(prompt: Any) -> bytes:
@@ -103,6 +102,9 @@ def application(*, model: str, max_model_len: int, key: str, delay_ms: float = 0
     async def models(_request: web.Request) -> web.Response:
         return web.json_response({"data": [{"id": model, "max_model_len": max_model_len}]})
 
+    async def version(_request: web.Request) -> web.Response:
+        return web.json_response({"version": "stub"})
+
     async def tokens(request: web.Request) -> web.Response:
         return web.json_response({"tokens": tokenize((await request.json())["prompt"])})
 
@@ -113,8 +115,9 @@ def application(*, model: str, max_model_len: int, key: str, delay_ms: float = 0
         body, prompts = read_body(await request.read())
         await asyncio.sleep(delay_ms / 1000)
         ids = body.get("logprob_token_ids", [])
-        names = [f"token_id:{token}" for token in ids] if ids else WORDS
+        by_id = bool(ids) or body.get("return_tokens_as_token_ids", False)
         ids = ids or [tokenize(word)[0] for word in WORDS]
+        names = [f"token_id:{token}" for token in ids] if by_id else WORDS
         listed = [dict(zip(names, label_logprobs(prompt, ids), strict=True)) for prompt in prompts]
         choices = [{"index": i, "logprobs": {"top_logprobs": [values]}} for i, values in enumerate(listed)]
         usage = {"prompt_tokens": sum(prompt.count(b",") + 1 for prompt in prompts)}
@@ -122,6 +125,7 @@ def application(*, model: str, max_model_len: int, key: str, delay_ms: float = 0
 
     app = web.Application(middlewares=[require_key], client_max_size=2**30)
     app.add_routes([web.get("/health", health), web.get("/v1/models", models), web.get("/metrics", metrics)])
+    app.add_routes([web.get("/version", version)])
     app.add_routes([web.post("/tokenize", tokens), web.post("/v1/completions", completions)])
     return app
 

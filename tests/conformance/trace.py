@@ -63,6 +63,12 @@ class Recorded:
 class Oracle:
     """The trace's scorer in the place of a server: a pure function of the prompt's text."""
 
+    replicas = 1
+
+    def replica(self, number: int) -> "Oracle":
+        """Return the only one."""
+        return self
+
     def __init__(self, header: Event) -> None:
         self._answer: Callable[[str], float] = {"hash": self._hash, "planted": self._planted, "zero": self._zero}[
             header["scorer"]["name"]

@@ -133,3 +133,8 @@ async def test_what_a_run_leaves_is_for_its_owner_only(tmp_path: Path) -> None:
     files = [path for path in run_dir.path.iterdir() if path.is_file()]
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
     assert not list(run_dir.path.glob("attempts/*/endpoint.json")), "its key is gone with the server"
+
+
+async def test_our_own_server_serves_under_the_name_that_is_set(tmp_path: Path) -> None:
+    settings, run_dir = prepare_run(tmp_path, *STUB, "model.served_name=another", "search.steps=3")
+    assert (await drive(settings, run_dir))["examples"] == 16

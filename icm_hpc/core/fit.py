@@ -96,7 +96,12 @@ def misfits(model: Model, serving: Serving, hardware: Hardware | None) -> list[s
             f" {serving.nodes} nodes are {each:g} a node, which has {hardware.node_gpus}"
         )
     if hardware.max_nodes is not None and serving.nodes > hardware.max_nodes:
-        found.append(f"{serving.nodes} nodes are asked for, and cluster.max_nodes={hardware.max_nodes}")
+        gpus = hardware.max_nodes * hardware.node_gpus
+        usable = gpus * hardware.gpu_memory_gb * serving.memory_share
+        found.append(
+            f"{serving.nodes} nodes are asked for, and cluster.max_nodes={hardware.max_nodes}: {usable:.0f} GB usable of its"
+            f" {gpus} GPUs, for {model.weights_bytes / 1e9:.0f} GB of weights and the rest"
+        )
     return [*found, *_memory_misfits(model, serving, hardware)]
 
 
@@ -133,26 +138,28 @@ def nearest(
     """Return settings under which the model, or one of `others` (by preset), fits: at most one on this hardware and one on
     more nodes of it, each as few GPUs as will do.
     """
-    more_nodes = replace(hardware, max_nodes=None)
     found = _first_fit(model, serving, hardware, needed_context)
-    if found:
-        return [found]
+    if found is not None:
+        changes = _changes(serving, found)
+        return [changes] if changes else []
     answers = []
     for preset, (other, others_serving) in others.items():
-        changes = _first_fit(other, others_serving, hardware, needed_context)
-        if changes is not None:
-            answers.append(f"model={preset} {changes}".strip())
+        fitting = _first_fit(other, others_serving, hardware, needed_context)
+        if fitting is not None:
+            answers.append(f"model={preset} {_changes(others_serving, fitting)}".strip())
             break
-    larger = _first_fit(model, serving, more_nodes, needed_context)
-    return [*answers, *([larger] if larger else [])]
+    larger = _first_fit(model, serving, replace(hardware, max_nodes=None), needed_context)
+    if larger is not None:
+        answers.append(f"cluster.max_nodes={larger.nodes} {_changes(serving, larger)}".strip())
+    return answers
 
 
-def _first_fit(model: Model, serving: Serving, hardware: Hardware, needed_context: int) -> str | None:
-    """Return the settings that are to be changed for a fit ("" if none), as few and as cheap as there are, or None."""
+def _first_fit(model: Model, serving: Serving, hardware: Hardware, needed_context: int) -> Serving | None:
+    """Return the first that fits, as few changes and GPUs as there are, or None."""
     for candidate in _candidates(model.shape, serving, hardware, needed_context):
         has = gpu_memory(model, candidate, hardware.gpu_memory_gb)
         if has.cache_tokens >= SPARE * candidate.context and not misfits(model, candidate, hardware):
-            return _changes(serving, candidate)
+            return candidate
     return None
 
 

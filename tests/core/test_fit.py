@@ -44,7 +44,7 @@ def test_of_one_node_of_80_gb_the_fp8_preset_is_told_of_and_a_second_node() -> N
     model, serving = preset("405B")
     others = {"405B-FP8": preset("405B-FP8")}
     told = fit.nearest(model, replace(serving, pipeline=1, nodes=1), replace(H100, max_nodes=1), 11264, others)
-    assert told == ["model=405B-FP8", "model.pipeline_parallel_size=2 server.nodes=2"]
+    assert told == ["model=405B-FP8", "cluster.max_nodes=2 model.pipeline_parallel_size=2 server.nodes=2"]
 
 
 def test_fp8_weights_hold_attention_and_embeddings_in_bfloat16() -> None:
@@ -66,6 +66,7 @@ def test_keys_and_values_are_not_split_further_than_heads() -> None:
         ({"tensor": 3}, "does not divide the model's 32 attention heads"),
         ({"pipeline": 40}, "more than the model's 32 layers"),
         ({"replicas": 3, "nodes": 2}, "one must be a multiple of the other"),
+        ({"nodes": 2, "replicas": 2}, "2 nodes are asked for, and cluster.max_nodes=1: 616 GB usable of its 8 GPUs"),
         ({"replicas": 9}, "9 a node, which has 8"),
         ({"context": 200_000}, "trained for contexts of 131072"),
         ({"context": 131_072, "memory_share": 0.35}, "cannot hold one prompt"),
@@ -73,4 +74,4 @@ def test_keys_and_values_are_not_split_further_than_heads() -> None:
 )
 def test_what_cannot_work_is_named(changes: dict[str, float], told: str) -> None:
     model, serving = preset("8B")
-    assert any(told in one for one in fit.misfits(model, replace(serving, **changes), H100))  # type: ignore[arg-type]
+    assert any(told in one for one in fit.misfits(model, replace(serving, **changes), replace(H100, max_nodes=1)))  # type: ignore[arg-type]

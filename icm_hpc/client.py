@@ -228,13 +228,13 @@ class Client:
         headers = {**self._headers, **({"Content-Type": "application/json"} if body else {})}
         try:
             async with self._session.request(method, url, data=data, headers=headers) as response:
-                content = await response.read()
+                content = _without_key(await response.read(), self._session)
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
             if isinstance(error, asyncio.TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
                 raise TimedOut(f"{method} {url}: no answer within {self._timeout_s:g} s", counter="timeout") from error
             raise NoAnswer(f"{method} {url}: {type(error).__name__}: {error}", counter="connection") from error
         if response.status != 200:
-            said = _without_key(content, self._session)[:500].decode(errors="replace")
+            said = content[:500].decode(errors="replace")
             raise _refusal(f"{method} {url} answered {response.status}: {said}", response, content)
         if response.content_type != "application/json":
             return content

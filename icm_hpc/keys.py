@@ -5,6 +5,7 @@ Only the session that sends it holds a key: no setting, command line, log or err
 
 import dataclasses
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,11 +30,15 @@ class Found:
 def find(name: str, *, in_environment: bool = True) -> Found | None:
     """Return a variable of the environment, else a line of the secrets file; raises ConfigError for a file that is not safe."""
     value = os.environ.get(name, "").strip() if in_environment else ""
-    if value:
-        return Found(value, f"{name} of the environment")
-    path = secrets_file()
-    value = _read(path).get(name, "")
-    return Found(value, f"{name} of {path}") if value else None
+    source = "the environment"
+    if not value:
+        source = str(secrets_file())
+        value = _read(secrets_file()).get(name, "")
+    if not value:
+        return None
+    if not re.fullmatch(r"[!-~]+", value):
+        raise ConfigError(f"{name} of {source}: has a space, a line break or a letter that no HTTP header may hold")
+    return Found(value, f"{name} of {source}")
 
 
 def secrets_file() -> Path:

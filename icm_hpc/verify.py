@@ -1,8 +1,8 @@
 """`python -m icm_hpc.verify url=http://HOST:PORT`: whether a server that runs already can score labels, and how well.
 
 `model=NAME` is the name that is served, if there are several; `context=TOKENS` how long prompts will be, the generated token
-included (default: all that is served); `json=true` prints a JSON object a line. The server's key is read from the environment
-alone, VLLM_API_KEY. Each check is a line: ✓ passed, ✗ failed, with what to do, or – not checked. The exit code is 0 if
+included (default: all that is served); `json=true` prints a JSON object a line. The server's key is VLLM_API_KEY of the
+environment, or of the secrets file (keys.py). Each check is a line: ✓ passed, ✗ failed, with what to do, or – not checked. The exit code is 0 if
 nothing failed, else 1. Not for a server that a run is using: vLLM corrupts answers when labels are asked of it in two ways at
 the same time.
 """
@@ -10,12 +10,11 @@ the same time.
 import asyncio
 import io
 import json
-import os
 import sys
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from . import checks
+from . import checks, keys
 from .checks import Check
 from .client import Client, open_session
 from .engines import KEY_VARIABLE, vllm
@@ -43,7 +42,8 @@ def main() -> None:
         return
     try:
         asked = parse(words)
-        told = asyncio.run(verify(asked, os.environ.get(KEY_VARIABLE, "")))
+        key = keys.find(KEY_VARIABLE)
+        told = asyncio.run(verify(asked, key.value if key else None))
     except IcmError as error:
         sys.exit(f"icm_hpc: {error}")
     sys.exit(1 if any(check.passed is False for check in told) else 0)
@@ -83,13 +83,11 @@ def _root(url: str) -> str:
     return url.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
-async def verify(asked: Asked, key: str) -> list[Check]:
+async def verify(asked: Asked, key: str | None) -> list[Check]:
     """Check the server and print each check when it is done; return all.
 
-    Nothing is tried again: what is told is what one request found. Raises ConfigError for a key that no header can hold.
+    Nothing is tried again: what is told is what one request found.
     """
-    if not key.isprintable():
-        raise ConfigError(f"${KEY_VARIABLE} holds a line break or another sign that no key has: set it anew")
     limits = ServerConfig()
     async with open_session(key, limits.request_timeout_s) as session:
         # One of several replicas: each has a cache of its own. A server without replicas takes it too.

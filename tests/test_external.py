@@ -83,6 +83,29 @@ async def test_a_wrong_key_is_refused_at_once_with_its_source_and_without_itself
     assert holding(run_dir.path, KEY) == []
 
 
+async def test_no_error_quotes_the_key_whatever_a_server_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def parrot(request: web.Request) -> web.Response:
+        return web.Response(text=f"you sent {request.headers['Authorization']}", content_type="application/json")
+
+    app = web.Application()
+    app.add_routes([web.get("/v1/models", parrot)])
+    monkeypatch.setenv("VLLM_API_KEY", KEY)
+    async with TestServer(app) as server:
+        settings, run_dir = prepare_run(tmp_path, *THEIRS, f"server.url={server.make_url('')}")
+        with pytest.raises(ScoringError, match="is not JSON: b'you sent Bearer \\(the key\\)'") as refused:
+            await drive(settings, run_dir, attempt="a1", stop=asyncio.Event(), watch=quiet)
+    assert KEY not in str(refused.value)
+    assert holding(run_dir.path, KEY) == []
+
+
+@pytest.mark.parametrize("key", ["two words", "a\nb", "ключ"])
+def test_a_key_that_no_header_may_hold_is_refused_and_not_repeated(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_API_KEY", key)
+    with pytest.raises(ConfigError, match="VLLM_API_KEY of the environment: has a space") as refused:
+        keys.find("VLLM_API_KEY")
+    assert key not in str(refused.value)
+
+
 class Flaky:
     """A server on a port of its own that goes away and comes back."""
 

@@ -68,7 +68,7 @@ def test_a_server_that_is_not_there_ends_the_command_with_a_cross_and_exit_code_
 def test_a_key_with_a_line_break_is_refused_and_not_repeated() -> None:
     done = command("url=http://127.0.0.1:1", key="secret\nsecret")
     assert done.returncode == 1
-    assert done.stderr.startswith("icm_hpc: $VLLM_API_KEY")
+    assert done.stderr.startswith("icm_hpc: VLLM_API_KEY of the environment: has")
     assert "secret" not in done.stderr
 
 

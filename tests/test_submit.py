@@ -91,6 +91,13 @@ def test_resume_goes_on_with_the_runs_own_settings(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "mine" / "summary.json").read_text())["steps"] == 9
 
 
+def test_all_that_a_run_makes_is_readable_by_its_owner_only(tmp_path: Path) -> None:
+    assert submit("model=stub", "task.limit=12", f"run.root={tmp_path}", "run=mine", "search.steps=5").returncode == 0
+    made = [tmp_path / "mine", *(tmp_path / "mine").rglob("*")]
+    assert len(made) > 10
+    assert [path for path in made if path.stat().st_mode & 0o077] == []
+
+
 def test_resume_of_an_unknown_run_says_where_it_looked(tmp_path: Path) -> None:
     refused = submit("run=none", f"run.root={tmp_path}", command="resume")
     assert refused.returncode == 1

@@ -156,6 +156,11 @@ FAULTS: dict[str, Fault] = {
         lambda _, run: kill(run.engine_core(), number=signal.SIGSTOP),
         settings=("server.request_timeout_s=20",),
     ),
+    "rank-killed": Fault(
+        "kill -9 of vLLM's rank on the second of two nodes, tensor parallel",
+        lambda _, run: kill(*children(run.component(rank=1))),
+        settings=("server.nodes=2", "model.tensor_parallel_size=2"),
+    ),
     "component-killed": Fault(
         "kill -9 of the server component",
         lambda _, run: kill(run.component()),

@@ -10,7 +10,7 @@ from typing import Any
 
 from icm_hpc import checkpoint, driver, jobs
 from icm_hpc.rundir import RunDir
-from tests.cluster.processes import children, of_command
+from tests.cluster.processes import children, of_command, read
 
 SITE = Path(__file__).with_name("site.yaml")
 # Hot, and with everything asked anew: the search goes on long enough for a fault to fall into it.
@@ -119,9 +119,11 @@ class Run:
         (pid,) = of_command("icm_hpc.cluster", str(self.dir.submitit))
         return pid
 
-    def component(self) -> int:
-        """Return the server component's process."""
-        (pid,) = of_command("icm_hpc.server", str(self.dir.path))
+    def component(self, rank: int = 0) -> int:
+        """Return the server component's process, on the first of its nodes or another."""
+        variable = f"SLURM_PROCID={rank}".encode()
+        found = of_command("icm_hpc.server", str(self.dir.path))
+        (pid,) = [pid for pid in found if variable in read(pid, "environ").split(b"\0")]
         return pid
 
     def engine(self) -> int:

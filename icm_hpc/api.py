@@ -20,6 +20,7 @@ class ApiClient(Client):
     """What it is not told it estimates, or takes from the settings: lengths, the context; search.scoring is top20."""
 
     completions = "/completions"
+    exact = False
 
     def __init__(self, session: aiohttp.ClientSession, config: Config, url: str) -> None:
         model, limits = config.model, config.server

@@ -41,6 +41,8 @@ class Traffic:
 class Client:
     """A served model: tokens of a text, log-probabilities of label tokens."""
 
+    exact = True  # the tokens are the model's own
+
     completions = "/v1/completions"  # under the URL
 
     def __init__(
@@ -213,6 +215,7 @@ class Client:
             try:
                 return read(await self._send(method, path, body))
             except RequestError as error:
+                error.args = (_without_key(str(error).encode(), self._session).decode(),)
                 self.traffic.failures[error.counter] += 1
                 may_pass = isinstance(error, (NoAnswer, BadAnswer)) and not isinstance(error, TimedOut)
                 if wait_s is None or not may_pass:
@@ -228,13 +231,13 @@ class Client:
         headers = {**self._headers, **({"Content-Type": "application/json"} if body else {})}
         try:
             async with self._session.request(method, url, data=data, headers=headers) as response:
-                content = _without_key(await response.read(), self._session)
+                content = await response.read()
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
             if isinstance(error, asyncio.TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
                 raise TimedOut(f"{method} {url}: no answer within {self._timeout_s:g} s", counter="timeout") from error
             raise NoAnswer(f"{method} {url}: {type(error).__name__}: {error}", counter="connection") from error
         if response.status != 200:
-            said = content[:500].decode(errors="replace")
+            said = _without_key(content, self._session)[:500].decode(errors="replace")
             raise _refusal(f"{method} {url} answered {response.status}: {said}", response, content)
         if response.content_type != "application/json":
             return content
@@ -242,7 +245,8 @@ class Client:
             return json.loads(content)
         except ValueError as error:
             raise BadAnswer(
-                f"{method} {url} answered what is not JSON: {content[:100]!r}", counter="not_json"
+                f"{method} {url} answered what is not JSON: {_without_key(content, self._session)[:100]!r}",
+                counter="not_json",
             ) from error
 
 

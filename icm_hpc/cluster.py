@@ -49,6 +49,7 @@ def submit(config: Config, run_dir: RunDir) -> core.Job[dict[str, Any]]:
 
     Raises ClusterError, with sbatch's words, if it could not.
     """
+    require_private(run_dir.submitit)
     executor = HetSlurmExecutor(config, run_dir)
     sbatch.require_startable(sbatch.text(config, run_dir))
     try:

@@ -4,7 +4,6 @@ Takes the settings of `submit`, which makes the same plan before it queues anyth
 exit code is 1 if the run does not fit. Times are forecasts by a roofline, not measurements.
 """
 
-import asyncio
 import json
 import os
 import shutil
@@ -17,19 +16,19 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from . import config, keys, prompts, tasks, weights
+from . import config, keys, tasks, weights
 from .core import fit, forecast
-from .core.fit import Hardware, Model, Serving
+from .core.fit import Hardware, Model
 from .core.forecast import GPUS, Cost
-from .errors import ConfigError, FitError, IcmError
+from .errors import FitError, IcmError
+from .needs import Demand, demand_of, hardware_of, model_of, serving_of
 from .prompts import TokenPrompts
-from .settings import Config, ModelConfig
+from .settings import Config
 from .tasks import Task
-from .tokenizer import UNDERESTIMATE, LocalTokenizer
 
-VALUE_BYTES = {"float32": 4, "float": 4}  # of other types, and of auto: 2
 BLOCK_SIZE = 16  # vLLM's own on GPUs
 POOLS = 6  # sizes of the pool at which a scoring's cost is worked out
+POOL_SHARE = 0.95  # of the examples that would fit if all were as long: some are longer
 CPU_PROCESS_GB = 2.0  # of the engine's own on CPUs, beside weights and cache; an assumption
 TRACE_BYTES = 400  # a step, at most
 
@@ -50,19 +49,6 @@ class Plan:
     def fits(self) -> bool:
         """Whether nothing was found that cannot work."""
         return not self.misfits
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """What a task asks of a model."""
-
-    parts: tuple[tuple[Task, TokenPrompts], ...]  # by shard
-    counted: bool  # by the model's own tokenizer; else estimated
-
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest prompt."""
-        return max(tokens.longest for _, tokens in self.parts)
 
 
 def main() -> None:
@@ -95,11 +81,13 @@ def plan(settings: Config, task: Task) -> Plan:
     folder = weights.on_disk(settings.model)
     demand = demand_of(settings, task, folder)
     _plan_data(found, settings, demand)
+    model = None
     if settings.external_url is not None:
         found.lines["server"] = f"{settings.external_url} runs already, none is started"
     elif settings.model.engine == "vllm":
         model = _plan_weights(found, settings, folder)
         _plan_serving(found, settings, model, demand)
+    _plan_context(found, settings, model, demand)
     _plan_disk(found, settings, demand)
     return found
 
@@ -124,14 +112,6 @@ def print_plan(found: Plan) -> None:
     console.print(table)
 
 
-def demand_of(settings: Config, task: Task, folder: Path | None) -> Demand:
-    """Return a task's prompts, in the model's tokens or in estimated ones."""
-    tokenizer = LocalTokenizer(settings.model.name, folder)
-    parts = tasks.shards(task, settings.search.pool_size)
-    tokens = [asyncio.run(prompts.of_tokens(tokenizer, part)) for part in parts]
-    return Demand(tuple(zip(parts, tokens, strict=True)), tokenizer.exact)
-
-
 def _plan_data(found: Plan, settings: Config, demand: Demand) -> None:
     context, longest = settings.model.max_model_len, demand.longest
     examples, shards = sum(len(part.examples) for part, _ in demand.parts), len(demand.parts)
@@ -142,26 +122,30 @@ def _plan_data(found: Plan, settings: Config, demand: Demand) -> None:
     )
     found.figures |= {"examples": examples, "shards": shards, "longest_prompt_tokens": longest}
     found.figures["tokens_counted"] = demand.counted
-    if longest > context:
-        most = max(len(part.examples) for part, _ in demand.parts)
-        found.misfits.append(
-            f"a prompt with all {most} examples is {longest:,} tokens{'' if demand.counted else ' or more (estimated)'}, and"
-            f" model.max_model_len={context:,}"
-        )
-        found.remedies.append(f"search.pool_size={int(most * context / (longest * _margin(demand)))}")
-    elif longest * _margin(demand) > context:
+
+
+def _plan_context(found: Plan, settings: Config, model: Model | None, demand: Demand) -> None:
+    """Check that the longest prompt fits; what lacks certainty is no misfit."""
+    context, most = settings.model.max_model_len, max(len(part.examples) for part, _ in demand.parts)
+    if demand.at_least <= context < demand.at_most:
         found.notes.append(
-            f"the longest prompt may be {int(longest * _margin(demand)):,} tokens, for it is estimated: then it does not fit"
+            f"the longest prompt may be {demand.at_most:,} tokens, for it is estimated: then it does not fit"
         )
-
-
-def _margin(demand: Demand) -> float:
-    return 1.0 if demand.counted else UNDERESTIMATE
-
-
-def needed_context(demand: Demand) -> int:
-    """Return a max_model_len that holds the longest prompt: whole kilotokens."""
-    return -(-int(demand.longest * _margin(demand)) // 1024) * 1024
+    if demand.at_least <= context:
+        return
+    alone = found.fits
+    estimated = "" if demand.counted else " (estimated)"
+    found.misfits.append(
+        f"a prompt with all {most} examples is {demand.longest:,} tokens{estimated}, and model.max_model_len={context:,}"
+    )
+    if not alone:
+        return  # what would fit the rest holds this prompt too
+    found.remedies.append(f"search.pool_size={int(POOL_SHARE * most * context / demand.at_most)}")
+    hardware = hardware_of(settings)
+    if model and hardware:
+        found.remedies += _remedies(settings, model, hardware, demand)
+    elif model is None or model.shape.max_positions is None or demand.context <= model.shape.max_positions:
+        found.remedies.append(f"model.max_model_len={demand.context}")
 
 
 def _plan_weights(found: Plan, settings: Config, folder: Path | None) -> Model | None:
@@ -185,49 +169,27 @@ def _plan_weights(found: Plan, settings: Config, folder: Path | None) -> Model |
     return model
 
 
-def model_of(configured: ModelConfig, folder: Path | None) -> Model | None:
-    """Return what is known of a model from its files, else from its preset."""
-    told = json.loads((folder / "config.json").read_text()) if folder else configured.shape
-    shape = forecast.shape_of(told)
-    if shape is None:
-        return None
-    value = VALUE_BYTES.get(configured.dtype, 2)
-    kv = 1 if (configured.kv_cache_dtype or "").startswith("fp8") else value
-    per_weight = 1 if configured.quantization == "fp8" else value
-    stated = None if configured.weights_gb is None else configured.weights_gb * 1e9
-    measured = weights.weights_bytes(folder) if folder and configured.quantization is None else 0
-    return Model(shape, measured or stated or shape.parameters * per_weight, value, kv)
-
-
 def _plan_serving(found: Plan, settings: Config, model: Model | None, demand: Demand) -> None:
-    on_gpus = settings.gpus_per_node > 0
     found.lines["server"] = _told_of_nodes(settings)
     found.figures |= {"nodes": settings.nodes, "gpus": settings.nodes * settings.gpus_per_node}
-    if on_gpus and settings.gpus_per_node * settings.nodes < settings.workers:
-        found.misfits.append(
-            f"the model wants {settings.workers} GPUs, and server.nodes={settings.nodes} x"
-            f" server.gpus_per_node={settings.gpus_per_node} are {settings.nodes * settings.gpus_per_node}"
-        )
     if settings.cluster.executor == "local" and settings.nodes > 1:
         found.misfits.append(f"{settings.nodes} nodes are asked for, and cluster.executor=local has one")
+    serving, hardware = serving_of(settings), hardware_of(settings)
+    if settings.gpus_per_node and hardware is None:
+        known = (
+            "is not set" if settings.cluster.gpu is None else f"={settings.cluster.gpu} is none of {', '.join(GPUS)}"
+        )
+        found.notes.append(f"cluster.gpu {known}: GPU memory and time are not forecast")
     if model is None:
+        found.misfits += fit.spreading_misfits(serving)
         return
-    serving = serving_of(settings)
-    hardware = hardware_of(settings) if on_gpus else None
     misfits = fit.misfits(model, serving, hardware)
     found.misfits += misfits
     if hardware is None:
-        positions, context = model.shape.max_positions, needed_context(demand)
-        if demand.longest > settings.model.max_model_len and (positions is None or context <= positions):
-            found.remedies.append(f"model.max_model_len={context}")
         _plan_host_memory(found, settings, model)
-        if on_gpus:
-            found.notes.append("cluster.gpu is not set: GPU memory and time are not forecast")
-        return
-    short = demand.longest > settings.model.max_model_len
-    if misfits or short:
+    elif misfits:
         found.remedies += _remedies(settings, model, hardware, demand)
-    if not misfits:
+    else:
         _plan_memory(found, settings, model, hardware, demand)
         _plan_time(found, settings, model, demand)
 
@@ -243,31 +205,6 @@ def _told_of_nodes(settings: Config) -> str:
     return f"{nodes} with {settings.gpus_per_node} x {settings.cluster.gpu or 'GPU'} ({split})"
 
 
-def serving_of(settings: Config) -> Serving:
-    """Return how the model is to be served."""
-    model = settings.model
-    return Serving(
-        tensor=model.tensor_parallel_size,
-        pipeline=model.pipeline_parallel_size,
-        replicas=settings.server.replicas,
-        nodes=settings.nodes,
-        context=model.max_model_len,
-        batch_tokens=model.max_num_batched_tokens,
-        sequences=model.max_num_seqs,
-        memory_share=model.gpu_memory_utilization,
-    )
-
-
-def hardware_of(settings: Config) -> Hardware | None:
-    """Return what serves, or None if the settings do not say; raises ConfigError for a GPU that is not known."""
-    cluster = settings.cluster
-    if cluster.gpu is None:
-        return None
-    if cluster.gpu not in GPUS:
-        raise ConfigError(f"cluster.gpu={cluster.gpu}: not known; there are {', '.join(GPUS)}")
-    return Hardware(GPUS[cluster.gpu].memory_gb, cluster.node_gpus, cluster.max_nodes)
-
-
 def _remedies(settings: Config, model: Model, hardware: Hardware, demand: Demand) -> list[str]:
     """Return settings that would fit, of this model or of its FP8 preset."""
     name = f"{settings.model.name}-FP8"
@@ -277,7 +214,7 @@ def _remedies(settings: Config, model: Model, hardware: Hardware, demand: Demand
         loaded = model_of(sibling.model, weights.on_disk(sibling.model))
         if loaded is not None:
             others[name] = (loaded, serving_of(sibling))
-    return fit.nearest(model, serving_of(settings), hardware, needed_context(demand), others)
+    return fit.nearest(model, serving_of(settings), hardware, demand.context, others)
 
 
 def _plan_memory(found: Plan, settings: Config, model: Model, hardware: Hardware, demand: Demand) -> None:
@@ -337,26 +274,26 @@ def _scoring_seconds(settings: Config, model: Model, cost: Cost) -> float:
     gpu = GPUS[settings.cluster.gpu or ""]
     serving = serving_of(settings)
     dtype = "fp8" if model.weights_bytes < 1.5 * model.shape.parameters else "bf16"
-    return forecast.seconds(cost, model.shape, gpu, serving.gpus, dtype, serving.batch_tokens * serving.replicas)
+    replicas = serving.replicas
+    return forecast.seconds(cost, model.shape, gpu, serving.gpus, dtype, serving.batch_tokens, replicas=replicas)
 
 
 def _plan_host_memory(found: Plan, settings: Config, model: Model) -> None:
     """Check the memory of a server without GPUs, whose weights and cache are in it."""
-    if settings.gpus_per_node or settings.server.mem_gb is None:
+    told = settings.model.env.get("VLLM_CPU_KVCACHE_SPACE", "")
+    mem_gb = settings.server.mem_gb
+    if settings.gpus_per_node or mem_gb is None or settings.cluster.executor == "local" or not told.isdecimal():
         return
-    each = settings.workers / settings.nodes
-    cache_gb = float(settings.model.env.get("VLLM_CPU_KVCACHE_SPACE", 4))  # vLLM's default
+    each, cache_gb = settings.workers / settings.nodes, int(told) * 1.074  # GiB
     split = settings.model.tensor_parallel_size * settings.model.pipeline_parallel_size
     weights_gb = model.shape.parameters * model.value_bytes / split / 1e9
     wanted = each * (weights_gb + cache_gb + CPU_PROCESS_GB)
     found.lines["memory"] = (
-        f"{wanted:.1f} GB a node: {each:g} x ({weights_gb:.1f} weights, {cache_gb:g} cache, {CPU_PROCESS_GB:g} vLLM);"
-        f" server.mem_gb={settings.server.mem_gb}"
+        f"{wanted:.1f} GB a node: {each:g} x ({weights_gb:.1f} weights, {cache_gb:.1f} cache, {CPU_PROCESS_GB:g} vLLM);"
+        f" server.mem_gb={mem_gb}"
     )
-    if wanted > settings.server.mem_gb:
-        found.misfits.append(
-            f"the server wants {wanted:.1f} GB of memory a node, and server.mem_gb={settings.server.mem_gb}"
-        )
+    if wanted > mem_gb:
+        found.misfits.append(f"the server wants {wanted:.1f} GB of memory a node, and server.mem_gb={mem_gb}")
         found.remedies.append(f"server.mem_gb={-(-wanted // 1):.0f}")
 
 
@@ -366,7 +303,7 @@ def _plan_disk(found: Plan, settings: Config, demand: Demand) -> None:
     free_mb = shutil.disk_usage(_existing(Path(settings.run.root))).free / 1e6
     found.lines["disk"] = f"up to {run_mb:,.0f} MB for the run in {settings.run.root} ({free_mb / 1e3:,.0f} GB free)"
     if run_mb > free_mb:
-        found.misfits.append(
+        found.notes.append(
             f"the run may take {run_mb:,.0f} MB, and {settings.run.root} has {free_mb:,.0f}: choose another run.root"
         )
     wanted_gb = found.figures.get("weights_gb")

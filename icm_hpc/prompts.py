@@ -25,6 +25,7 @@ class Tokenizes(Protocol):
     """A served model's tokenizer, or one that stands in for it."""
 
     model: str
+    exact: bool  # what it says is the model's own
 
     async def tokenize(self, texts: Sequence[str], *, special: bool = False) -> list[list[int]]:
         """Return the tokens of each text; `special` adds what starts a sequence."""
@@ -130,20 +131,20 @@ def of_text(task: Task, demonstration_tokens: Indices) -> TextPrompts:
 async def of_tokens(client: Tokenizes, task: Task) -> TokenPrompts:
     """Return the task's prompts as tokens of the server's own tokenizer, or of its stand-in.
 
-    Raises TaskError for a label word that is not one token.
+    Raises TaskError for a label word that is not one token; of an estimate, none is raised.
     """
     texts = [example.text for example in task.examples]
     *tokens, separator = await client.tokenize([*texts, task.separator])
     (start,) = await client.tokenize([""], special=True)
     words = await client.tokenize(task.label_words)
     for word, ids in zip(task.label_words, words, strict=True):
-        if len(ids) != 1:
+        if len(ids) != 1 and client.exact:
             raise TaskError(
                 f"the label word {word!r} is {len(ids)} tokens of model {client.model} ({ids}); labels must be one token:"
                 " choose other words with task.label_words=[...] (mind the space before a word)"
             )
     label_ids = tuple(ids[0] for ids in words)
-    if len(set(label_ids)) < len(label_ids):
+    if len(set(label_ids)) < len(label_ids) and client.exact:
         raise TaskError(f"the label words {list(task.label_words)} are the same token of model {client.model}")
     asked = tuple(map(_listed, tokens))
     return TokenPrompts(

@@ -1,6 +1,7 @@
 """The one place that knows every path inside a run's folder, and how its small files are written."""
 
 import dataclasses
+import errno
 import json
 import logging
 import os
@@ -12,6 +13,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from .errors import ConfigError
+
+STALE_TRIES = 10
+STALE_WAIT_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +143,9 @@ class RunDir:
         os.umask(0o077)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self.path.chmod(0o700)
+            for folder in (self.path, self.submitit, self.path / "attempts"):
+                folder.mkdir(exist_ok=True)
+                folder.chmod(0o700)  # a default ACL of the folder above goes before the umask
         except OSError as error:
             raise ConfigError(f"run.root: the folder {self.path} cannot be made: {error}") from error
 
@@ -272,10 +278,16 @@ def tail(path: Path, lines: int = 20, *, begin: int = 0) -> str:
 
 def read_json(path: Path) -> Any:
     """Return what a file that `write_atomically` wrote holds, or None if it is not there."""
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
+    for last in (*[False] * STALE_TRIES, True):
+        try:
+            return json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno != errno.ESTALE or last:  # on NFS, of a file that another node replaces just now
+                raise
+            time.sleep(STALE_WAIT_S)
+    raise AssertionError("the last try returns or raises")
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

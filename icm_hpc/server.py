@@ -124,10 +124,11 @@ def _serve_once(config: Config, run_dir: RunDir, endpoint: Endpoint, host: str, 
     code, healthy, given_up = _run(config, argv, {**os.environ, **settings}, run_dir, endpoint)
     run_dir.endpoint(endpoint.attempt).unlink(missing_ok=True)
     run_dir.rendezvous(endpoint.attempt).unlink(missing_ok=True)
+    ports = (endpoint.port, rank.port, rank.rpc_port) if rank else (endpoint.port,)
+    if not healthy and not _told_to_stop and any(is_taken(host, port) for port in ports):
+        return End("its port was taken", served=False, port_taken=True)
     if given_up:
         return End(given_up, served=healthy)
-    if not healthy and not _told_to_stop and is_taken(host, endpoint.port):
-        return End("its port was taken", served=False, port_taken=True)
     remedy = engine.remedy(code, tail(run_dir.server_log, lines=200, begin=began))
     how = f"{config.model.engine} exited with code {code}" + (f" ({remedy})" if remedy else "")
     return End(how, served=healthy)
@@ -135,7 +136,11 @@ def _serve_once(config: Config, run_dir: RunDir, endpoint: Endpoint, host: str, 
 
 def _announced(config: Config, run_dir: RunDir, endpoint: Endpoint) -> Rank:
     """Tell the other nodes of a start of the engine; return our own part in it."""
-    address, port, rpc_port = own_address(), free_port(""), free_port("")
+    address = own_address()
+    with socket.socket() as one, socket.socket() as two:  # held together, so that they differ
+        for probe in (one, two):
+            probe.bind(("", 0))
+        port, rpc_port = one.getsockname()[1], two.getsockname()[1]
     run_dir.write_rendezvous(Rendezvous(endpoint.attempt, endpoint.start, address, port, rpc_port))
     return Rank(0, config.nodes, address, port, rpc_port)
 

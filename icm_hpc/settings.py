@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from .core.fit import nodes_for
+
 # What a setting left empty is, by search.protocol: the published search, and what we mend in it.
 PROTOCOLS: dict[str, dict[str, str]] = {
     "default": {
@@ -48,7 +50,7 @@ def _require_url(url: str | None) -> None:
     """Refuse what is no server's address, or may hold a secret, which is then not quoted."""
     parts = urlsplit(url or "http://none")
     rule = "put a key into the secrets file, not into the address"
-    _require("@" not in parts.netloc, f"url: has user:password@; {rule}")
+    _require("@" not in (url or ""), f"url: has user:password@; {rule}")
     _require(not parts.query and not parts.fragment, f"url: has a ? or #; {rule}")
     _require(parts.scheme in ("http", "https") and bool(parts.hostname), f"url={url}: http://HOST:PORT, or https://")
 
@@ -297,7 +299,8 @@ class Config:
     @property
     def nodes(self) -> int:
         """Nodes of the server: as set, or as few as have its GPUs."""
-        return self.server.nodes or -(-self.workers // (self.server.gpus_per_node or self.cluster.node_gpus))
+        each = self.server.gpus_per_node or self.cluster.node_gpus
+        return self.server.nodes or nodes_for(self.workers, self.server.replicas, each)
 
     @property
     def gpus_per_node(self) -> int:

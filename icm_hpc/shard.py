@@ -143,7 +143,8 @@ async def _search(
     kept, saved_at, abandoned = state, time.monotonic(), 0
     if state is not None:
         around.report(shard.number, restart, search.step_info(shard.problem, state))
-    ahead = Ahead(config.search, config.model.max_num_batched_tokens / shard.cost.computed_tokens / around.searches)
+    room = config.model.max_num_batched_tokens * around.client.replicas / shard.cost.computed_tokens
+    ahead = Ahead(config.search, room / around.searches)
 
     def save(reached: State) -> None:
         if around.held:

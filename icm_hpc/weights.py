@@ -33,12 +33,20 @@ def on_disk(model: ModelConfig) -> Path | None:
         folder = cache_folder() / model.embedded
         return folder if folder.is_dir() else None
     folder = Path(model.path).expanduser()
-    if folder.is_dir():
+    if model.path and folder.is_dir():
         return folder
     cached = hub_cache(model) / f"models--{model.path.replace('/', '--')}"
     revision = cached / "refs" / (model.revision or "main")
     snapshot = cached / "snapshots" / (revision.read_text().strip() if revision.is_file() else model.revision or "")
-    return snapshot if (snapshot / "config.json").is_file() else None
+    return snapshot if model.path and _is_complete(snapshot) else None
+
+
+def _is_complete(snapshot: Path) -> bool:
+    """Return whether a download has come to its end: every file of weights that its index names is there."""
+    index = snapshot / "model.safetensors.index.json"
+    if index.is_file():
+        return all((snapshot / name).is_file() for name in set(json.loads(index.read_text())["weight_map"].values()))
+    return weights_bytes(snapshot) > 0
 
 
 def hub_cache(model: ModelConfig) -> Path:
@@ -54,7 +62,7 @@ def is_folder_name(path: str) -> bool:
 
 def weights_bytes(folder: Path) -> int:
     """Return the size of a model's weights, 0 if none are there."""
-    files = list(folder.glob("*.safetensors")) or list(folder.glob("*.bin"))
+    files = list(folder.glob("model*.safetensors")) or list(folder.glob("*.safetensors")) or list(folder.glob("*.bin"))
     return sum(file.stat().st_size for file in files)
 
 

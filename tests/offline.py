@@ -21,6 +21,7 @@ class OfflineClient:
     """Answers as the stub server does; keeps every prompt."""
 
     model = "stub"
+    exact = True
     replicas = 1
 
     def replica(self, number: int) -> "OfflineClient":

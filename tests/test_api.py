@@ -263,7 +263,7 @@ def test_the_plan_of_an_api_measures_prompts_by_an_estimate() -> None:
     found = plan(settings, tasks.load(settings.task, seed=0))
     assert list(found.lines) == ["data", "server", "disk"]
     assert "estimated" in found.lines["data"]
-    assert "tokens or more (estimated), and model.max_model_len=64" in found.misfits[0]
+    assert "tokens (estimated), and model.max_model_len=64" in found.misfits[0]
 
 
 async def test_a_whole_command_by_openai_base_url_leaves_no_key(tmp_path: Path) -> None:

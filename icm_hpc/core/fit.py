@@ -34,6 +34,7 @@ class Serving:
     batch_tokens: int  # max_num_batched_tokens
     sequences: int  # max_num_seqs
     memory_share: float  # gpu_memory_utilization
+    asked_per_node: int | None = None  # GPUs that the settings ask for on each node, where they do
 
     @property
     def gpus(self) -> int:
@@ -79,9 +80,15 @@ def gpu_memory(model: Model, serving: Serving, memory_gb: float) -> GpuMemory:
     return GpuMemory(usable, weights, activations, cache, max(0, int(cache * 1e9 / token_bytes)))
 
 
+def nodes_for(gpus: int, replicas: int, node_gpus: int) -> int:
+    """Return the fewest nodes of so many GPUs over which vLLM can spread so many GPUs of so many replicas."""
+    least = -(-gpus // node_gpus)
+    return next(n for n in range(least, gpus + 1) if gpus % n == 0 and (replicas % n == 0 or n % replicas == 0))
+
+
 def misfits(model: Model, serving: Serving, hardware: Hardware | None) -> list[str]:
     """Return what of a configuration cannot work, each with its arithmetic; memory is not checked without `hardware`."""
-    found = list(_parallel_misfits(model.shape, serving))
+    found = [*spreading_misfits(serving), *_splitting_misfits(model.shape, serving)]
     positions = model.shape.max_positions
     if positions is not None and serving.context > positions:
         found.append(
@@ -105,11 +112,26 @@ def misfits(model: Model, serving: Serving, hardware: Hardware | None) -> list[s
     return [*found, *_memory_misfits(model, serving, hardware)]
 
 
-def _parallel_misfits(shape: ModelShape, serving: Serving) -> Iterator[str]:
-    if shape.heads % serving.tensor:
-        yield f"model.tensor_parallel_size={serving.tensor} does not divide the model's {shape.heads} attention heads"
+def _splitting_misfits(shape: ModelShape, serving: Serving) -> Iterator[str]:
+    tensor, kv_heads = serving.tensor, shape.kv_heads
+    if shape.heads % tensor:
+        yield f"model.tensor_parallel_size={tensor} does not divide the model's {shape.heads} attention heads"
+    if max(kv_heads, tensor) % min(kv_heads, tensor):
+        yield f"model.tensor_parallel_size={tensor} and the model's {kv_heads} key heads: one must be a multiple of the other"
+    if shape.intermediate % tensor:
+        yield f"model.tensor_parallel_size={tensor} does not divide the model's feed-forward width {shape.intermediate}"
     if serving.pipeline > shape.layers:
         yield f"model.pipeline_parallel_size={serving.pipeline} is more than the model's {shape.layers} layers"
+
+
+def spreading_misfits(serving: Serving) -> Iterator[str]:
+    """Yield why GPUs and replicas cannot be spread over the nodes; no model need be known."""
+    asked = serving.asked_per_node
+    if asked is not None and asked * serving.nodes < serving.gpus:
+        yield (
+            f"the model wants {serving.gpus} GPUs, and server.nodes={serving.nodes} x server.gpus_per_node={asked} are"
+            f" {asked * serving.nodes}"
+        )
     if serving.gpus % serving.nodes:
         yield f"{serving.gpus} GPUs cannot be spread evenly over {serving.nodes} nodes"
     if serving.replicas % serving.nodes and serving.nodes % serving.replicas:
@@ -176,9 +198,10 @@ def _candidates(shape: ModelShape, serving: Serving, hardware: Hardware, needed_
     ]
     for tensor, pipeline in sorted(splits, key=math.prod):
         gpus = tensor * pipeline * serving.replicas
-        nodes = -(-gpus // hardware.node_gpus)
+        nodes = nodes_for(gpus, serving.replicas, hardware.node_gpus)
+        asked = None if serving.asked_per_node is None else gpus // nodes
         for one in smaller:
-            yield replace(one, tensor=tensor, pipeline=pipeline, nodes=nodes)
+            yield replace(one, tensor=tensor, pipeline=pipeline, nodes=nodes, asked_per_node=asked)
 
 
 def _changes(before: Serving, after: Serving) -> str:
@@ -186,6 +209,7 @@ def _changes(before: Serving, after: Serving) -> str:
         "model.tensor_parallel_size": (before.tensor, after.tensor),
         "model.pipeline_parallel_size": (before.pipeline, after.pipeline),
         "server.nodes": (before.nodes, after.nodes),
+        "server.gpus_per_node": (before.asked_per_node, after.asked_per_node),
         "model.max_model_len": (before.context, after.context),
         "model.max_num_batched_tokens": (before.batch_tokens, after.batch_tokens),
     }

@@ -140,13 +140,21 @@ class ModelShape:
         return 2 * self.layers * self.kv_heads * self.head_dim * bytes_per_value
 
 
+TRAINED_SCALINGS = ("llama3", "yarn", "longrope", "su")  # of positions, counted in max_position_embeddings already
+
+
 def shape_of(config: Mapping[str, Any]) -> ModelShape | None:
-    """Return the shape that a Hugging Face config.json tells, or None of one that is no dense transformer."""
+    """Return the shape that a Hugging Face config.json tells, or None of one that is no dense transformer.
+
+    How far a context may be stretched is vLLM's to say: positions are told only of models that are not.
+    """
     if any("expert" in key for key in config):
         return None
     try:
         hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
-        positions = config.get("max_position_embeddings")
+        scaled = dict(config.get("rope_scaling") or {})
+        trained_so = scaled.get("rope_type", scaled.get("type", "llama3")) in TRAINED_SCALINGS
+        positions = config.get("max_position_embeddings") if trained_so else None
         return ModelShape(
             layers=int(config["num_hidden_layers"]),
             hidden=hidden,
@@ -155,7 +163,7 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape | None:
             kv_heads=int(config.get("num_key_value_heads") or heads),
             head_dim=int(config.get("head_dim") or hidden // heads),
             vocabulary=int(config["vocab_size"]),
-            tied=bool(config.get("tie_word_embeddings", False)),
+            tied=bool(config.get("tie_word_embeddings", True)),  # as transformers takes it
             max_positions=None if positions is None else int(positions),
         )
     except (KeyError, TypeError, ValueError):
@@ -185,14 +193,18 @@ UTILISATION = {"bf16": 0.5, "fp8": 0.4}
 STEP_OVERHEAD_S = 0.01  # of the server, a step; an assumption too
 
 
-def seconds(work: Cost, shape: ModelShape, gpu: Gpu, n_gpus: int, dtype: str, batch_tokens: int) -> float:
+def seconds(
+    work: Cost, shape: ModelShape, gpu: Gpu, n_gpus: int, dtype: str, batch_tokens: int, *, replicas: int = 1
+) -> float:
     """Forecast the seconds of a scoring: the greater of arithmetic and of reading the weights once a step, plus overhead.
 
-    Arithmetic is 2 * parameters a token and 4 * layers * hidden a pair of tokens in attention. `dtype` is bf16 or fp8.
+    Arithmetic is 2 * parameters a token and 4 * layers * heads * head_dim a pair of tokens in attention. `dtype` is bf16 or
+    fp8.
     """
     peak = {"bf16": gpu.bf16_tflops, "fp8": gpu.fp8_tflops}[dtype] * 1e12 * UTILISATION[dtype] * n_gpus
-    arithmetic = 2 * shape.parameters * work.computed_tokens + 4 * shape.layers * shape.hidden * work.context_tokens
-    steps = math.ceil(work.computed_tokens / batch_tokens)
+    width = shape.heads * shape.head_dim
+    arithmetic = 2 * shape.parameters * work.computed_tokens + 4 * shape.layers * width * work.context_tokens
+    steps = math.ceil(work.computed_tokens / batch_tokens / replicas)
     weights = shape.parameters * {"bf16": 2, "fp8": 1}[dtype]
-    reading = steps * weights / (gpu.bandwidth_tb_s * 1e12 * n_gpus)
+    reading = steps * weights / (gpu.bandwidth_tb_s * 1e12 * n_gpus / replicas)
     return max(arithmetic / peak, reading) + steps * STEP_OVERHEAD_S

@@ -7,7 +7,7 @@ import pytest
 from icm_hpc import config
 from icm_hpc.core import fit
 from icm_hpc.core.fit import Hardware, Model, Serving
-from icm_hpc.plan import model_of, serving_of
+from icm_hpc.needs import model_of, serving_of
 
 H100, H200 = Hardware(85.5, 8, None), Hardware(150.8, 8, None)
 
@@ -64,6 +64,8 @@ def test_keys_and_values_are_not_split_further_than_heads() -> None:
     ("changes", "told"),
     [
         ({"tensor": 3}, "does not divide the model's 32 attention heads"),
+        ({"tensor": 3}, "8 key heads: one must be a multiple of the other"),
+        ({"asked_per_node": 1, "tensor": 2}, "server.gpus_per_node=1 are 1"),
         ({"pipeline": 40}, "more than the model's 32 layers"),
         ({"replicas": 3, "nodes": 2}, "one must be a multiple of the other"),
         ({"nodes": 2, "replicas": 2}, "2 nodes are asked for, and cluster.max_nodes=1: 616 GB usable of its 8 GPUs"),

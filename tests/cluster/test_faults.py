@@ -13,7 +13,7 @@ pytestmark = pytest.mark.cluster
 WITH_VLLM = ("preempted", "engine-core-killed")
 WITH_STUB = (
     *("preempted-unwarned", "time-limit", "gpu-node-dies", "cpu-node-dies", "cancelled", "driver-killed"),
-    *("component-killed", "preempted-resubmits", "cancelled-stays-cancelled", "disk-full", "second-driver"),
+    *("preempted-resubmits", "disk-full", "second-driver"),
 )
 
 

@@ -176,10 +176,9 @@ def _plan_serving(found: Plan, settings: Config, model: Model | None, demand: De
         found.misfits.append(f"{settings.nodes} nodes are asked for, and cluster.executor=local has one")
     serving, hardware = serving_of(settings), hardware_of(settings)
     if settings.gpus_per_node and hardware is None:
-        known = (
-            "is not set" if settings.cluster.gpu is None else f"={settings.cluster.gpu} is none of {', '.join(GPUS)}"
-        )
-        found.notes.append(f"cluster.gpu {known}: GPU memory and time are not forecast")
+        kind = settings.cluster.gpu
+        why = "is not set" if kind is None else f"{kind} is none of {', '.join(GPUS)}"
+        found.notes.append(f"cluster.gpu: {why}; GPU memory and time are not forecast")
     if model is None:
         found.misfits += fit.spreading_misfits(serving)
         return

@@ -10,6 +10,7 @@ import pytest
 from icm_hpc import config
 from icm_hpc.config import package_folder
 from icm_hpc.engines import vllm
+from icm_hpc.engines.rank import Rank
 from icm_hpc.settings import ModelConfig
 from tests.conftest import require_vllm
 
@@ -37,19 +38,19 @@ def parsed() -> tuple[set[str], dict[str, dict[str, object]]]:
     """Return vLLM's options, and what its parser makes of each preset, by name."""
     require_vllm()
     models = {name: config.load([f"model={name}"]).model for name in PRESETS}
-    models = {name: model for name, model in models.items() if model.engine == "vllm"}
-    argvs = [words[words.index("serve") + 1 :] for words in (argv_of(model) for model in models.values())]
-    done = subprocess.run(
-        [sys.executable, "-c", PARSE], input=json.dumps(argvs), capture_output=True, text=True, check=False
-    )
+    argvs = {name: argv_of(model) for name, model in models.items() if model.engine == "vllm"}
+    argvs |= {f"405B rank {n}": argv_of(models["405B"], rank=Rank(n, 2, "10.0.0.1", 29501, 29550)) for n in (0, 1)}
+    argvs["8B replicas"] = argv_of(models["8B"], replicas=8)
+    given = json.dumps([words[words.index("serve") + 1 :] for words in argvs.values()])
+    done = subprocess.run([sys.executable, "-c", PARSE], input=given, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     known, values = json.loads(done.stdout.splitlines()[-1])
-    return set(known), dict(zip(models, values, strict=True))
+    return set(known), dict(zip(argvs, values, strict=True))
 
 
-def argv_of(model: ModelConfig) -> list[str]:
+def argv_of(model: ModelConfig, *, replicas: int = 1, rank: Rank | None = None) -> list[str]:
     """Return the command of a preset."""
-    return vllm.argv(model, Path("weights"), host="127.0.0.1", port=1)
+    return vllm.argv(model, Path("weights"), host="127.0.0.1", port=1, replicas=replicas, rank=rank)
 
 
 def test_vllms_own_parser_accepts_every_preset(parsed: tuple[set[str], dict[str, dict[str, object]]]) -> None:
@@ -58,6 +59,18 @@ def test_vllms_own_parser_accepts_every_preset(parsed: tuple[set[str], dict[str,
     big = values["405B"]
     assert (big["tensor_parallel_size"], big["pipeline_parallel_size"], big["max_num_seqs"]) == (8, 2, 256)
     assert all(value["enable_prefix_caching"] is True for value in values.values())
+
+
+def test_a_pipeline_over_two_nodes_is_one_rank_a_node_of_which_the_second_has_no_api(
+    parsed: tuple[set[str], dict[str, dict[str, object]]],
+) -> None:
+    _, values = parsed
+    first, second = values["405B rank 0"], values["405B rank 1"]
+    for number, rank in enumerate((first, second)):
+        assert (rank["nnodes"], rank["node_rank"], rank["master_addr"]) == (2, number, "10.0.0.1")
+        assert (rank["tensor_parallel_size"], rank["pipeline_parallel_size"]) == (8, 2)
+    assert (first["headless"], second["headless"]) == (False, True)
+    assert values["8B replicas"]["data_parallel_size"] == 8
 
 
 def test_options_that_vllm_no_longer_has_are_those_that_are_not_sent(

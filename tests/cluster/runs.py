@@ -103,6 +103,10 @@ class Run:
         """Wait until the search has come so far."""
         until(lambda: self.steps_saved() > step, f"{step} steps of {self.name}")
 
+    def script(self) -> str:
+        """Return the batch script that submitit gave to sbatch."""
+        return (self.dir.submitit / f"{self.job}_submission.sh").read_text()
+
     def await_end(self) -> str:
         """Wait until the newest job has ended; return the state of its components."""
         until(lambda: ended(self.job), f"the end of job {self.job}")

@@ -21,6 +21,7 @@ def test_labels_from_two_nodes_are_those_from_one(
     one, two = undisturbed_tiny[0], Run(tmp_path, "two")
     assert two.await_end() == "COMPLETED+COMPLETED"
     assert components(two.job)[1]["NodeList"] == "gpu[1-2]"
+    assert two.script() == submit(tmp_path, "two", *TINY, spread, "server.nodes=2", "dry_run=true").stdout
     assert two.words() == one.words()
     assert two.decisions() == one.decisions()
     assert two.noise_against(one) <= NOISE

@@ -16,15 +16,10 @@ pytestmark = pytest.mark.cluster
 SINGLE = ("cluster.job=single", "cluster.driver_cpus=1", "server.cpus=1", "server.mem_gb=6")
 
 
-def submitted_text(run: Run) -> str:
-    """Return the batch script that submitit gave to sbatch."""
-    return (run.dir.submitit / f"{run.job}_submission.sh").read_text()
-
-
 @pytest.mark.vllm
 def test_a_heterogeneous_job_was_given_what_a_dry_run_prints(undisturbed_tiny: tuple[Run, str]) -> None:
     run, _ = undisturbed_tiny
-    assert submitted_text(run) == submit(run.root, run.name, *TINY, "dry_run=true").stdout
+    assert run.script() == submit(run.root, run.name, *TINY, "dry_run=true").stdout
 
 
 @pytest.mark.vllm
@@ -37,7 +32,7 @@ def test_a_plain_job_runs_driver_and_server_side_by_side(slurm: Cluster, tmp_pat
     assert run.await_end() == "COMPLETED"
     assert [row["JobID"] for row in components(run.job)] == [run.job]
     assert len(run.words()) == 12
-    assert submitted_text(run) == submit(tmp_path, "run", *settings, "dry_run=true").stdout
+    assert run.script() == submit(tmp_path, "run", *settings, "dry_run=true").stdout
 
 
 def test_a_preempted_plain_job_ends_as_if_nothing_had_happened(

@@ -138,10 +138,12 @@ def _plan_context(found: Plan, settings: Config, model: Model | None, demand: De
     found.misfits.append(
         f"a prompt with all {most} examples is {demand.longest:,} tokens{estimated}, and model.max_model_len={context:,}"
     )
+    hardware = hardware_of(settings)
+    if not alone and hardware is None:
+        found.remedies.clear()  # none of them mends this
     if not alone:
         return  # what would fit the rest holds this prompt too
     found.remedies.append(f"search.pool_size={int(POOL_SHARE * most * context / demand.at_most)}")
-    hardware = hardware_of(settings)
     if model and hardware:
         found.remedies += _remedies(settings, model, hardware, demand)
     elif model is None or model.shape.max_positions is None or demand.context <= model.shape.max_positions:

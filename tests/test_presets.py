@@ -17,6 +17,7 @@ from tests.conftest import require_vllm
 pytestmark = pytest.mark.vllm
 
 PRESETS = sorted(file.stem for file in (package_folder("configs") / "model").glob("*.yaml"))
+SECOND = Rank(1, 2, "10.0.0.1", 29501, 29550)
 PARSE = """
 import json, sys
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
@@ -40,6 +41,7 @@ def parsed() -> tuple[set[str], dict[str, dict[str, object]]]:
     models = {name: config.load([f"model={name}"]).model for name in PRESETS}
     argvs = {name: argv_of(model) for name, model in models.items() if model.engine == "vllm"}
     argvs |= {f"405B rank {n}": argv_of(models["405B"], rank=Rank(n, 2, "10.0.0.1", 29501, 29550)) for n in (0, 1)}
+    argvs["headless"] = argv_of(config.load(["model=8B", "model.vllm_args.api-server-count=4"]).model, rank=SECOND)
     argvs["8B replicas"] = argv_of(models["8B"], replicas=8)
     given = json.dumps([words[words.index("serve") + 1 :] for words in argvs.values()])
     done = subprocess.run([sys.executable, "-c", PARSE], input=given, capture_output=True, text=True, check=False)
@@ -70,6 +72,7 @@ def test_a_pipeline_over_two_nodes_is_one_rank_a_node_of_which_the_second_has_no
         assert (rank["nnodes"], rank["node_rank"], rank["master_addr"]) == (2, number, "10.0.0.1")
         assert (rank["tensor_parallel_size"], rank["pipeline_parallel_size"]) == (8, 2)
     assert (first["headless"], second["headless"]) == (False, True)
+    assert "api_server_count" not in values["headless"]
     assert values["8B replicas"]["data_parallel_size"] == 8
 
 

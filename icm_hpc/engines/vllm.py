@@ -60,6 +60,8 @@ def argv(
     optional = ("revision", "quantization", "kv_cache_dtype", "block_size", "enforce_eager", "trust_remote_code")
     options.update({name.replace("_", "-"): getattr(model, name) for name in (*optional, "download_dir")})
     options.update({name.replace("_", "-"): value for name, value in model.vllm_args.items()})
+    if options.get("headless"):
+        options.pop("api-server-count", None)  # it has none, and vLLM refuses to be told how many
     flags = [word for name, value in options.items() if name not in GONE for word in _flag(name, value)]
     return [sys.executable, "-m", "icm_hpc.engines.vllm_serve", "serve", str(weights), *flags]
 

@@ -12,16 +12,20 @@ pytestmark = pytest.mark.cluster
 
 
 @pytest.mark.vllm
-@pytest.mark.parametrize("spread", ["model.tensor_parallel_size=2", "server.replicas=2"])
+@pytest.mark.parametrize(
+    "spread",
+    [("model.tensor_parallel_size=2",), ("server.replicas=2", "model.vllm_args.api-server-count=1")],
+    ids=["tensor-parallel", "replicas"],
+)
 def test_labels_from_two_nodes_are_those_from_one(
-    undisturbed_tiny: tuple[Run, str], slurm: Cluster, tmp_path: Path, spread: str
+    undisturbed_tiny: tuple[Run, str], slurm: Cluster, tmp_path: Path, spread: tuple[str, ...]
 ) -> None:
-    done = submit(tmp_path, "two", *TINY, spread, "server.nodes=2", "wait=true")
+    done = submit(tmp_path, "two", *TINY, *spread, "server.nodes=2", "wait=true")
     assert done.returncode == 0, done.stderr + logs(tmp_path / "two")
     one, two = undisturbed_tiny[0], Run(tmp_path, "two")
     assert two.await_end() == "COMPLETED+COMPLETED"
     assert components(two.job)[1]["NodeList"] == "gpu[1-2]"
-    assert two.script() == submit(tmp_path, "two", *TINY, spread, "server.nodes=2", "dry_run=true").stdout
+    assert two.script() == submit(tmp_path, "two", *TINY, *spread, "server.nodes=2", "dry_run=true").stdout
     assert two.words() == one.words()
     assert two.decisions() == one.decisions()
     assert two.noise_against(one) <= NOISE

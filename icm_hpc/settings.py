@@ -65,9 +65,7 @@ class ModelConfig:
     embedded: str | None = None  # weights that need no download: a name in weights.EMBEDDED
     revision: str | None = None
     served_name: str | None = None  # default: name; of a server that already runs, the only model that it lists
-    shape: dict[str, Any] = field(
-        default_factory=dict
-    )  # keys of the model's config.json, for plans without its weights
+    shape: dict[str, Any] = field(default_factory=dict)  # keys of its config.json, for plans without its weights
     weights_gb: float | None = None  # for the same, where not all parameters are of dtype
     dtype: str = "auto"
     quantization: str | None = None  # fp8, ...; default: what the weights say
@@ -97,6 +95,7 @@ class ModelConfig:
         _require(self.max_model_len >= 16, f"max_model_len={self.max_model_len}: at least 16 tokens")
         _require_at_least(self, 1, "tensor_parallel_size", "pipeline_parallel_size", "max_num_seqs")
         _require_at_least(self, 1, "max_num_batched_tokens", "block_size")
+        _require(self.weights_gb is None or self.weights_gb > 0, f"weights_gb={self.weights_gb}: over 0")
         share = self.gpu_memory_utilization
         _require(0 < share <= 1, f"gpu_memory_utilization={share}: over 0, at most 1")
 
@@ -253,6 +252,7 @@ class ClusterConfig:
         )
         _require_at_least(self, 1, "time_min", "driver_cpus", "driver_mem_gb", "signal_s", "max_attempts")
         _require_at_least(self, 1, "node_gpus", "max_nodes")
+        _require_at_least(self, 0, "gpu_hour_price")
         _require(
             self.time_min * 60 > 2 * self.signal_s,
             f"time_min={self.time_min}: more than twice signal_s={self.signal_s}, which is kept for the end",

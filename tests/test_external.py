@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,17 @@ class Flaky:
         await self._runner.cleanup()
 
 
+@pytest.fixture
+async def flaky(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Flaky]:
+    """One that is up, and a client that knows its key and does not wait between its tries."""
+    monkeypatch.setenv("VLLM_API_KEY", KEY)
+    monkeypatch.setattr(client, "RETRY_WAITS_S", (0.0,))
+    server = Flaky()
+    await server.up()
+    yield server
+    await server.down()
+
+
 def once(at_step: int, do: Callable[[], Any]) -> Callable[[Progress], None]:
     """Return a watch that does something once."""
     done: list[Any] = []
@@ -142,22 +153,17 @@ def once(at_step: int, do: Callable[[], Any]) -> Callable[[Progress], None]:
 
 
 async def test_a_server_that_goes_away_is_waited_for_and_the_run_ends_as_if_nothing_had_happened(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, flaky: Flaky
 ) -> None:
-    monkeypatch.setenv("VLLM_API_KEY", KEY)
-    monkeypatch.setattr(client, "RETRY_WAITS_S", (0.0,))
-    server = Flaky()
-    await server.up()
-    settings, run_dir = prepare_run(tmp_path, *THEIRS, "search.memo_mb=0", f"server.url={server.url}")
+    settings, run_dir = prepare_run(tmp_path, *THEIRS, "search.memo_mb=0", f"server.url={flaky.url}")
 
     async def away() -> None:
-        await server.down()
+        await flaky.down()
         await asyncio.sleep(2)
-        await server.up()
+        await flaky.up()
 
     watch = once(10, lambda: asyncio.ensure_future(away()))
     summary = await drive(settings, run_dir, attempt="a1", stop=asyncio.Event(), watch=watch)
-    await server.down()
     assert summary["since_start"]["servers_lost"] == 1
     assert run_dir.labels.read_bytes() == await undisturbed(tmp_path / "plain")
 
@@ -204,17 +210,11 @@ async def test_without_a_key_none_is_sent() -> None:
         assert "Authorization" not in session.headers
 
 
-async def test_a_server_that_stays_away_fails_the_run_with_the_state_saved(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("VLLM_API_KEY", KEY)
-    monkeypatch.setattr(client, "RETRY_WAITS_S", (0.0,))
-    server = Flaky()
-    await server.up()
+async def test_a_server_that_stays_away_fails_the_run_with_the_state_saved(tmp_path: Path, flaky: Flaky) -> None:
     settings, run_dir = prepare_run(
-        tmp_path, *THEIRS, "search.memo_mb=0", f"server.url={server.url}", "server.start_timeout_s=1"
+        tmp_path, *THEIRS, "search.memo_mb=0", f"server.url={flaky.url}", "server.start_timeout_s=1"
     )
-    watch = once(10, lambda: asyncio.ensure_future(server.down()))
+    watch = once(10, lambda: asyncio.ensure_future(flaky.down()))
     with pytest.raises(ServerError, match=r"no scored completion within server\.start_timeout_s=1: .*Connect"):
         await drive(settings, run_dir, attempt="a1", stop=asyncio.Event(), watch=watch)
     saved = checkpoint.load_newest(run_dir.shard(0))

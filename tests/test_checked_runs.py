@@ -1,0 +1,97 @@
+"""What a run makes of the checks of its server."""
+
+import logging
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from icm_hpc import checks, driver
+from icm_hpc.checks import Check
+from icm_hpc.client import Client
+from icm_hpc.driver import Counts
+from icm_hpc.engines import stub
+from icm_hpc.errors import BadAnswer, NoAnswer, ServerError
+from tests import offline
+
+
+def asking(monkeypatch: pytest.MonkeyPatch, *found: Check) -> list[dict[str, Any]]:
+    """Let every check of a server find this; return what is asked for."""
+    asked: list[dict[str, Any]] = []
+
+    async def run(_client: Client, tell: checks.Tell, **wanted: Any) -> list[Check]:
+        asked.append(wanted)
+        for check in found:
+            tell(check)
+        return list(found)
+
+    monkeypatch.setattr(checks, "run", run)
+    return asked
+
+
+VLLM = ("model=tiny", "task.limit=8", "search.steps=2")
+
+
+async def test_a_run_checks_its_server_once_an_attempt_for_its_longest_prompt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asking(monkeypatch)
+    settings, run_dir, client = offline.prepare(tmp_path, *VLLM)
+    counts = Counts()
+    for _ in range(2):
+        await driver.label(settings, run_dir, client, lambda _: None, counts)
+    (wanted,) = asked
+    assert wanted["label_ids"] == (stub.tokenize(" negative")[0], stub.tokenize(" positive")[0])
+    assert wanted["context"] > max(map(len, cast(offline.OfflineClient, client).prompts))
+
+
+async def test_a_server_that_cannot_score_labels_ends_the_run_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asking(monkeypatch, Check(checks.LABELS, False, "none came", "serve it with vLLM"))
+    settings, run_dir, client = offline.prepare(tmp_path, *VLLM)
+    with pytest.raises(ServerError, match="none came; serve it with vLLM"):
+        await driver.label(settings, run_dir, client, lambda _: None)
+    assert "✗ label log-probabilities: none came" in caplog.text
+    assert not run_dir.labels.exists()
+
+
+async def test_a_server_that_is_only_slower_is_warned_of_and_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    asking(monkeypatch, Check(checks.VERSION, True, "vLLM 0.32.0"), Check(checks.CACHING, False, "off", "turn it on"))
+    settings, run_dir, client = offline.prepare(tmp_path, *VLLM)
+    await driver.label(settings, run_dir, client, lambda _: None)
+    levels = {record.getMessage(): record.levelname for record in caplog.records}
+    assert levels["✓ version: vLLM 0.32.0"] == "INFO"
+    assert levels["✗ prefix caching: off; turn it on"] == "WARNING"
+
+
+async def test_a_server_lost_while_it_is_checked_is_a_server_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = NoAnswer("the connection broke", counter="connection")
+    asking(monkeypatch, Check(checks.COMPLETION, False, str(lost), "see the log", lost))
+    settings, run_dir, client = offline.prepare(tmp_path, *VLLM)
+    counts = Counts()
+    with pytest.raises(NoAnswer, match="the connection broke"):
+        await driver.label(settings, run_dir, client, lambda _: None, counts)
+    assert not counts.checked, "the server that comes back is checked instead"
+
+
+async def test_the_stub_is_not_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = asking(monkeypatch)
+    await offline.label(tmp_path, "task.limit=8", "search.steps=2")
+    assert asked == []
+
+
+async def test_on_a_server_that_others_use_spoilt_plain_log_probabilities_are_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    spoilt = BadAnswer("-9999 came back", counter="logprobs")
+    asking(monkeypatch, Check(checks.LABELS, False, str(spoilt), "serve it with vLLM", spoilt))
+    settings, run_dir, client = offline.prepare(tmp_path, *VLLM, "server.url=http://theirs:8000")
+    await driver.label(settings, run_dir, client, lambda _: None)
+    assert "✗ label log-probabilities: -9999 came back" in caplog.text
+    assert run_dir.labels.exists()

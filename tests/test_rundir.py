@@ -1,0 +1,45 @@
+"""A run's folder: whose it is, and how its files are read while others replace them."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from icm_hpc import rundir
+from icm_hpc.errors import ConfigError
+from icm_hpc.rundir import RunDir, read_json, require_private
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o702, 0o777])
+def test_a_folder_that_others_can_write_is_refused_itself_or_above(tmp_path: Path, mode: int) -> None:
+    run_dir = RunDir(tmp_path / "run")
+    run_dir.create()
+    require_private(run_dir.submitit)
+    for folder in (run_dir.submitit, run_dir.path):
+        folder.chmod(mode)
+        with pytest.raises(ConfigError, match=f"with mode {mode:o}: nothing is loaded"):
+            require_private(run_dir.submitit)
+        folder.chmod(0o700)
+
+
+def test_folders_of_a_run_of_an_earlier_version_are_made_private(tmp_path: Path) -> None:
+    run_dir = RunDir(tmp_path / "run")
+    run_dir.submitit.mkdir(parents=True)
+    run_dir.submitit.chmod(0o775)
+    run_dir.create()
+    require_private(run_dir.submitit)
+
+
+def test_a_file_that_another_node_replaces_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, stale = tmp_path / "file.json", iter([True, True, False])
+    path.write_text("[1]")
+    read = Path.read_bytes
+
+    def read_bytes(self: Path) -> bytes:
+        if next(stale):
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    monkeypatch.setattr(rundir, "STALE_WAIT_S", 0.0)
+    assert read_json(path) == [1]

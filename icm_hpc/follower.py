@@ -23,6 +23,7 @@ def follow(
     config: Config, run_dir: RunDir, attempt: str, number: int, address: str, is_to_stop: Callable[[], bool]
 ) -> str:
     """Serve each start of the engine that the first node announces; return why no more."""
+    run_dir.write_rank_arrival(attempt, number, address)
     over: int | None = None  # the start that has ended here
     while not is_to_stop():
         end = run_dir.read_server_exit(attempt)

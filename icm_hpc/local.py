@@ -50,4 +50,4 @@ def serving(run_dir: RunDir, attempt: str) -> Iterator["subprocess.Popen[bytes]"
         watching.join(SERVER_STOP_S)
         if watching.is_alive():
             component.kill()
-            watching.join()
+            watching.join(SERVER_STOP_S)

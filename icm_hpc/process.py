@@ -12,12 +12,13 @@ from pathlib import Path
 
 from .rundir import private_append
 
-STOP_S = 8.0  # from a kind word to force; Slurm itself kills after KillWait, often 30 s
+STOP_S = 8.0  # from SIGTERM to SIGKILL; Slurm itself kills after KillWait, often 30 s
+KILL_S = 10.0  # from SIGKILL until a process counts as one that cannot be killed, as in a call to a broken GPU driver
 
 
 @contextmanager
 def engine(argv: Sequence[str], environment: Mapping[str, str], log: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run the engine; stop it and all its processes at the end, kindly, then by force."""
+    """Run the engine; at the end, stop it and all its processes: by SIGTERM, then by SIGKILL."""
     note(log, " ".join(argv))
     with private_append(log) as output:
         process = subprocess.Popen(
@@ -32,7 +33,7 @@ def engine(argv: Sequence[str], environment: Mapping[str, str], log: Path) -> It
     try:
         yield process
     finally:
-        _end(process)
+        _end(process, log)
 
 
 def note(log: Path, text: str) -> None:
@@ -41,14 +42,17 @@ def note(log: Path, text: str) -> None:
         file.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n".encode())
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
+def _end(process: "subprocess.Popen[bytes]", log: Path) -> None:
     if process.poll() is None:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=STOP_S)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    try:
+        process.wait(timeout=KILL_S)
+    except subprocess.TimeoutExpired:
+        note(log, f"process {process.pid} does not end {KILL_S:g} s after SIGKILL: left to Slurm and the kernel")
 
 
 def _die_with_parent() -> None:

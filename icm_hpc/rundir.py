@@ -96,6 +96,10 @@ class RunDir:
         """Where the ranks of the engine meet."""
         return self.attempt(attempt) / "rendezvous.json"
 
+    def rank_arrival(self, attempt: str, number: int) -> Path:
+        """That the component of a node that is not the first has started."""
+        return self.attempt(attempt) / f"rank-{number}.json"
+
     def rank_exit(self, attempt: str, number: int) -> Path:
         """How the engine ended on a node that is not the first."""
         return self.attempt(attempt) / f"rank-{number}-exit.json"
@@ -175,6 +179,14 @@ class RunDir:
         """Return where the ranks meet, or None between two starts."""
         values = read_json(self.rendezvous(attempt))
         return values and Rendezvous(**values)
+
+    def write_rank_arrival(self, attempt: str, number: int, address: str) -> None:
+        """Report to the first node that the component of this node has started."""
+        _write_json(self.rank_arrival(attempt, number), {"address": address})
+
+    def has_arrived(self, attempt: str, number: int) -> bool:
+        """Return whether the component of a node that is not the first has started."""
+        return read_json(self.rank_arrival(attempt, number)) is not None
 
     def write_rank_exit(self, attempt: str, number: int, start: int, how: str) -> None:
         """Tell the first node that a rank of this start has ended."""

@@ -52,6 +52,8 @@ def text(config: Config, run_dir: RunDir) -> str:
         single_directives=_directives(_single_flags(config)),
         setup="\n".join(cluster.setup),
         logs=shlex.quote(str(folder)),
+        steps=(package_folder("slurm") / "steps.sh").read_text().rstrip(),
+        server_nodes=str(config.nodes),
         server_srun_flags=shlex.join(cluster.server_srun_flags),
         server_command=shlex.join(server_argv),
         post_mortem_command=shlex.join([sys.executable, "-m", "icm_hpc.server", str(run_dir.path), "--post-mortem"]),

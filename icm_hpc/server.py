@@ -26,13 +26,14 @@ from . import follower, process, weights
 from .config import load_file
 from .engines import ENGINES
 from .engines.rank import Rank
-from .errors import IcmError
+from .errors import IcmError, ServerError
 from .rundir import Endpoint, Rendezvous, RunDir, ServerExit, attempt_of_job, tail
 from .settings import Config
 
 POLL_S = 0.2
 LOOK_S = 1.0  # between two looks at the engine's health and the driver's wishes
 PORT_TRIES = 5
+RANKS_ARRIVE_S = 60.0  # from the start of the first node's component to that of the last node's
 BACK_OFF_S = (1.0, 5.0, 25.0)  # before a restart; the last one holds for all that follow
 
 _PARENT = int(os.environ.get("ICM_PARENT", os.getppid()))  # who said so may be gone before we look
@@ -89,6 +90,7 @@ def serve(config: Config, run_dir: RunDir, attempt: str, *, local: bool) -> str:
 
     A `local` server listens to this machine only, one of a job to the nodes of the cluster.
     """
+    require_ranks(config, run_dir, attempt)
     served = weights.locate(config.model)
     host = "127.0.0.1" if local else "0.0.0.0"  # noqa: S104 - every route wants the key
     hosts = (host,) if local else addresses()
@@ -112,6 +114,27 @@ def serve(config: Config, run_dir: RunDir, attempt: str, *, local: bool) -> str:
         process.note(run_dir.server_log, f"{end.how}: restart {restarts} of {config.server.max_restarts}")
         _sleep(BACK_OFF_S[min(restarts, len(BACK_OFF_S)) - 1])
     raise AssertionError("the loop returns")
+
+
+def require_ranks(config: Config, run_dir: RunDir, attempt: str) -> None:
+    """Raise ServerError unless the component of every node starts within RANKS_ARRIVE_S: the engine would wait for hours."""
+    started = int(os.environ.get("SLURM_STEP_NUM_TASKS", config.nodes))
+    if started != config.nodes:
+        raise ServerError(
+            f"Slurm started {started} of the server's {config.nodes} ranks, which server.nodes={config.nodes} needs: is"
+            " there an --ntasks or --nodes in cluster.server_srun_flags? slurm/selftest.sbatch tries such a step by itself"
+        )
+    deadline = time.monotonic() + RANKS_ARRIVE_S
+    while missing := [n for n in range(1, config.nodes) if not run_dir.has_arrived(attempt, n)]:
+        if _is_to_stop():
+            return
+        if time.monotonic() > deadline:
+            raise ServerError(
+                f"{config.nodes - len(missing)} of the server's {config.nodes} ranks started within {RANKS_ARRIVE_S:g} s;"
+                f" missing: {', '.join(map(str, missing))}. Do their nodes see {run_dir.path}, and start Python there? See"
+                f" {run_dir.submitit}/*_server.out"
+            )
+        time.sleep(POLL_S)
 
 
 def _serve_once(config: Config, run_dir: RunDir, endpoint: Endpoint, host: str, served: Path | str) -> End:

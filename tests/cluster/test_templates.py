@@ -68,5 +68,6 @@ def test_the_admins_self_test_passes_here(slurm: Cluster, tmp_path: Path) -> Non
     (output,) = tmp_path.glob("icm-selftest-*.out")
     told = output.read_text()
     assert done.returncode == 0, told
-    assert told.count("ok      ") == 5
+    assert told.count("ok      ") == 6
+    assert "runs on each of its 2 nodes" in told
     assert "FAILED" not in told

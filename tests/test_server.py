@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from icm_hpc import process as processes
 from icm_hpc import server
 from icm_hpc.engines import stub
+from icm_hpc.errors import ServerError
 from icm_hpc.rundir import RunDir
 from icm_hpc.settings import ModelConfig
 from tests.conftest import prepare_run
@@ -105,3 +107,39 @@ def test_a_port_taken_in_the_meantime_is_exchanged_for_another(tmp_path: Path, m
 def test_other_nodes_are_told_slurms_name_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURMD_NODENAME", "gpu1")
     assert server.addresses()[0] == "gpu1"
+
+
+def test_a_server_of_two_nodes_that_slurm_started_on_one_fails_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, run_dir = prepare_run(tmp_path, "model=stub", "server.nodes=2", "model.tensor_parallel_size=2")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    with pytest.raises(ServerError, match="Slurm started 1 of the server's 2 ranks"):
+        server.serve(settings, run_dir, "a1", local=False)
+
+
+def test_a_rank_that_does_not_come_is_named_within_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, run_dir = prepare_run(tmp_path, "model=stub", "server.nodes=3", "model.tensor_parallel_size=3")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "3")
+    monkeypatch.setattr(server, "RANKS_ARRIVE_S", 0.1)
+    run_dir.write_rank_arrival("a1", 1, "192.0.2.1")
+    with pytest.raises(ServerError, match=r"2 of the server's 3 ranks started within 0.1 s; missing: 2\."):
+        server.require_ranks(settings, run_dir, "a1")
+    run_dir.write_rank_arrival("a1", 2, "192.0.2.2")
+    server.require_ranks(settings, run_dir, "a1")
+
+
+def test_a_process_that_even_sigkill_does_not_end_is_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "STOP_S", 0.1)
+    monkeypatch.setattr(processes, "KILL_S", 0.1)
+    log = tmp_path / "server.log"
+    with processes.engine([sys.executable, "-c", "import time; time.sleep(60)"], os.environ, log) as running:
+
+        def stuck(timeout: float | None = None) -> int:
+            raise subprocess.TimeoutExpired("engine", timeout or 0.0)
+
+        reap, running.wait = running.wait, stuck  # type: ignore[method-assign]
+    assert "does not end 0.1 s after SIGKILL" in log.read_text()
+    reap(timeout=30)

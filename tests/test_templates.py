@@ -46,14 +46,11 @@ def _scripted(folder: Path, script: str, **commands: str) -> tuple[int, list[str
     calls.touch()
     variables = {"PATH": f"{folder}:{os.environ['PATH']}", "SLURM_JOB_ID": "7", "CALLS": str(calls)}
     # The limits of the script are for clusters: here a second stands for 20.
-    text = re.sub(r"ended_within (\d+) ", lambda found: f"ended_within {-(-int(found[1]) // 20)} ", _steps())
+    limits = re.compile(r"(ended_within|await_driver) (\d+) ")
+    text = limits.sub(lambda found: f"{found[1]} {-(-int(found[2]) // 20)} ", (FOLDER / "steps.sh").read_text())
     whole = f"logs={folder}/7\n{text}\n{script}"
     done = subprocess.run(["bash", "-c", whole], env={**os.environ, **variables}, timeout=60, check=False)
     return done.returncode, calls.read_text().splitlines()
-
-
-def _steps() -> str:
-    return (FOLDER / "steps.sh").read_text()
 
 
 NOTED = '#!/bin/bash\necho "$@" >> "$CALLS"\n'

@@ -1,6 +1,7 @@
 """Runs as heterogeneous jobs on the real Slurm daemons."""
 
 import json
+import signal
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from icm_hpc.rundir import RunDir
 from tests.cluster.daemons import Cluster
 from tests.cluster.faults import FAULTS, preempt
 from tests.cluster.matrix import STUB_SLOW
+from tests.cluster.processes import kill, read
 from tests.cluster.runs import Run, command, components, ended, icm, job_of, logs, submit, until
 from tests.conftest import require_vllm
 
@@ -65,6 +67,17 @@ def test_status_tells_the_states_of_both_components(slurm: Cluster, tmp_path: Pa
     assert run.await_end().startswith("CANCELLED")
     row = json.loads(icm("status", f"run.root={tmp_path}", "json=true").stdout)
     assert (row["driver"], row["eta_s"]) == ("CANCELLED", None)
+
+
+def test_a_finished_run_frees_its_gpus_though_its_server_answers_no_signal(slurm: Cluster, tmp_path: Path) -> None:
+    assert submit(tmp_path, "run", *STUB_SLOW).returncode == 0
+    run = Run(tmp_path, "run")
+    run.await_step(5)
+    component = run.component()
+    kill(component, number=signal.SIGSTOP)
+    assert run.await_end() == "COMPLETED+COMPLETED", logs(run.dir.path)
+    assert len(run.words()) == 24
+    until(lambda: not read(component, "cmdline"), "the end of the stopped component", 60)
 
 
 def test_a_submitter_who_waits_follows_a_run_into_the_job_that_goes_on_with_it(slurm: Cluster, tmp_path: Path) -> None:

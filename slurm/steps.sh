@@ -2,6 +2,8 @@
 # Every srun states its nodes, its tasks and its environment: from Slurm 24.11 on a step would inherit them from component 0,
 # and a site may set SBATCH_EXPORT=NONE. Every wait has a limit, and the script always exits.
 
+unset "${!SQUEUE_@}" # a person's own filters and formats
+
 alive() { kill -0 "$1" 2>/dev/null; }
 pause() { sleep 1 & wait $!; } # a signal ends the wait, and the script goes on
 

@@ -1,20 +1,28 @@
-"""The core of the fault matrix; `make faults` inflicts all of it, with real vLLM."""
+"""The core of the fault matrix; `make faults` inflicts all of it, with real vLLM.
 
+With ICM_FAULTS=all, all that needs no vLLM is inflicted on the stub.
+"""
+
+import os
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.daemons import Cluster
+from tests.cluster.faults import FAULTS
 from tests.cluster.matrix import STUB_SLOW, inflicted
 from tests.cluster.runs import TINY, Run
 
 pytestmark = pytest.mark.cluster
 
 WITH_VLLM = ("preempted", "engine-core-killed")
-WITH_STUB = (
+ONLY_WITH_VLLM = ("engine-core-killed", "engine-hangs", "out-of-memory")  # the stub has no engine core, and no such memory
+CORE = (
     *("preempted-unwarned", "time-limit", "gpu-node-dies", "cpu-node-dies", "cancelled", "driver-killed"),
     *("preempted-resubmits", "disk-full", "second-driver"),
 )
+ALL = tuple(name for name in FAULTS if name not in (*ONLY_WITH_VLLM, "rank-killed"))  # test_nodes.py kills a rank
+WITH_STUB = ALL if os.environ.get("ICM_FAULTS") == "all" else CORE
 
 
 @pytest.mark.vllm

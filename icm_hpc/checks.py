@@ -120,10 +120,7 @@ REMEDIES = {
 async def _reachable(client: Client, served: dict[str, int | None]) -> Check:
     """Ask for the list of models, and put it into `served`."""
     try:
-        served |= await asyncio.wait_for(client.served(), ANSWER_S)
-    except asyncio.TimeoutError:
-        late = TimedOut(f"GET {client.url}/v1/models: no answer within {ANSWER_S:g} s", counter="timeout")
-        return _no_contact(client.url, late)
+        served |= await client.served(within_s=ANSWER_S)
     except RequestError as error:
         return _no_contact(client.url, error)
     return _passed(REACHABLE, f"{client.url} answers and lists {len(served)} model{'s' * (len(served) != 1)}")

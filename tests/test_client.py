@@ -207,4 +207,9 @@ vllm:cache_config_info{block_size="32",engine="1",num_gpu_blocks="1000"} 1.0
     told = metrics(text)
     assert (told.prompt_tokens, told.cached_tokens, told.computed_tokens) == (150, 60, 90)
     assert (told.block_size, told.cache_tokens) == (32, 64000)
-    assert metrics("").cache_tokens is None
+
+
+@pytest.mark.parametrize("text", ["", "<html>a proxy's page</html>", "process_open_fds 7.0\n"])
+def test_metrics_without_vllms_counters_are_not_zeros(text: str) -> None:
+    with pytest.raises(BadAnswer, match="no counters of a prefix cache"):
+        metrics(text)

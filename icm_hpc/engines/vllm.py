@@ -20,6 +20,10 @@ from .rank import Rank
 TESTED = "0.32.0"
 KEY_VARIABLE = "VLLM_API_KEY"
 MINUS_INFINITY = -9999.0  # how vLLM writes -inf into JSON
+MAX_PROMPTS = 1024  # of a request: vLLM's VLLM_MAX_COMPLETION_PROMPTS (0.26 to 0.33), OpenAI's own limit is not published
+MAX_LABEL_IDS = 128  # of a request: vLLM's MAX_LOGPROB_TOKEN_IDS (sampling_params.py of 0.32.0)
+OLDEST = (0, 26)  # whose /v1/completions heeds logprob_token_ids; older ones ignore the field
+NEEDS_OLDEST = "vLLM 0.26 or newer is required: older ones ignore logprob_token_ids"
 ROUNDING = 1e-3  # by which a log-probability may exceed 0
 TOP = 20  # likeliest tokens; a server gives no more unless told so at its start
 GREEDY = {"max_tokens": 1, "temperature": 0}
@@ -209,7 +213,7 @@ class Metrics:
 
 
 def metrics(text: str) -> Metrics:
-    """Read GET /metrics; raises BadAnswer if a counter is no number."""
+    """Read GET /metrics; raises BadAnswer if there are no counters of a prefix cache, or one that is no number."""
     try:
         return _metrics(text)
     except (IndexError, OverflowError, ValueError) as error:
@@ -217,16 +221,20 @@ def metrics(text: str) -> Metrics:
 
 
 def _metrics(text: str) -> Metrics:
-    totals = {"vllm:prefix_cache_queries_total": 0.0, "vllm:prefix_cache_hits_total": 0.0}
+    totals = dict.fromkeys(("vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total"), 0.0)
+    found: set[str] = set()
     blocks: list[tuple[int, int]] = []
     for line in text.splitlines():
         name = re.split(r"[{ ]", line, maxsplit=1)[0]
         if name in totals:
+            found.add(name)
             totals[name] += float(line.rsplit(" ", 1)[1])
         elif name == "vllm:cache_config_info":
             told = dict(re.findall(r'(block_size|num_gpu_blocks)="(\d+)"', line))
             if len(told) == 2:
                 blocks.append((int(told["block_size"]), int(told["num_gpu_blocks"])))
+    if found != set(totals):
+        raise BadAnswer("GET /metrics has no counters of a prefix cache", counter="not_json")
     queried, hit = (int(total) for total in totals.values())
     size = blocks[0][0] if blocks else None
     return Metrics(queried, hit, size, sum(a * b for a, b in blocks) if blocks else None)
@@ -261,6 +269,9 @@ def _label_values(listed: Mapping[str, Any], label_ids: Sequence[int]) -> list[f
     values = []
     for token in label_ids:
         value = listed.get(f"token_id:{token}")
+        if value is None:
+            said = f"label token {token}: its log-probability is not in the answer ({NEEDS_OLDEST})"
+            raise BadAnswer(said, counter="logprobs")
         # A request with plain logprobs in the same engine step corrupts answers without an error (measured with 0.32.0).
         if not _is_logprob(value):
             raise BadAnswer(f"label token {token}: its log-probability came back as {value!r}", counter="logprobs")

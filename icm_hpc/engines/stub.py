@@ -48,7 +48,13 @@ def argv(
     return [sys.executable, "-m", "icm_hpc.engines.stub", *words]
 
 
-def environment(model: ModelConfig, key: str, *, address: str | None = None) -> Mapping[str, str]:  # noqa: ARG001
+def environment(
+    model: ModelConfig,
+    key: str,
+    *,
+    address: str | None = None,  # noqa: ARG001
+    start_timeout_s: float | None = None,  # noqa: ARG001
+) -> Mapping[str, str]:
     """Return the variables that the stub is given."""
     return {**model.env, vllm.KEY_VARIABLE: key}
 

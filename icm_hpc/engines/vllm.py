@@ -19,6 +19,8 @@ from .rank import Rank
 
 TESTED = "0.32.0"
 KEY_VARIABLE = "VLLM_API_KEY"
+READY_VARIABLE = "VLLM_ENGINE_READY_TIMEOUT_S"  # whole seconds
+MAX_READY_S = 2_000_000  # vLLM passes it on in milliseconds, to what takes 31 bits
 MINUS_INFINITY = -9999.0  # how vLLM writes -inf into JSON
 MAX_PROMPTS = 1024  # of a request: vLLM's VLLM_MAX_COMPLETION_PROMPTS (0.26 to 0.33), OpenAI's own limit is not published
 MAX_LABEL_IDS = 128  # of a request: vLLM's MAX_LOGPROB_TOKEN_IDS (sampling_params.py of 0.32.0)
@@ -83,9 +85,13 @@ def _placed(host: str, port: int, replicas: int, rank: Rank | None) -> dict[str,
     return {"host": host, "port": port, **placed}
 
 
-def environment(model: ModelConfig, key: str, *, address: str | None = None) -> Mapping[str, str]:
-    """Return the variables that the server is given: the key, no telemetry, its address, and the preset's own."""
+def environment(
+    model: ModelConfig, key: str, *, address: str | None = None, start_timeout_s: float | None = None
+) -> Mapping[str, str]:
+    """Return the variables that the server is given: the key, no telemetry, its address, its patience, and the preset's own."""
     placed = {"VLLM_HOST_IP": address} if address else {}
+    if start_timeout_s is not None:  # its API servers wait 600 s for its engines if not told otherwise
+        placed[READY_VARIABLE] = str(min(math.ceil(start_timeout_s), MAX_READY_S))
     return {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", **placed, **model.env, KEY_VARIABLE: key}
 
 
@@ -195,6 +201,12 @@ def version(body: Mapping[str, Any]) -> str:
         return str(body["version"])
     except (KeyError, TypeError) as error:
         raise BadAnswer(f"the answer states no version: {str(body)[:100]}", counter="not_json") from error
+
+
+def is_too_old(version: str) -> bool:
+    """Return whether a version is known to ignore what we ask for; a build between releases may state any number."""
+    found = re.match(r"v?(\d+)\.(\d+)", version)
+    return found is not None and ".dev" not in version and tuple(map(int, found.groups())) < OLDEST
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,11 @@ import io
 import json
 import logging
 import math
-import re
 import urllib.request
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import aiohttp
 import numpy as np
@@ -20,6 +19,7 @@ import numpy.typing as npt
 from .engines import openai, vllm
 from .errors import BadAnswer, ConfigError, NoAnswer, RateLimited, RequestError, ScoringError, TimedOut
 from .rate_limit import Patience, retry_after_s
+from .settings import require_url
 
 R = TypeVar("R")
 log = logging.getLogger(__name__)
@@ -244,7 +244,7 @@ class Client:
             try:
                 return read(await self._send(method, path, body, within_s))
             except RequestError as error:
-                error.args = (_without_secrets(str(error), self._session),)
+                error.args = (_without_key(str(error), self._session),)
                 self.traffic.failures[error.counter] += 1
                 wait_s = self._wait_s(error, patience, waits_s)
                 if wait_s is None:
@@ -281,14 +281,14 @@ class Client:
                 raise TimedOut(f"{method} {url}: no answer within {timeout_s:g} s", counter="timeout") from error
             raise NoAnswer(f"{method} {url}: {type(error).__name__}: {error}", counter="connection") from error
         if response.status != 200:
-            said = _without_secrets(content.decode(errors="replace"), self._session)[:500]
+            said = _without_key(content.decode(errors="replace"), self._session)[:500]
             raise _refusal(f"{method} {url} answered {response.status}: {said}", response, content)
         if response.content_type != "application/json":
             return content
         try:
             return json.loads(content)
         except ValueError as error:
-            said = _without_secrets(content.decode(errors="replace"), self._session)[:100]
+            said = _without_key(content.decode(errors="replace"), self._session)[:100]
             raise BadAnswer(f"{method} {url} answered what is not JSON: {said.encode()!r}", counter="not_json") from error
 
 
@@ -307,11 +307,10 @@ def _refusal(message: str, response: aiohttp.ClientResponse, content: bytes) -> 
     return ScoringError(message, counter="http_4xx", status=response.status)
 
 
-def _without_secrets(text: str, session: aiohttp.ClientSession) -> str:
-    """Return a text without our key, which a server may quote, and without the password of a proxy's address."""
+def _without_key(text: str, session: aiohttp.ClientSession) -> str:
+    """Return what a server says, in case that it quotes our key: we quote what it says."""
     key = session.headers.get("Authorization", "").removeprefix("Bearer ")
-    text = text.replace(key, "(the key)") if key else text
-    return re.sub(r"(?<=://)[^/@\s]*@", "", text)
+    return text.replace(key, "(the key)") if key else text
 
 
 def _text(content: Any) -> str:
@@ -335,25 +334,33 @@ def open_session(key: str | None, timeout_s: float, *, external_url: str | None 
 
     A server that is not ours, at `external_url`, is reached by the environment's proxy where that passes requests on unread.
     """
+    proxy, login = _proxy_of(external_url) if external_url else (None, None)
     return aiohttp.ClientSession(
         headers={"Authorization": f"Bearer {key}"} if key else {},
         trust_env=False,  # or aiohttp sends the login of a netrc entry, and refuses to send our key beside one
-        proxy=_proxy_of(external_url) if external_url else None,
+        proxy=proxy,
+        proxy_auth=login,
         timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_S),
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S),
     )
 
 
-def _proxy_of(url: str) -> str | None:
-    """Return the environment's proxy for an https address: over http a proxy would read the key."""
+def _proxy_of(url: str) -> tuple[str | None, aiohttp.BasicAuth | None]:
+    """Return the environment's proxy for an https address, and its login: over http a proxy would read the key."""
     parts = urlsplit(url)
     proxy = urllib.request.getproxies().get("https")
     if parts.scheme != "https" or not proxy or urllib.request.proxy_bypass(parts.netloc):
-        return None
-    proxy = proxy if "://" in proxy else f"http://{proxy}"
-    if urlsplit(proxy).scheme not in ("http", "https"):
-        raise ConfigError("the proxy of $https_proxy: only http://HOST:PORT is supported; no_proxy=HOST goes without it")
-    return proxy
+        return None, None
+    scheme, _, rest = proxy.rpartition("://")
+    login, _, place = rest.rpartition("@")
+    try:
+        require_url(f"{scheme or 'http'}://{place}")
+    except ValueError:
+        said = "the proxy of $https_proxy: only http://HOST:PORT is supported; no_proxy=HOST goes without it"
+        raise ConfigError(said) from None
+    user, _, password = login.partition(":")
+    # Apart from the address, which errors quote.
+    return f"{scheme or 'http'}://{place}", aiohttp.BasicAuth(unquote(user), unquote(password)) if login else None
 
 
 async def all_of(coroutines: Iterable[Coroutine[Any, Any, R]]) -> list[R]:

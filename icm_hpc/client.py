@@ -289,7 +289,9 @@ class Client:
             return json.loads(content)
         except ValueError as error:
             said = _without_key(content.decode(errors="replace"), self._session)[:100]
-            raise BadAnswer(f"{method} {url} answered what is not JSON: {said.encode()!r}", counter="not_json") from error
+            raise BadAnswer(
+                f"{method} {url} answered what is not JSON: {said.encode()!r}", counter="not_json"
+            ) from error
 
 
 def _refusal(message: str, response: aiohttp.ClientResponse, content: bytes) -> RequestError:

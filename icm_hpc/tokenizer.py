@@ -14,7 +14,9 @@ from tokenizers import Tokenizer
 _PIECES = re.compile(r" ?(?:[^\W\d_]|[^\x00-\x7f])+|\d{1,3}| ?[^\s\w]+|\s+|_", re.ASCII)
 _ENGLISH = re.compile(r"[\x00-\x7f\xa0\u2010-\u2026]*")  # with its dashes and quotation marks
 OVERESTIMATE = 1.05  # estimated over real counts of English, at most: an allowance, none of four was over 1
-UNDERESTIMATE = 1.15  # real over estimated counts of English, at most: 1.02 to 1.15 on four data sets with SmolLM2's tokenizer
+UNDERESTIMATE = (
+    1.15  # real over estimated counts of English, at most: 1.02 to 1.15 on four data sets with SmolLM2's tokenizer
+)
 WORD_LETTERS = 12  # of an English word that may be one token; a longer run is a name, a key, a sequence or a compound
 TOKEN_LETTERS = 4  # of a token in such a run
 TOKEN_BYTES = 3  # of a token of another script, in UTF-8: about one sign of Chinese or Thai, 1.5 letters of Russian

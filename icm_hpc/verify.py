@@ -12,6 +12,7 @@ import io
 import json
 import sys
 from dataclasses import dataclass
+
 from . import checks, keys
 from .checks import Check
 from .client import Client, open_session

@@ -258,7 +258,9 @@ async def test_a_server_that_ignores_the_ids_fails_and_the_version_that_is_requi
     assert "is not in the answer" in done[checks.LABELS].found
 
 
-@pytest.mark.parametrize("version", ["0.25.1", "0.9.2", "v0.24.0+cu129", "0.26.0rc1", "0.26.0", "0.33.1", "1.0", "0.1.dev1+g1a2b", "x"])
+@pytest.mark.parametrize(
+    "version", ["0.25.1", "0.9.2", "v0.24.0+cu129", "0.26.0rc1", "0.26.0", "0.33.1", "1.0", "0.1.dev1+g1a2b", "x"]
+)
 async def test_only_a_version_before_0_26_is_too_old(version: str) -> None:
     done = await checked_application(Pretender(version=version).application())
     assert done[checks.VERSION].passed is not version.startswith(("0.25", "0.9", "v0.24"))

@@ -343,8 +343,22 @@ def test_an_address_that_is_none_or_may_hold_a_secret_is_refused(url: str, monke
 @pytest.mark.parametrize(
     "url",
     [
-        *("http://host:99999", "http://host:0", "http://host:abc", "http://host:", "http://host:-1", "http://host:80:90"),
-        *("http://ho st:80", "http://host:8000\n/v1", "http://[::1", "http://[::1]x:80", "http://300.1.1.1", "http://a..b"),
+        *(
+            "http://host:99999",
+            "http://host:0",
+            "http://host:abc",
+            "http://host:",
+            "http://host:-1",
+            "http://host:80:90",
+        ),
+        *(
+            "http://ho st:80",
+            "http://host:8000\n/v1",
+            "http://[::1",
+            "http://[::1]x:80",
+            "http://300.1.1.1",
+            "http://a..b",
+        ),
         *("http://host;x", "http://host:$PORT", "http://:8000", "https:/host", "http://" + 70 * "a"),
     ],
 )
@@ -363,7 +377,14 @@ def test_an_address_that_no_server_can_have_is_refused_at_once_wherever_it_is_gi
 
 @pytest.mark.parametrize(
     "url",
-    ["http://host", "HTTPS://my_host-1.site.org:443/v1", "http://10.0.0.1:8000", "http://[::1]:8000/", "http://[::1]", "http://bücher.de"],
+    [
+        "http://host",
+        "HTTPS://my_host-1.site.org:443/v1",
+        "http://10.0.0.1:8000",
+        "http://[::1]:8000/",
+        "http://[::1]",
+        "http://bücher.de",
+    ],
 )
 def test_an_address_that_a_server_may_have_is_taken(url: str) -> None:
     assert ServerConfig(url=url).url == url

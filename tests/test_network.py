@@ -19,7 +19,7 @@ from icm_hpc.verify import Asked
 from tests.conftest import prepare_run
 from tests.external import KEY
 
-PASSWORD = "proxy-password"  # noqa: S105
+PASSWORD = "proxy-password"
 MODELS = {"data": [{"id": "m", "max_model_len": 100}]}
 
 

@@ -26,7 +26,21 @@ from tests.conftest import prepare_run
 from tests.external import KEY
 
 NOW = datetime(2026, 11, 25, 12, 0, 0, tzinfo=timezone.utc)
-NONSENSE = ("", "soon", "nan", "inf", "-inf", "-5", "1e999", "99:99", "Mon, 99 Foo 9999999", "0x10", "1,5", "1.5 s", "\u0663\u0663:")
+NONSENSE = (
+    "",
+    "soon",
+    "nan",
+    "inf",
+    "-inf",
+    "-5",
+    "1e999",
+    "99:99",
+    "Mon, 99 Foo 9999999",
+    "0x10",
+    "1,5",
+    "1.5 s",
+    "\u0663\u0663:",
+)
 SEARCH = ("model=tiny", "task.limit=12", "search.steps=20", "search.schedule=constant", "search.memo_mb=0")
 
 
@@ -69,7 +83,9 @@ def test_one_request_waits_as_asked_else_longer_and_longer_and_no_longer_than_th
 
 
 @asynccontextmanager
-async def refusing(refuse: Callable[[int], web.Response | None], timeout_s: float = 5.0, **settings: Any) -> AsyncIterator[Client]:
+async def refusing(
+    refuse: Callable[[int], web.Response | None], timeout_s: float = 5.0, **settings: Any
+) -> AsyncIterator[Client]:
     """Yield a client of the stub; the n-th scoring gets what `refuse` returns, if anything."""
     count = 0
 

@@ -75,7 +75,9 @@ def test_the_bounds_hold_for_smollm2_and_the_guess_lies_between(kind: str) -> No
 
 def test_of_english_the_guess_is_nearly_the_bound() -> None:
     assert 20 < at_least(ENGLISH) < estimate(ENGLISH) - 1 < at_most(ENGLISH) < 1.5 * at_least(ENGLISH)
-    assert at_most(ENGLISH.replace("is Paris", "isn’t “Paris”")) < 2 * at_least(ENGLISH), "signs of typography are English"
+    assert at_most(ENGLISH.replace("is Paris", "isn’t “Paris”")) < 2 * at_least(ENGLISH), (
+        "signs of typography are English"
+    )
 
 
 def test_half_a_character_is_counted_and_no_error() -> None:

@@ -22,7 +22,9 @@ KEY_VARIABLE = "VLLM_API_KEY"
 READY_VARIABLE = "VLLM_ENGINE_READY_TIMEOUT_S"  # whole seconds
 MAX_READY_S = 2_000_000  # vLLM passes it on in milliseconds, to what takes 31 bits
 MINUS_INFINITY = -9999.0  # how vLLM writes -inf into JSON
-MAX_PROMPTS = 1024  # of a request: vLLM's VLLM_MAX_COMPLETION_PROMPTS (0.26 to 0.33), OpenAI's own limit is not published
+MAX_PROMPTS = (
+    1024  # of a request: vLLM's VLLM_MAX_COMPLETION_PROMPTS (0.26 to 0.33), OpenAI's own limit is not published
+)
 MAX_LABEL_IDS = 128  # of a request: vLLM's MAX_LOGPROB_TOKEN_IDS (sampling_params.py of 0.32.0)
 OLDEST = (0, 26)  # whose /v1/completions heeds logprob_token_ids; older ones ignore the field
 NEEDS_OLDEST = "vLLM 0.26 or newer is required: older ones ignore logprob_token_ids"

@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from icm_hpc import checkpoint, client, config, external, keys, verify
+from icm_hpc import checkpoint, client, config, external, keys
 from icm_hpc.driver import Interrupted
 from icm_hpc.driver import run as drive
 from icm_hpc.engines import stub
@@ -23,7 +23,6 @@ from icm_hpc.fingerprint import differences, result_settings
 from icm_hpc.plan import plan
 from icm_hpc.progress import Progress
 from icm_hpc.rundir import RunDir
-from icm_hpc.settings import ServerConfig
 from icm_hpc.tasks import load as load_task
 from tests import offline
 from tests.conftest import Served, prepare_run
@@ -338,64 +337,6 @@ def test_an_address_that_is_none_or_may_hold_a_secret_is_refused(url: str, monke
     monkeypatch.setenv("VLLM_BASE_URL", url)
     with pytest.raises(ConfigError, match="VLLM_BASE_URL of the environment: url"):
         keys.addressed(config.load(["model=tiny"]))
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        *(
-            "http://host:99999",
-            "http://host:0",
-            "http://host:abc",
-            "http://host:",
-            "http://host:-1",
-            "http://host:80:90",
-        ),
-        *(
-            "http://ho st:80",
-            "http://host:8000\n/v1",
-            "http://[::1",
-            "http://[::1]x:80",
-            "http://300.1.1.1",
-            "http://a..b",
-        ),
-        *("http://host;x", "http://host:$PORT", "http://:8000", "https:/host", "http://" + 70 * "a"),
-    ],
-)
-def test_an_address_that_no_server_can_have_is_refused_at_once_wherever_it_is_given(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(ValueError, match="url="):
-        ServerConfig(url=url)
-    for variable, model in (("VLLM_BASE_URL", "model=tiny"), ("OPENAI_BASE_URL", "engine=openai")):
-        monkeypatch.setenv(variable, url)
-        with pytest.raises(ConfigError, match=f"{variable} of the environment: (url=|has a space)"):
-            keys.addressed(config.load([model]))
-    with pytest.raises(ConfigError, match="url=http://HOST:PORT"):
-        verify.parse([f"url={url}"])
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://host",
-        "HTTPS://my_host-1.site.org:443/v1",
-        "http://10.0.0.1:8000",
-        "http://[::1]:8000/",
-        "http://[::1]",
-        "http://bücher.de",
-    ],
-)
-def test_an_address_that_a_server_may_have_is_taken(url: str) -> None:
-    assert ServerConfig(url=url).url == url
-    assert url.startswith(verify.parse([f"url={url}"]).url)
-
-
-def test_an_address_with_a_secret_is_not_quoted_by_verify() -> None:
-    for url in ("http://me:pass@host:99999", "http://host:99999?key=pass", "http://[host/#pass"):
-        with pytest.raises(ConfigError, match="put a key into the secrets file") as refused:
-            verify.parse([f"url={url}"])
-        assert "pass" not in str(refused.value).replace("user:password@", "")
 
 
 def test_a_slurm_job_whose_key_is_in_the_environment_only_is_refused_before_anything_is_made(tmp_path: Path) -> None:

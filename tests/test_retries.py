@@ -163,9 +163,13 @@ async def test_a_rate_limit_that_does_not_pass_stops_the_run_with_its_state_save
         settings, run_dir = prepare_run(
             tmp_path, *SEARCH, f"server.url={server.make_url('')}", "server.start_timeout_s=0.2"
         )
-        stop_at_5 = lambda now: limited.set() if now.step >= 5 else None  # noqa: E731
-        with pytest.raises(ServerError, match="waited for server.start_timeout_s=0.2 in all"):
-            await drive(settings, run_dir, attempt="a1", stop=asyncio.Event(), watch=stop_at_5)
+
+        def limit_from_step_5(now: Progress) -> None:
+            if now.step >= 5:
+                limited.set()
+
+        with pytest.raises(ServerError, match=r"waited for server\.start_timeout_s=0\.2 in all"):
+            await drive(settings, run_dir, attempt="a1", stop=asyncio.Event(), watch=limit_from_step_5)
     saved = checkpoint.load_newest(run_dir.shard(0))
     assert saved is not None
     assert saved.state.step >= 5

@@ -130,7 +130,7 @@ def test_the_engine_waits_for_its_own_parts_as_long_as_the_driver_waits_for_it(
         return 1, False, None
 
     monkeypatch.setattr(server, "_run", run)
-    monkeypatch.setattr(server.weights, "locate", lambda _: "weights")
+    monkeypatch.setattr("icm_hpc.weights.locate", lambda _: "weights")
     server.serve(settings, run_dir, "a1", local=True)
     assert given == [ready]
 
@@ -144,8 +144,8 @@ def test_the_engine_of_a_second_node_waits_as_long(tmp_path: Path, monkeypatch: 
         given.append(environment["VLLM_ENGINE_READY_TIMEOUT_S"])
         yield SimpleNamespace(poll=lambda: 0, returncode=0)
 
-    monkeypatch.setattr(follower.process, "engine", engine)
-    monkeypatch.setattr(follower.weights, "locate", lambda _: "weights")
+    monkeypatch.setattr("icm_hpc.process.engine", engine)
+    monkeypatch.setattr("icm_hpc.weights.locate", lambda _: "weights")
     run_dir.write_rendezvous(Rendezvous("a1", 0, "10.0.0.1", 1, 2))
     follower.follow(settings, run_dir, "a1", 1, "10.0.0.2", lambda: bool(given))
     assert given == ["7200"]

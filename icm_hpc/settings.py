@@ -140,7 +140,8 @@ class ServerConfig:
     gpus_per_node: int | None = None  # default: what the model's parallel sizes and replicas ask for
     cpus: int | None = None  # per node; default: the whole node
     mem_gb: int | None = None  # per node; default: all of it
-    start_timeout_s: float = 1800.0  # from the start of the component to the first scored completion
+    # From the start of the component to the first scored completion; and how long a request waits, in all, for a rate limit.
+    start_timeout_s: float = 1800.0
     request_timeout_s: float = 600.0  # a server that needs longer is taken to hang, and started anew
     max_restarts: int = 3  # of the engine, after it has served, in one start of the job
     request_mb: float = 4.0  # prompts are sent together in requests of about this size

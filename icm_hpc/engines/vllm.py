@@ -205,6 +205,10 @@ def version(body: Mapping[str, Any]) -> str:
         raise BadAnswer(f"the answer states no version: {str(body)[:100]}", counter="not_json") from error
 
 
+# Of prompt tokens: those looked up in the prefix cache, of these the ones found there, and all.
+COUNTERS = ("vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total", "vllm:prompt_tokens_total")
+
+
 def is_too_old(version: str) -> bool:
     """Return whether a version is known to ignore what we ask for; a build between releases may state any number."""
     found = re.match(r"v?(\d+)\.(\d+)", version)
@@ -235,7 +239,8 @@ def metrics(text: str) -> Metrics:
 
 
 def _metrics(text: str) -> Metrics:
-    totals = dict.fromkeys(("vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total"), 0.0)
+    looked_up, hits, prompts = COUNTERS
+    totals = dict.fromkeys(COUNTERS, 0.0)
     found: set[str] = set()
     blocks: list[tuple[int, int]] = []
     for line in text.splitlines():
@@ -247,9 +252,12 @@ def _metrics(text: str) -> Metrics:
             told = dict(re.findall(r'(block_size|num_gpu_blocks)="(\d+)"', line))
             if len(told) == 2:
                 blocks.append((int(told["block_size"]), int(told["num_gpu_blocks"])))
-    if found != set(totals):
+    if not {looked_up, hits} <= found:
         raise BadAnswer("GET /metrics has no counters of a prefix cache", counter="not_json")
-    queried, hit = (int(total) for total in totals.values())
+    queried, hit = (
+        int(totals[looked_up] or totals[prompts]),
+        int(totals[hits]),
+    )  # none is looked up where the cache is off
     size = blocks[0][0] if blocks else None
     return Metrics(queried, hit, size, sum(a * b for a, b in blocks) if blocks else None)
 

@@ -26,7 +26,9 @@ NEEDED = frozenset({REACHABLE, MODEL, COMPLETION, LABELS, CONTEXT})  # without o
 
 ANSWER_S = 15.0  # for the list of models, which costs nothing
 AGREEMENT = 1e-2  # nats, between a token's two log-probabilities
-OVERLAP = 4  # likeliest tokens that are asked for by id as well
+OVERLAP = 4  # of the listed top-k tokens, the least likely ones, that are asked for by id as well
+OUTSIDE = 4  # tokens asked for by id that are not among the top k: a server that ignores the ids leaves them out
+LOW_IDS = range(100, 300)  # in every vocabulary
 SHORT = 8  # tokens, fewer than a block: the two askings compute the same
 BLOCKS = 4  # of the prompt that is sent twice, if the context has room for them
 USUAL_BLOCK = 16  # tokens, where the server does not say
@@ -111,7 +113,7 @@ async def _tried(name: str, probe: Callable[[], Awaitable[Check]]) -> Check:
 REMEDIES = {
     VERSION: f"probably this is not vLLM: {SERVE_WITH_VLLM}",
     COMPLETION: "see the server's log; an API that only chats cannot score labels",
-    LABELS: f"labels cannot be scored without exact log-probabilities: {SERVE_WITH_VLLM}",
+    LABELS: f"labels cannot be scored without exact log-probabilities by id; {vllm.NEEDS_OLDEST}: {SERVE_WITH_VLLM}",
     CACHING: f"whether prompts share what they can is not known: {SERVE_WITH_VLLM}",
     CLOCK: "see the server's log; a slow server needs a larger server.request_timeout_s",
 }
@@ -120,10 +122,7 @@ REMEDIES = {
 async def _reachable(client: Client, served: dict[str, int | None]) -> Check:
     """Ask for the list of models, and put it into `served`."""
     try:
-        served |= await asyncio.wait_for(client.served(), ANSWER_S)
-    except asyncio.TimeoutError:
-        late = TimedOut(f"GET {client.url}/v1/models: no answer within {ANSWER_S:g} s", counter="timeout")
-        return _no_contact(client.url, late)
+        served |= await client.served(within_s=ANSWER_S)
     except RequestError as error:
         return _no_contact(client.url, error)
     return _passed(REACHABLE, f"{client.url} answers and lists {len(served)} model{'s' * (len(served) != 1)}")
@@ -183,6 +182,8 @@ async def _model(client: Client, served: dict[str, int | None]) -> Check:
 
 async def _version(client: Client) -> Check:
     version = await client.version()
+    if vllm.is_too_old(version):
+        return Check(VERSION, False, f"vLLM {version}", f"{vllm.NEEDS_OLDEST}: {SERVE_WITH_VLLM}")
     tested = version.split("+")[0] == vllm.TESTED
     return _passed(VERSION, f"vLLM {version}" + ("" if tested else f", untested: tests are made with {vllm.TESTED}"))
 
@@ -218,15 +219,20 @@ async def _completion(client: Client, prompt: bytes) -> Check:
 
 
 async def _labels(client: Client, pieces: Pieces, label_ids: Sequence[int]) -> Check:
-    """Ask for the likeliest tokens, and then by id, never at the same time: vLLM corrupts answers to both at once."""
+    """Ask for the top-k tokens, and then by id, never at the same time: vLLM corrupts answers to both at once."""
     prompt = _prompt(pieces, SHORT)
-    likeliest = await client.top_ids(prompt)
-    first = sorted(likeliest, key=lambda token: -likeliest[token])[:OVERLAP]
-    asked = list(dict.fromkeys([*first, *label_ids]))
-    (values,) = await client.label_logprobs([prompt], asked)
+    top = await client.top_ids(prompt)
+    least = sorted(top, key=lambda token: top[token])[:OVERLAP]
+    ordinary = [int(token) for token in (*(() if _are_words(pieces) else pieces), *LOW_IDS)]
+    outside = [token for token in dict.fromkeys(ordinary) if token not in top][:OUTSIDE]
+    asked = list(dict.fromkeys([*least, *outside, *label_ids]))
+    try:
+        (values,) = await client.label_logprobs([prompt], asked)
+    except BadAnswer as error:  # not one that another run's requests have spoilt: those spoil the top k only
+        return Check(LABELS, False, str(error), REMEDIES[LABELS])
     known = dict(zip(asked, map(float, values), strict=True))
-    differ = max(abs(known[token] - likeliest[token]) for token in first)
-    found = f"{len(asked)} tokens asked by id, at most {differ:.1g} nats from the list of the likeliest"
+    differ = max(abs(known[token] - top[token]) for token in least)
+    found = f"{len(asked)} tokens asked by id, of which {OVERLAP} are at most {differ:.1g} nats from the top {len(top)}"
     if differ > AGREEMENT:
         return Check(LABELS, False, found, REMEDIES[LABELS])
     if _are_words(pieces):

@@ -4,21 +4,29 @@ import asyncio
 import copy
 import io
 import json
+import logging
 import math
+import urllib.request
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
 
 import aiohttp
 import numpy as np
 import numpy.typing as npt
 
 from .engines import openai, vllm
-from .errors import BadAnswer, NoAnswer, RequestError, ScoringError, TimedOut
+from .errors import BadAnswer, ConfigError, NoAnswer, RateLimited, RequestError, ScoringError, TimedOut
+from .rate_limit import Patience, retry_after_s
+from .settings import require_url
 
 R = TypeVar("R")
+log = logging.getLogger(__name__)
+CONNECT_S = 10.0
 RETRY_WAITS_S = (0.2, 1.0, 3.0)  # between the tries of one request
-MOST_ASKED_S = 60.0  # of a wait that the server asks for (Retry-After)
+KEEPALIVE_S = 4.0  # of an idle connection: uvicorn, and so vLLM, closes it after 5 s, and a request may then be cut
+METRICS_S = 15.0  # for GET /metrics, without which a run goes on
 # Why a request gave no score; each failed try counts once.
 FAILURES = (
     *("connection", "timeout", "http_429", "http_5xx", "aborted"),  # of the server
@@ -55,11 +63,14 @@ class Client:
         requests_in_flight: int,
         replicas: int = 1,
         retries: bool = True,
+        rate_limit_s: float = 0.0,
         traffic: Traffic | None = None,
     ) -> None:
+        """`rate_limit_s` is how long one request waits, in all, for a server that says that requests come too fast."""
         self._session, self.url, self._timeout_s = session, url, session.timeout.total or math.inf
         self.model = model
         self._retry_waits_s = RETRY_WAITS_S if retries else ()
+        self._rate_limit_s = rate_limit_s
         self._request_bytes = request_mb * 1e6
         self._slots = asyncio.Semaphore(requests_in_flight)
         self._slots_of = [asyncio.Semaphore(requests_in_flight) for _ in range(replicas)]
@@ -102,9 +113,9 @@ class Client:
         except (aiohttp.ClientError, asyncio.TimeoutError) as error:
             return f"{self.url}: {type(error).__name__}: {error}"
 
-    async def served(self) -> dict[str, int | None]:
-        """Return the models that the server lists, each with its context length in tokens, None if that is not told."""
-        return await self._ask("GET", "/v1/models", read=vllm.served)
+    async def served(self, *, within_s: float | None = None) -> dict[str, int | None]:
+        """Return the models that the server lists, each with its context length in tokens, None if that is not stated."""
+        return await self._ask("GET", "/v1/models", read=vllm.served, within_s=within_s)
 
     async def version(self) -> str:
         """Return the version of vLLM."""
@@ -130,6 +141,11 @@ class Client:
         Raises BadAnswer if what is answered is not exactly that, again and again; ScoringError for what no further try
         mends; NoAnswer if the server cannot be reached.
         """
+
+        if len(label_ids) > vllm.MAX_LABEL_IDS:
+            asked = list(prompts)
+            head, rest = label_ids[: vllm.MAX_LABEL_IDS], label_ids[vllm.MAX_LABEL_IDS :]
+            return np.hstack([await self.label_logprobs(asked, part) for part in (head, rest)])
 
         def read(answer: Any, n: int) -> npt.NDArray[np.float64]:
             return vllm.label_logprobs(answer, self.model, n, label_ids)
@@ -167,8 +183,12 @@ class Client:
         await all_of(self.replica(number).label_logprobs([prompt], labels) for number in range(self.replicas))
 
     async def metrics(self) -> vllm.Metrics:
-        """Return what the server counted since it started, and its cache."""
-        return await self._ask("GET", "/metrics", read=lambda content: vllm.metrics(_text(content)))
+        """Return what the server counted since it started, and its cache; a failure counts in no traffic."""
+        asking = self.apart()
+        asking._rate_limit_s = 0.0
+        return await asking._ask(
+            "GET", "/metrics", read=lambda content: vllm.metrics(_text(content)), within_s=METRICS_S
+        )
 
     async def _complete(
         self, prompts: Iterable[bytes], asking: dict[str, Any], read: Callable[[Any, int], R]
@@ -195,7 +215,7 @@ class Client:
             return result
 
         try:
-            while batch := _next_batch(given, self._request_bytes):
+            while batch := _next_batch(given, self._request_bytes, vllm.MAX_PROMPTS):
                 await self._slots.acquire()
                 if any(task.done() and task.exception() for task in sent):
                     self._slots.release()
@@ -206,47 +226,71 @@ class Client:
             raise
         return await first_failure_stops(sent)
 
-    async def _ask(self, method: str, path: str, body: bytes | None = None, *, read: Callable[[Any], R]) -> R:
-        """Send one request, again after a failure that may pass: no connection, 5xx, 429, an answer that is none.
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        *,
+        read: Callable[[Any], R],
+        within_s: float | None = None,
+    ) -> R:
+        """Send one request, again after a failure that may pass: no connection, 5xx, a rate limit, an answer that is none.
 
-        A server that does not answer in time is not asked again.
+        A server that does not answer in time, `within_s` or the session's, is not asked again.
         """
-        for wait_s in (*self._retry_waits_s, None):
+        patience, waits_s = Patience(self._rate_limit_s), iter(self._retry_waits_s)
+        while True:
             try:
-                return read(await self._send(method, path, body))
+                return read(await self._send(method, path, body, within_s))
             except RequestError as error:
-                error.args = (_without_key(str(error).encode(), self._session).decode(),)
+                error.args = (_without_key(str(error), self._session),)
                 self.traffic.failures[error.counter] += 1
-                may_pass = isinstance(error, (NoAnswer, BadAnswer)) and not isinstance(error, TimedOut)
-                if wait_s is None or not may_pass:
+                wait_s = self._wait_s(error, patience, waits_s)
+                if wait_s is None:
                     raise
                 self.traffic.retries += 1
-                await asyncio.sleep(max(wait_s, error.retry_after_s))
-        raise AssertionError("the last try returns or raises")
+            await asyncio.sleep(wait_s)
 
-    async def _send(self, method: str, path: str, body: bytes | None) -> Any:
+    def _wait_s(self, error: RequestError, patience: Patience, waits_s: Iterator[float]) -> float | None:
+        """Return how long to wait until the next try, None if there is none."""
+        if isinstance(error, RateLimited) and patience.limit_s:
+            wait_s = patience.next_wait_s(error.retry_after_s)
+            if wait_s is None:
+                error.args = (f"{error}; waited for server.start_timeout_s={patience.limit_s:g} in all",)
+            else:
+                log.info("requests come too fast for the server (%s): next try in %.1f s", error.status, wait_s)
+            return wait_s
+        may_pass = isinstance(error, (NoAnswer, BadAnswer)) and not isinstance(error, TimedOut)
+        return next(waits_s, None) if may_pass else None
+
+    async def _send(self, method: str, path: str, body: bytes | None, within_s: float | None = None) -> Any:
         """Return the answer: of JSON what it says, of anything else its bytes."""
+        timeout_s = within_s or self._timeout_s
+        limits: dict[str, Any] = {}
+        if within_s is not None:
+            limits["timeout"] = aiohttp.ClientTimeout(total=within_s, sock_connect=CONNECT_S)
         url = f"{self.url}{path}"
         data = None if body is None else io.BytesIO(body)
         headers = {**self._headers, **({"Content-Type": "application/json"} if body else {})}
         try:
-            async with self._session.request(method, url, data=data, headers=headers) as response:
+            async with self._session.request(method, url, data=data, headers=headers, **limits) as response:
                 content = await response.read()
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
             if isinstance(error, asyncio.TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
-                raise TimedOut(f"{method} {url}: no answer within {self._timeout_s:g} s", counter="timeout") from error
+                raise TimedOut(f"{method} {url}: no answer within {timeout_s:g} s", counter="timeout") from error
             raise NoAnswer(f"{method} {url}: {type(error).__name__}: {error}", counter="connection") from error
         if response.status != 200:
-            said = _without_key(content, self._session)[:500].decode(errors="replace")
+            said = _without_key(content.decode(errors="replace"), self._session)[:500]
             raise _refusal(f"{method} {url} answered {response.status}: {said}", response, content)
         if response.content_type != "application/json":
             return content
         try:
             return json.loads(content)
         except ValueError as error:
+            said = _without_key(content.decode(errors="replace"), self._session)[:100]
             raise BadAnswer(
-                f"{method} {url} answered what is not JSON: {_without_key(content, self._session)[:100]!r}",
-                counter="not_json",
+                f"{method} {url} answered what is not JSON: {said.encode()!r}", counter="not_json"
             ) from error
 
 
@@ -255,19 +299,20 @@ def _refusal(message: str, response: aiohttp.ClientResponse, content: bytes) -> 
     if response.status == 429 and openai.is_out_of_quota(content):
         remedy = "the account is used up: add to it, then resume the run, whose state is saved"
         return ScoringError(f"{message}; {remedy}", counter="http_429", status=429)
+    asked_s = retry_after_s(response.headers)
     if response.status == 429:
-        asked = response.headers.get("Retry-After", "")
-        wait_s = min(float(asked), MOST_ASKED_S) if asked.isdigit() else 0.0
-        return NoAnswer(message, counter="http_429", status=429, retry_after_s=wait_s)
+        return RateLimited(message, counter="http_429", status=429, retry_after_s=asked_s)
+    if response.status >= 500 and asked_s is not None:
+        return RateLimited(message, counter="http_5xx", status=response.status, retry_after_s=asked_s)
     if response.status >= 500:
         return NoAnswer(message, counter="http_5xx", status=response.status)
     return ScoringError(message, counter="http_4xx", status=response.status)
 
 
-def _without_key(content: bytes, session: aiohttp.ClientSession) -> bytes:
+def _without_key(text: str, session: aiohttp.ClientSession) -> str:
     """Return what a server says, in case that it quotes our key: we quote what it says."""
-    key = session.headers.get("Authorization", "").removeprefix("Bearer ").encode()
-    return content.replace(key, b"(the key)") if key else content
+    key = session.headers.get("Authorization", "").removeprefix("Bearer ")
+    return text.replace(key, "(the key)") if key else text
 
 
 def _text(content: Any) -> str:
@@ -276,27 +321,48 @@ def _text(content: Any) -> str:
     return content.decode(errors="replace")
 
 
-def _next_batch(prompts: Iterator[bytes], limit_bytes: float) -> list[bytes]:
+def _next_batch(prompts: Iterator[bytes], limit_bytes: float, limit: int) -> list[bytes]:
     """Take prompts until a request is full; none if there are no more."""
     batch: list[bytes] = []
     size = 0
-    while size < limit_bytes and (prompt := next(prompts, None)) is not None:
+    while size < limit_bytes and len(batch) < limit and (prompt := next(prompts, None)) is not None:
         batch.append(prompt)
         size += len(prompt)
     return batch
 
 
-def open_session(key: str | None, timeout_s: float, *, through_proxy: bool = False) -> aiohttp.ClientSession:
+def open_session(key: str | None, timeout_s: float, *, external_url: str | None = None) -> aiohttp.ClientSession:
     """Return the session that all requests of a run share; `timeout_s` bounds each request.
 
-    `through_proxy` is whether the environment's proxy, such as $https_proxy, is used.
+    A server that is not ours, at `external_url`, is reached by the environment's proxy where that passes requests on unread.
     """
+    proxy, login = _proxy_of(external_url) if external_url else (None, None)
     return aiohttp.ClientSession(
         headers={"Authorization": f"Bearer {key}"} if key else {},
-        trust_env=through_proxy,
-        timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=10),
-        connector=aiohttp.TCPConnector(limit=0),
+        trust_env=False,  # or aiohttp sends the login of a netrc entry, and refuses to send our key beside one
+        proxy=proxy,
+        proxy_auth=login,
+        timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_S),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S),
     )
+
+
+def _proxy_of(url: str) -> tuple[str | None, aiohttp.BasicAuth | None]:
+    """Return the environment's proxy for an https address, and its login: over http a proxy would read the key."""
+    parts = urlsplit(url)
+    proxy = urllib.request.getproxies().get("https")
+    if parts.scheme != "https" or not proxy or urllib.request.proxy_bypass(parts.netloc):
+        return None, None
+    scheme, _, rest = proxy.rpartition("://")
+    login, _, place = rest.rpartition("@")
+    try:
+        require_url(f"{scheme or 'http'}://{place}")
+    except ValueError:
+        said = "the proxy of $https_proxy: only http://HOST:PORT is supported; no_proxy=HOST goes without it"
+        raise ConfigError(said) from None
+    user, _, password = login.partition(":")
+    # Apart from the address, which errors quote.
+    return f"{scheme or 'http'}://{place}", aiohttp.BasicAuth(unquote(user), unquote(password)) if login else None
 
 
 async def all_of(coroutines: Iterable[Coroutine[Any, Any, R]]) -> list[R]:

@@ -68,6 +68,7 @@ def _client(session: aiohttp.ClientSession, config: Config, endpoint: Endpoint, 
         request_mb=config.server.request_mb,
         requests_in_flight=config.server.requests_in_flight,
         replicas=config.server.replicas,
+        rate_limit_s=config.server.start_timeout_s,
     )
 
 

@@ -19,7 +19,7 @@ from .checks import Check
 from .client import Client, Traffic, all_of
 from .core.types import StepInfo
 from .engines.vllm import Metrics
-from .errors import BadAnswer, NoAnswer, RequestError, ScoringError, ServerError
+from .errors import BadAnswer, NoAnswer, RateLimited, RequestError, ScoringError, ServerError
 from .lock import Lock
 from .progress import Progress, Watch
 from .prompts import Prompts
@@ -150,7 +150,7 @@ async def _with_server(
                 return await label(config, run_dir, client, noting, counts, held)
         except NoAnswer as error:
             in_vain += 1
-            if in_vain > MOST_IN_VAIN:
+            if in_vain > MOST_IN_VAIN or isinstance(error, RateLimited):  # which the client has waited for
                 raise
             counts.servers_lost += 1
             log.warning("the server is lost (%s); the state is saved; waiting for a server", error)
@@ -181,14 +181,15 @@ async def label(
     task = tasks.load(config.task, seed=config.search.seed)
     counts = counts or Counts(traffic=client.traffic)
     work = counts.work
-    before = await client.metrics()
-    shards = await _shards(config, task, client, before.block_size or 1)
+    before = await _known_metrics(client)
+    shards = await _shards(config, task, client, (before and before.block_size) or 1)
     # The stub has neither versions nor a cache: all that would be checked of it is the stub.
     if config.model.engine == "vllm" and not counts.checked:
         await _check(client, shards, shared=config.external_url is not None)
         counts.checked = True
-        before = await client.metrics()
-    _warn_of_small_cache(config, shards, before)
+        before = await _known_metrics(client) if before else None  # one warning is enough
+    if before:
+        _warn_of_small_cache(config, shards, before)
     searches = min(config.search.parallel_searches, len(shards) * config.search.restarts)
     report = _reporter(config, shards, work, watch)
     around = Surroundings(client, work, searches, asyncio.Semaphore(searches), report, held)
@@ -196,7 +197,7 @@ async def label(
     if held:
         held.require_held()
     export.write_labels(run_dir.labels, task, [outcome.labelled for outcome in outcomes])
-    after = await _last_metrics(client)
+    after = await _known_metrics(client) if before else None
     alpha = config.search.alpha
     described = [shard.describe(outcome, one.problem, alpha) for outcome, one in zip(outcomes, shards, strict=True)]
     for number, figures in enumerate(described):
@@ -206,9 +207,9 @@ async def label(
         **asdict(work),
         **asdict(counts.traffic),
         "servers_lost": counts.servers_lost,
-        # By the server's own counters, since the last time that it was lost.
-        "server_prompt_tokens": after and after.prompt_tokens - before.prompt_tokens,
-        "server_computed_tokens": after and after.computed_tokens - before.computed_tokens,
+        # By the server's own counters, since the last time that it was lost; null if it does not report them.
+        "server_prompt_tokens": after.prompt_tokens - before.prompt_tokens if before and after else None,
+        "server_computed_tokens": after.computed_tokens - before.computed_tokens if before and after else None,
     }
     summary = _summary(config, described, since_start)
     write_atomically(run_dir.summary, json.dumps(summary, indent=2).encode())
@@ -251,8 +252,12 @@ def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
-async def _last_metrics(client: Client) -> Metrics | None:
-    """Return the server's counts, or None from one that is gone: the labels are there."""
+async def _known_metrics(client: Client) -> Metrics | None:
+    """Return the server's counts, or None where they cannot be had: the API of others, a proxy that does not pass them on, or a
+    server that is gone once the labels are there.
+    """
+    if not client.exact:
+        return None
     try:
         return await client.metrics()
     except RequestError as error:
@@ -266,7 +271,10 @@ async def _shards(config: Config, task: Task, client: Client, block_size: int) -
     made = []
     for number, part in enumerate(tasks.shards(task, config.search.pool_size)):
         tokens = await prompts.of_tokens(client, part)
-        prompts.require_fit(tokens, context)
+        if client.exact:
+            prompts.require_fit(tokens, context)
+        elif tokens.longest > context:  # the plan has refused what certainly does not fit
+            log.warning("the longest prompt may be %d tokens, and the context is %d", tokens.longest, context)
         written: Prompts = tokens
         if config.search.scoring == "top20":
             written = prompts.of_text(part, tokens.demonstration_tokens)

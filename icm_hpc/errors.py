@@ -20,11 +20,11 @@ class FitError(IcmError):
 class RequestError(IcmError):
     """A request that gave no score; `counter` is the name under which the summary counts it.
 
-    `status` is the HTTP status of an answer that is no 200, `retry_after_s` how long the server asked us to wait.
+    `status` is the HTTP status of an answer that is no 200, `retry_after_s` how long the server asked us to wait, if it did.
     """
 
     def __init__(
-        self, message: str, *, counter: str = "", status: int | None = None, retry_after_s: float = 0.0
+        self, message: str, *, counter: str = "", status: int | None = None, retry_after_s: float | None = None
     ) -> None:
         super().__init__(message)
         self.counter, self.status, self.retry_after_s = counter, status, retry_after_s
@@ -36,6 +36,10 @@ class ServerError(IcmError):
 
 class NoAnswer(RequestError, ServerError):  # noqa: N818
     """A request was not answered: no connection, a broken one, or a server that says it cannot."""
+
+
+class RateLimited(NoAnswer):
+    """A server that works says that requests come too fast: it is waited for, and is not lost."""
 
 
 class TimedOut(NoAnswer):

@@ -30,8 +30,7 @@ async def connected(config: Config, run_dir: RunDir, url: str, traffic: Traffic 
     """
     found = keys.of_server(config)
     key, key_from = (found.value, found.source) if found else (None, "there is none")
-    through_proxy = url.startswith("https:")  # which a proxy passes on unread
-    async with open_session(key, config.server.request_timeout_s, through_proxy=through_proxy) as session:
+    async with open_session(key, config.server.request_timeout_s, external_url=url) as session:
         client = _client(session, config, url)
         await _answering(client, config, key_from)
         if config.model.served_name is None:
@@ -52,6 +51,7 @@ def _client(session: aiohttp.ClientSession, config: Config, url: str) -> Client:
         request_mb=limits.request_mb,
         requests_in_flight=limits.requests_in_flight,
         replicas=limits.replicas,
+        rate_limit_s=limits.start_timeout_s,
     )
 
 

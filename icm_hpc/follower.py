@@ -58,7 +58,8 @@ def _serve_once(
     argv = engine.argv(config.model, served, host=address, port=0, replicas=config.server.replicas, rank=rank)
     log = run_dir.rank_log(number)
     began = log.stat().st_size if log.exists() else 0
-    settings = engine.environment(config.model, "", address=address)
+    patience_s = config.server.start_timeout_s
+    settings = engine.environment(config.model, "", address=address, start_timeout_s=patience_s)
     with process.engine(argv, {**os.environ, **settings}, log) as running:
         while running.poll() is None:
             if is_to_stop() or run_dir.read_rendezvous(meeting.attempt) != meeting:

@@ -2,21 +2,23 @@
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from . import prompts, tasks, weights
+from . import prompts, tasks, tokenizer, weights
 from .core import forecast
 from .core.fit import Hardware, Model, Serving
 from .core.forecast import GPUS
 from .prompts import TokenPrompts
 from .settings import Config, ModelConfig
 from .tasks import Task
-from .tokenizer import OVERESTIMATE, UNDERESTIMATE, LocalTokenizer
+from .tokenizer import LocalTokenizer
 
 VALUE_BYTES = {"float32": 4, "float": 4}  # of other types, and of auto: 2
+# Parts of the keys of config.json by which vLLM knows the longest context (model_arch_config_convertor.py of 0.32.0).
+POSITIONS = ("position", "rope", "seq_len", "max_seq", "max_length", "max_sequence")
 ANY_CONTEXT = "VLLM_ALLOW_LONG_MAX_MODEL_LEN"
 
 
@@ -35,12 +37,16 @@ class Demand:
     @property
     def at_least(self) -> int:
         """Tokens that the longest prompt has for certain."""
-        return self.longest if self.counted else int(self.longest / OVERESTIMATE)
+        return self.longest if self.counted else self._estimated(tokenizer.at_least)
 
     @property
     def at_most(self) -> int:
         """Tokens that it may have."""
-        return self.longest if self.counted else int(self.longest * UNDERESTIMATE)
+        return self.longest if self.counted else self._estimated(tokenizer.at_most)
+
+    def _estimated(self, tokens: Callable[[str], float]) -> int:
+        """Return the length of the longest prompt, and of the token that is generated, by what each text is worth."""
+        return int(max(_longest(part, tokens) for part, _ in self.parts))
 
     @property
     def context(self) -> int:
@@ -48,12 +54,18 @@ class Demand:
         return -(-self.at_most // 1024) * 1024
 
 
+def _longest(task: Task, tokens: Callable[[str], float]) -> float:
+    """Return the tokens of a prompt with all examples, and of the token that is generated."""
+    ends = (len(task.examples) - 1) * (1 + tokens(task.separator))  # a label word is one token
+    return sum(tokens(example.text) for example in task.examples) + ends + 1
+
+
 def demand_of(settings: Config, task: Task, folder: Path | None) -> Demand:
     """Return a task's prompts, in the model's tokens or in estimated ones."""
-    tokenizer = LocalTokenizer(settings.model.name, folder)
+    local = LocalTokenizer(settings.model.name, folder)
     parts = tasks.shards(task, settings.search.pool_size)
-    tokens = [asyncio.run(prompts.of_tokens(tokenizer, part)) for part in parts]
-    return Demand(tuple(zip(parts, tokens, strict=True)), tokenizer.exact)
+    tokens = [asyncio.run(prompts.of_tokens(local, part)) for part in parts]
+    return Demand(tuple(zip(parts, tokens, strict=True)), local.exact)
 
 
 def model_of(configured: ModelConfig, folder: Path | None) -> Model | None:
@@ -61,12 +73,18 @@ def model_of(configured: ModelConfig, folder: Path | None) -> Model | None:
     shape = forecast.shape_of(_told(configured, folder))
     if shape is None:
         return None
-    if configured.env.get(ANY_CONTEXT) == "1" or any("overrides" in name for name in configured.vllm_args):
+    if configured.env.get(ANY_CONTEXT) == "1" or _overrides_positions(configured.vllm_args):
         shape = replace(shape, max_positions=None)
     value = VALUE_BYTES.get(configured.dtype, 2)
     kv = 1 if (configured.kv_cache_dtype or "").startswith("fp8") else value
     loaded = _loaded_bytes(configured, folder, shape.parameters * value)
     return None if loaded is None else Model(shape, loaded, value, kv)
+
+
+def _overrides_positions(options: Mapping[str, Any]) -> bool:
+    """Return whether an option of vLLM changes the longest context that it allows; rope-scaling is one of older versions."""
+    overrides = " ".join(str(value) for name, value in options.items() if "overrides" in name)
+    return any(key in overrides for key in POSITIONS) or any(name.startswith("rope") for name in options)
 
 
 def _told(configured: ModelConfig, folder: Path | None) -> Mapping[str, Any]:

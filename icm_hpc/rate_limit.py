@@ -1,15 +1,21 @@
-"""Rates that a provider allows: what is asked for is spread evenly over each minute, and never sent in a burst.
+"""Rates that a provider allows: requests are spread evenly over each minute and never sent in a burst; and how long to wait
+after an answer that says that they come too fast.
 
 Not by aiolimiter, whose bucket starts full, so that the first minute holds twice the rate, and which refuses a request that
 is larger than a minute's share.
 """
 
 import asyncio
+import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 
 MINUTE_S = 60.0
+FIRST_WAIT_S = 1.0  # after an answer that does not say how long to wait; twice as long after each further one
+MAX_WAIT_S = 60.0  # of one wait, whatever the server asks for: its clock or its estimate may be wrong
 
 
 @dataclass(slots=True)
@@ -51,3 +57,41 @@ class RateLimit:
         self._tokens.take(tokens, start_s)
         if start_s > now_s:
             await self._sleep(start_s - now_s)
+
+
+def retry_after_s(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
+    """Return the seconds that an answer asks us to wait (RFC 9110, section 10.2.3; decimals too); None for no or no usable
+    value.
+    """
+    value = headers.get("Retry-After", "").strip()
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = _seconds_until(value, now or datetime.now(timezone.utc))
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def _seconds_until(date: str, now: datetime) -> float:
+    try:
+        then = parsedate_to_datetime(date)
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return math.nan
+    then = then if then.tzinfo else then.replace(tzinfo=timezone.utc)
+    return max(0.0, (then - now).total_seconds())
+
+
+class Patience:
+    """Waits of one request for a rate limit: as long as the server asks, else longer and longer, `limit_s` in all."""
+
+    def __init__(self, limit_s: float) -> None:
+        self.limit_s, self._left_s, self._waits = limit_s, limit_s, 0
+
+    def next_wait_s(self, asked_s: float | None) -> float | None:
+        """Return how long to wait before the next try; None if the limit is reached."""
+        if self._left_s <= 0:
+            return None
+        own_s = FIRST_WAIT_S * 2 ** min(self._waits, 10)
+        wait_s = min(max(asked_s, FIRST_WAIT_S) if asked_s else own_s, MAX_WAIT_S, self._left_s)
+        self._left_s -= wait_s
+        self._waits += 1
+        return wait_s

@@ -143,7 +143,9 @@ def _serve_once(config: Config, run_dir: RunDir, endpoint: Endpoint, host: str, 
     argv = engine.argv(config.model, served, host=host, port=endpoint.port, replicas=config.server.replicas, rank=rank)
     began = run_dir.server_log.stat().st_size if run_dir.server_log.exists() else 0
     run_dir.write_endpoint(endpoint)
-    settings = engine.environment(config.model, endpoint.key, address=rank.address if rank else None)
+    patience_s = config.server.start_timeout_s
+    address = rank.address if rank else None
+    settings = engine.environment(config.model, endpoint.key, address=address, start_timeout_s=patience_s)
     code, healthy, given_up = _run(config, argv, {**os.environ, **settings}, run_dir, endpoint)
     run_dir.endpoint(endpoint.attempt).unlink(missing_ok=True)
     run_dir.rendezvous(endpoint.attempt).unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """Every setting: frozen dataclasses with their defaults, units and ranges."""
 
+import ipaddress
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,13 +47,32 @@ def _require_at_least(section: object, least: float, *keys: str) -> None:
         _require(value is None or value >= least, f"{key}={value}: {least} or more")
 
 
-def _require_url(url: str | None) -> None:
-    """Refuse what is no server's address, or may hold a secret, which is then not quoted."""
-    parts = urlsplit(url or "http://none")
+def require_url(url: str) -> None:
+    """Raise ValueError for what is no server's address, or may hold a secret, which is then not quoted."""
     rule = "put a key into the secrets file, not into the address"
-    _require("@" not in (url or ""), f"url: has user:password@; {rule}")
-    _require(not parts.query and not parts.fragment, f"url: has a ? or #; {rule}")
-    _require(parts.scheme in ("http", "https") and bool(parts.hostname), f"url={url}: http://HOST:PORT, or https://")
+    _require("@" not in url, f"url: has user:password@; {rule}")
+    _require("?" not in url and "#" not in url, f"url: has a ? or #; {rule}")
+    form = f"url={url}: http://HOST:PORT, or https://"
+    _require(url.isprintable() and " " not in url, f"url={url!r}: has a space or a line break")
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError as error:  # of the port, or of brackets
+        raise ValueError(f"{form} ({error})") from None
+    _require(parts.scheme in ("http", "https") and _is_host(host), form)
+    _require(port != 0 and not parts.netloc.endswith(":"), f"{form}; a port is 1 to 65535")
+    _require("]" not in parts.netloc.rstrip(":0123456789")[:-1], form)
+
+
+def _is_host(name: str) -> bool:
+    """Return whether a machine may have this name or address."""
+    try:
+        if ":" in name or re.fullmatch(r"[0-9.]+", name):
+            return bool(ipaddress.ip_address(name))
+        written = name.encode("idna").decode()
+    except ValueError:  # of an address, or of a name that none can have
+        return False
+    return re.fullmatch(r"[A-Za-z0-9._-]+", written) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +140,8 @@ class ServerConfig:
     gpus_per_node: int | None = None  # default: what the model's parallel sizes and replicas ask for
     cpus: int | None = None  # per node; default: the whole node
     mem_gb: int | None = None  # per node; default: all of it
-    start_timeout_s: float = 1800.0  # from the start of the component to the first scored completion
+    # From the start of the component to the first scored completion; and how long a request waits, in all, for a rate limit.
+    start_timeout_s: float = 1800.0
     request_timeout_s: float = 600.0  # a server that needs longer is taken to hang, and started anew
     max_restarts: int = 3  # of the engine, after it has served, in one start of the job
     request_mb: float = 4.0  # prompts are sent together in requests of about this size
@@ -131,7 +152,8 @@ class ServerConfig:
     def __post_init__(self) -> None:
         _require_at_least(self, 1, "nodes", "replicas", "cpus", "mem_gb", "requests_in_flight")
         _require_at_least(self, 0, "gpus_per_node", "max_restarts")
-        _require_url(self.url)
+        if self.url:
+            require_url(self.url)
         for key in ("start_timeout_s", "request_timeout_s", "request_mb", "requests_per_min", "tokens_per_min"):
             value = getattr(self, key)
             _require(value is None or value > 0, f"{key}={value}: over 0")

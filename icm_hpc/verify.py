@@ -12,14 +12,13 @@ import io
 import json
 import sys
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from . import checks, keys
 from .checks import Check
 from .client import Client, open_session
 from .engines import KEY_VARIABLE, vllm
 from .errors import ConfigError, IcmError
-from .settings import ServerConfig
+from .settings import ServerConfig, require_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +71,11 @@ def parse(words: list[str]) -> Asked:
 
 
 def _root(url: str) -> str:
-    """Return a server's address as the client wants it: without /v1 or a slash at the end."""
+    """Return a server's address as the client takes it: without /v1 or a slash at the end."""
     try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and (parts.hostname or "").encode("idna") and parts.port != 0
-    except ValueError:  # of the port, or of a name that none can have
-        usable = False
-    if not usable:
-        raise ConfigError(f"url={url}: write it as url=http://HOST:PORT")
+        require_url(url)
+    except ValueError as error:
+        raise ConfigError(f"{error}: write it as url=http://HOST:PORT") from None
     return url.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
@@ -89,7 +85,7 @@ async def verify(asked: Asked, key: str | None) -> list[Check]:
     Nothing is tried again: what is told is what one request found.
     """
     limits = ServerConfig()
-    async with open_session(key, limits.request_timeout_s) as session:
+    async with open_session(key, limits.request_timeout_s, external_url=asked.url) as session:
         # One of several replicas: each has a cache of its own. A server without replicas takes it too.
         session.headers.update(vllm.to_replica(0))
         client = Client(

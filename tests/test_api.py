@@ -24,6 +24,7 @@ from icm_hpc.errors import BadAnswer, ConfigError, ScoringError
 from icm_hpc.fingerprint import differences, result_settings
 from icm_hpc.plan import plan
 from icm_hpc.progress import Progress
+from icm_hpc.tokenizer import estimate
 from tests.conftest import prepare_run
 from tests.external import KEY, holding, secrets_file, submit
 
@@ -169,6 +170,38 @@ async def test_every_request_waits_for_its_turn(tmp_path: Path, monkeypatch: pyt
     assert len(waits) == len(api.asked)
     words = [sum(len(prompt.split()) for prompt in body["prompt"]) for body in api.asked]
     assert all(tokens >= least for tokens, least in zip(waits, words, strict=True))
+
+
+@pytest.mark.parametrize(
+    "text", ["Столица Франции — Париж", "法国的首都是巴黎", "😀🎉", 'a "quoted" \\ line\n', "plain words"]
+)
+async def test_the_rate_counts_the_text_and_not_the_escapes_of_its_json(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    waits: list[int] = []
+
+    async def wait(_: object, tokens: int) -> None:
+        waits.append(tokens)
+
+    monkeypatch.setattr("icm_hpc.rate_limit.RateLimit.wait", wait)
+    async with Api().served() as url, open_session(KEY, 5) as session:
+        api = ApiClient(session, config.load(list(API)), url)
+        await api.top_logprobs(json.dumps(text, ensure_ascii=escaped).encode() for escaped in (True, False))
+    assert waits == [2 * estimate(text)]
+    assert len(text.split()) <= estimate(text) <= len(text.encode())
+
+
+async def test_a_prompt_that_by_an_estimate_alone_is_too_long_is_a_warning_and_sent(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = tmp_path / "claims.jsonl"
+    rows = [{"question": "法国的首都是巴黎,人口约为二百一十万", "choice": f"{i}"} for i in range(8)]
+    data.write_text("\n".join(json.dumps(row) for row in rows))
+    task = ("task=claims", f"task.data={data}", "task.limit=8", "model.max_model_len=200", "search.steps=3")
+    async with Api().served() as url:
+        summary, _ = await run(tmp_path, url, *task)
+    assert summary["examples"] == 8
+    assert "the longest prompt may be" in caplog.text
 
 
 async def test_a_label_word_that_is_not_among_the_likeliest_gets_the_published_floor() -> None:

@@ -1,18 +1,22 @@
 """What a run makes of the checks of its server."""
 
+import asyncio
 import logging
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from aiohttp.test_utils import TestServer
 
 from icm_hpc import checks, driver
 from icm_hpc.checks import Check
 from icm_hpc.client import Client
 from icm_hpc.driver import Counts
 from icm_hpc.engines import stub
-from icm_hpc.errors import BadAnswer, NoAnswer, ServerError
+from icm_hpc.errors import BadAnswer, NoAnswer, ScoringError, ServerError
 from tests import offline
+from tests.conftest import prepare_run
+from tests.test_checks import Pretender
 
 
 def asking(monkeypatch: pytest.MonkeyPatch, *found: Check) -> list[dict[str, Any]]:
@@ -84,6 +88,17 @@ async def test_the_stub_is_not_checked(tmp_path: Path, monkeypatch: pytest.Monke
     asked = asking(monkeypatch)
     await offline.label(tmp_path, "task.limit=8", "search.steps=2")
     assert asked == []
+
+
+async def test_an_external_server_that_ignores_the_ids_ends_the_run_with_the_version_that_is_required(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("icm_hpc.client.RETRY_WAITS_S", ())
+    async with TestServer(Pretender(logprobs="by_rank").application()) as server:
+        settings, run_dir = prepare_run(tmp_path, *VLLM, f"server.url={server.make_url('')}")
+        with pytest.raises(ScoringError, match=r"vLLM 0\.26 or newer is required: older ones ignore logprob_token_ids"):
+            await driver.run(settings, run_dir, attempt="a1", stop=asyncio.Event(), watch=lambda _: None)
+    assert not run_dir.labels.exists()
 
 
 async def test_on_a_server_that_others_use_spoilt_plain_log_probabilities_are_warned_of(

@@ -34,7 +34,7 @@ class Pretender:
     models: tuple[str, ...] = ("m",)
     context: Any = 1000
     tokenizes: bool = True
-    logprobs: str = "exact"  # or none, refused, texts, wrong
+    logprobs: str = "exact"  # or none, refused, texts, wrong, by_rank: as vLLM before 0.26, which ignores the ids
     counters: bool = True
     broken_counter: str = ""  # a line of /metrics
     caches: bool = True
@@ -42,6 +42,7 @@ class Pretender:
     cached: int = 0  # tokens
     seen: frozenset[str] = frozenset()  # prompts
     replicas: frozenset[str | None] = frozenset()  # that prompts were meant for
+    ids: tuple[list[int], ...] = ()  # that were asked for
 
     def application(self) -> web.Application:
         """Return it as an application."""
@@ -77,6 +78,9 @@ class Pretender:
             self.cached += 64
         self.seen |= {prompt}
         ids = body.get("logprob_token_ids")
+        self.ids += (ids,) if ids else ()
+        if ids and self.logprobs == "by_rank":
+            ids = range(1, 1 + min(body["logprobs"], 20))
         values = {f"token_id:{token}": -0.5 * token - (self.logprobs == "wrong") for token in ids or ()}
         if not ids:
             name = "text {}" if self.logprobs == "texts" else "token_id:{}"
@@ -155,7 +159,7 @@ async def test_a_server_that_can_do_everything_passes_everything_with_few_reques
     done = await checked_application(server.application(), context=800, label_ids=[7, 100])
     assert [check.passed for check in done.values()] == [True] * 8
     assert server.asked == 5
-    assert "6 tokens asked by id" in done[checks.LABELS].found
+    assert "9 tokens asked by id" in done[checks.LABELS].found
     assert "64 tokens came from the cache" in done[checks.CACHING].found
     assert "799 tokens" in done[checks.CLOCK].found
 
@@ -242,6 +246,39 @@ async def test_the_only_model_need_not_be_named_and_one_of_several_must() -> Non
     done = await checked_application(Pretender(models=("a", "b")).application(), model="")
     assert done[checks.MODEL].passed is False
     assert done[checks.MODEL].remedy == "say which is meant: model=NAME"
+
+
+@pytest.mark.parametrize("label_ids", [[], [1, 2], [7, 100], range(100, 120)])
+async def test_a_server_that_ignores_the_ids_fails_and_the_version_that_is_required_is_reported(label_ids: Any) -> None:
+    server = Pretender(version="0.25.1", logprobs="by_rank")
+    done = await checked_application(server.application(), label_ids=label_ids)
+    assert {name for name, check in done.items() if check.passed is False} == {checks.VERSION, checks.LABELS}
+    for name in (checks.VERSION, checks.LABELS):
+        assert "vLLM 0.26 or newer is required" in done[name].remedy
+    assert "is not in the answer" in done[checks.LABELS].found
+
+
+@pytest.mark.parametrize(
+    "version", ["0.25.1", "0.9.2", "v0.24.0+cu129", "0.26.0rc1", "0.26.0", "0.33.1", "1.0", "0.1.dev1+g1a2b", "x"]
+)
+async def test_only_a_version_before_0_26_is_too_old(version: str) -> None:
+    done = await checked_application(Pretender(version=version).application())
+    assert done[checks.VERSION].passed is not version.startswith(("0.25", "0.9", "v0.24"))
+
+
+async def test_the_tokens_that_are_asked_by_id_are_the_least_likely_of_the_top_k_and_others_outside_it() -> None:
+    server = Pretender()
+    await checked_application(server.application())
+    (asked,) = server.ids
+    assert set(asked[:4]) == {17, 18, 19, 20}
+    assert len(asked) == 8
+    assert min(asked[4:]) > 20
+
+
+async def test_the_stub_passes() -> None:
+    done = await checked_application(stub.application(model="m", max_model_len=1000, key="key"), label_ids=[5, 7])
+    assert done[checks.LABELS].passed
+    assert {name for name, check in done.items() if check.passed is False} == {checks.CACHING}
 
 
 @pytest.mark.parametrize("kind", ["none", "refused", "texts", "wrong"])

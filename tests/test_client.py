@@ -207,4 +207,18 @@ vllm:cache_config_info{block_size="32",engine="1",num_gpu_blocks="1000"} 1.0
     told = metrics(text)
     assert (told.prompt_tokens, told.cached_tokens, told.computed_tokens) == (150, 60, 90)
     assert (told.block_size, told.cache_tokens) == (32, 64000)
-    assert metrics("").cache_tokens is None
+
+
+def test_where_the_cache_is_off_all_prompt_tokens_were_computed() -> None:
+    text = """vllm:prefix_cache_queries_total{engine="0"} 0.0
+vllm:prefix_cache_hits_total{engine="0"} 0.0
+vllm:prompt_tokens_total{engine="0"} 100.0
+vllm:prompt_tokens_total{engine="1"} 50.0
+"""
+    assert metrics(text).computed_tokens == 150
+
+
+@pytest.mark.parametrize("text", ["", "<html>a proxy's page</html>", "process_open_fds 7.0\n"])
+def test_metrics_without_vllms_counters_are_not_zeros(text: str) -> None:
+    with pytest.raises(BadAnswer, match="no counters of a prefix cache"):
+        metrics(text)

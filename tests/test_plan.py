@@ -3,12 +3,14 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from icm_hpc import config, tasks
+from icm_hpc import config, needs, tasks
 from icm_hpc.errors import FitError
+from icm_hpc.fingerprint import differences, result_settings
 from icm_hpc.plan import Plan, plan, require_fit
 from tests.conftest import SHARED_DATA, require_vllm, unavailable
 
@@ -115,3 +117,41 @@ def test_weights_that_were_quantised_are_weighed_as_they_are(tmp_path: Path) -> 
     found = planned("model=70B", f"model.path={tmp_path}", "model.quantization=awq", "model.tensor_parallel_size=1")
     assert found.figures["weights_gb"] == 39
     assert found.fits, found.misfits
+
+
+def test_a_float32_head_and_no_numerically_neutral_option_is_in_the_fingerprint() -> None:
+    def settings(*arguments: str) -> dict[str, object]:
+        return result_settings(config.load(["model=8B", *arguments]))
+
+    plain = settings()
+    assert plain["model.vllm_args"] == {"hf-overrides": {"head_dtype": "float32"}}
+    head = settings("model.vllm_args.hf-overrides.head_dtype=model")
+    assert "head_dtype" in differences(head, plain)
+    for neutral in ("model.block_size=16", "model.max_num_seqs=64", "model.max_num_batched_tokens=8192"):
+        assert differences(settings(neutral), plain) == "", neutral
+
+
+@pytest.mark.parametrize(
+    ("options", "checked"),
+    [
+        ({}, True),
+        ({"hf-overrides": {"head_dtype": "float32"}}, True),
+        ({"hf_overrides": '{"head_dtype": "float32"}'}, True),
+        ({"max_seq_len_to_capture": 8192, "max-num-seqs": 4, "position-ids": 1}, True),
+        ({"hf-overrides": {"max_position_embeddings": 262144}}, False),
+        ({"hf_overrides": '{"max_position_embeddings": 262144, "head_dtype": "float32"}'}, False),
+        ({"hf-overrides": {"text_config": {"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}}}, False),
+        ({"hf-overrides": {"head_dtype": "float32", "rope_scaling": {"type": "linear"}}}, False),
+        ({"rope-scaling": {"type": "linear"}}, False),
+    ],
+)
+def test_only_an_override_of_the_context_switches_its_check_off(options: dict[str, object], checked: bool) -> None:
+    model = replace(config.load(["model=8B"]).model, vllm_args=options)
+    found = needs.model_of(model, None)
+    assert found is not None
+    assert found.shape.max_positions == (131072 if checked else None)
+
+
+def test_a_preset_whose_context_is_too_long_for_its_model_is_refused() -> None:
+    found = planned("model=70B", "model.max_model_len=200000")
+    assert any("was trained for contexts of 131072 tokens" in misfit for misfit in found.misfits)

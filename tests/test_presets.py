@@ -28,7 +28,7 @@ parsed = []
 for argv in json.load(sys.stdin):
     options = parser.parse_args(["--model", *argv])
     validate_parsed_serve_args(options)
-    parsed.append({key: value for key, value in vars(options).items() if isinstance(value, (str, int, float, bool))})
+    parsed.append({key: value for key, value in vars(options).items() if isinstance(value, (str, int, float, bool, dict))})
 print(json.dumps([known, parsed]))
 """
 """Prints the options that the parser knows, and the values that it gives each command line."""
@@ -74,6 +74,45 @@ def test_a_pipeline_over_two_nodes_is_one_rank_a_node_of_which_the_second_has_no
     assert (first["headless"], second["headless"]) == (False, True)
     assert "api_server_count" not in values["headless"]
     assert values["8B replicas"]["data_parallel_size"] == 8
+
+
+BIG = ("8B", "70B", "405B", "405B-FP8")
+
+
+@pytest.mark.parametrize("name", BIG)
+def test_the_head_of_a_bfloat16_model_is_float32_to_vllm_and_in_the_fingerprint(
+    parsed: tuple[set[str], dict[str, dict[str, object]]], name: str
+) -> None:
+    _, values = parsed
+    assert values[name]["hf_overrides"] == {"head_dtype": "float32"}
+    assert (values[name]["dtype"], values[name]["block_size"]) == ("bfloat16", 32)
+
+
+def test_what_fills_the_steps_of_a_small_model_reaches_vllm(
+    parsed: tuple[set[str], dict[str, dict[str, object]]],
+) -> None:
+    _, values = parsed
+    for name in ("8B", "70B"):
+        assert (values[name]["max_num_seqs"], values[name]["max_num_batched_tokens"]) == (512, 16384)
+
+
+HEAD = """
+import sys
+from types import SimpleNamespace
+from transformers import LlamaConfig
+from vllm.config.model import _get_head_dtype
+from vllm.model_executor.layers.quantization.fbgemm_fp8 import FBGEMMFp8Config
+from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+config = LlamaConfig(head_dtype="float32")
+quantised = object.__new__(FBGEMMFp8Config)
+print(_get_head_dtype(config, "bfloat16", "generate"), quantised.get_quant_method(object.__new__(ParallelLMHead), "lm_head"))
+"""
+
+
+def test_vllm_takes_a_float32_head_and_leaves_that_of_the_fp8_checkpoint_unquantised() -> None:
+    require_vllm()
+    done = subprocess.run([sys.executable, "-c", HEAD], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1:] == ["torch.float32 None"], done.stderr[-2000:]
 
 
 def test_options_that_vllm_no_longer_has_are_those_that_are_not_sent(

@@ -1,5 +1,6 @@
 """The server component with the stub engine: ports, keys, ends."""
 
+import contextlib
 import json
 import os
 import signal
@@ -7,16 +8,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from icm_hpc import follower, server
 from icm_hpc import process as processes
-from icm_hpc import server
 from icm_hpc.engines import stub
 from icm_hpc.errors import ServerError
-from icm_hpc.rundir import RunDir
+from icm_hpc.rundir import Rendezvous, RunDir
 from icm_hpc.settings import ModelConfig
 from tests.conftest import prepare_run
 
@@ -143,3 +145,45 @@ def test_a_process_that_even_sigkill_does_not_end_is_left_behind(
         reap, running.wait = running.wait, stuck  # type: ignore[method-assign]
     assert "does not end 0.1 s after SIGKILL" in log.read_text()
     reap(timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("timeout_s", "env", "ready"),
+    [
+        ("7200", (), "7200"),
+        ("600.5", (), "601"),
+        ("1e9", (), "2000000"),
+        ("60", ("model.env.VLLM_ENGINE_READY_TIMEOUT_S='99'",), "99"),
+    ],
+)
+def test_the_engine_waits_for_its_own_parts_as_long_as_the_driver_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, timeout_s: str, env: tuple[str, ...], ready: str
+) -> None:
+    monkeypatch.setenv("VLLM_ENGINE_READY_TIMEOUT_S", "1")  # a shell's own setting is not meant for this run
+    settings, run_dir = prepare_run(tmp_path, "model=tiny", f"server.start_timeout_s={timeout_s}", *env)
+    given: list[str] = []
+
+    def run(_: object, __: object, environment: Mapping[str, str], *___: object) -> tuple[int, bool, None]:
+        given.append(environment["VLLM_ENGINE_READY_TIMEOUT_S"])
+        return 1, False, None
+
+    monkeypatch.setattr(server, "_run", run)
+    monkeypatch.setattr("icm_hpc.weights.locate", lambda _: "weights")
+    server.serve(settings, run_dir, "a1", local=True)
+    assert given == [ready]
+
+
+def test_the_engine_of_a_second_node_waits_as_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, run_dir = prepare_run(tmp_path, "model=tiny", "server.start_timeout_s=7200", "server.nodes=2")
+    given: list[str] = []
+
+    @contextlib.contextmanager
+    def engine(_: object, environment: Mapping[str, str], __: object) -> Iterator[SimpleNamespace]:
+        given.append(environment["VLLM_ENGINE_READY_TIMEOUT_S"])
+        yield SimpleNamespace(poll=lambda: 0, returncode=0)
+
+    monkeypatch.setattr("icm_hpc.process.engine", engine)
+    monkeypatch.setattr("icm_hpc.weights.locate", lambda _: "weights")
+    run_dir.write_rendezvous(Rendezvous("a1", 0, "10.0.0.1", 1, 2))
+    follower.follow(settings, run_dir, "a1", 1, "10.0.0.2", lambda: bool(given))
+    assert given == ["7200"]

@@ -142,6 +142,11 @@ async def test_vllm_without_a_prefix_cache_is_told_of(cacheless_server: Served) 
     code, lines = await verified(cacheless_server)
     assert (code, crosses(lines)) == (1, {"prefix caching"})
     assert "--enable-prefix-caching" in lines["prefix caching"]
+    async with connect.connected(cacheless_server.settings, cacheless_server.run_dir, "tests") as client:
+        before = await client.metrics()
+        await client.label_logprobs([b"[300,301,302,303]"] * 2, [5, 7])
+        after = await client.metrics()
+    assert after.computed_tokens - before.computed_tokens == client.traffic.prompt_tokens == 8
 
 
 @pytest.mark.vllm

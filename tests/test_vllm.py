@@ -113,6 +113,15 @@ async def test_the_server_computes_what_was_forecast_and_no_prefix_twice(
     assert computed == ideal_tokens(tokens, queries, labels, 32)
 
 
+async def test_more_prompts_and_more_labels_than_vllm_takes_in_a_request_are_scored(tiny_server: Served) -> None:
+    prompts = [json.dumps([300 + i % 7, 400, 500 + i % 3]).encode() for i in range(1030)]
+    async with connect.connected(tiny_server.settings, tiny_server.run_dir, tiny_server.attempt) as client:
+        many = await client.label_logprobs(iter(prompts), range(600, 730))
+        few = await client.label_logprobs(prompts[-2:], [600, 729])
+    assert many.shape == (1030, 130)
+    np.testing.assert_allclose(many[-2:, [0, -1]], few, atol=1e-4)
+
+
 UNDOCUMENTED = (
     "GET /docs",
     "GET /openapi.json",

@@ -26,8 +26,12 @@ class Engine(Protocol):
     ) -> list[str]:
         """Return the command that serves `weights`, or, on one of several nodes, that node's `rank`; it holds no secret."""
 
-    def environment(self, model: ModelConfig, key: str, *, address: str | None = None) -> Mapping[str, str]:
-        """Return what the command's environment must hold, the key included, and this node's address if there are several."""
+    def environment(
+        self, model: ModelConfig, key: str, *, address: str | None = None, start_timeout_s: float | None = None
+    ) -> Mapping[str, str]:
+        """Return what the command's environment must hold: the key, this node's address if there are several, and how long the
+        parts of the engine wait for each other.
+        """
 
     def remedy(self, code: int, last_words: str) -> str | None:
         """Return what the engine died of and what to do, if its exit code and the end of its log tell."""

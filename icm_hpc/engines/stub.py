@@ -48,7 +48,13 @@ def argv(
     return [sys.executable, "-m", "icm_hpc.engines.stub", *words]
 
 
-def environment(model: ModelConfig, key: str, *, address: str | None = None) -> Mapping[str, str]:  # noqa: ARG001
+def environment(
+    model: ModelConfig,
+    key: str,
+    *,
+    address: str | None = None,  # noqa: ARG001
+    start_timeout_s: float | None = None,  # noqa: ARG001
+) -> Mapping[str, str]:
     """Return the variables that the stub is given."""
     return {**model.env, vllm.KEY_VARIABLE: key}
 
@@ -89,6 +95,7 @@ def read_body(raw: bytes) -> tuple[dict[str, Any], list[bytes]]:
 
 def application(*, model: str, max_model_len: int, key: str, delay_ms: float = 0) -> web.Application:
     """Return the stub as an aiohttp application."""
+    counted = 0  # prompt tokens so far
 
     @web.middleware
     async def require_key(request: web.Request, handler: Callable[..., Awaitable[web.StreamResponse]]) -> Any:
@@ -109,9 +116,11 @@ def application(*, model: str, max_model_len: int, key: str, delay_ms: float = 0
         return web.json_response({"tokens": tokenize((await request.json())["prompt"])})
 
     async def metrics(_request: web.Request) -> web.Response:
-        return web.Response(text="")
+        counters = {"vllm:prefix_cache_queries_total": counted, "vllm:prefix_cache_hits_total": 0}
+        return web.Response(text="".join(f"{name} {value}\n" for name, value in counters.items()))
 
     async def completions(request: web.Request) -> web.Response:
+        nonlocal counted
         body, prompts = read_body(await request.read())
         await asyncio.sleep(delay_ms / 1000)
         ids = body.get("logprob_token_ids", [])
@@ -121,6 +130,7 @@ def application(*, model: str, max_model_len: int, key: str, delay_ms: float = 0
         listed = [dict(zip(names, label_logprobs(prompt, ids), strict=True)) for prompt in prompts]
         choices = [{"index": i, "logprobs": {"top_logprobs": [values]}} for i, values in enumerate(listed)]
         usage = {"prompt_tokens": sum(prompt.count(b",") + 1 for prompt in prompts)}
+        counted += usage["prompt_tokens"]
         return web.json_response({"model": model, "choices": choices, "usage": usage})
 
     app = web.Application(middlewares=[require_key], client_max_size=2**30)

@@ -19,7 +19,15 @@ from .rank import Rank
 
 TESTED = "0.32.0"
 KEY_VARIABLE = "VLLM_API_KEY"
+READY_VARIABLE = "VLLM_ENGINE_READY_TIMEOUT_S"  # whole seconds
+MAX_READY_S = 2_000_000  # vLLM passes it on in milliseconds, to what takes 31 bits
 MINUS_INFINITY = -9999.0  # how vLLM writes -inf into JSON
+MAX_PROMPTS = (
+    1024  # of a request: vLLM's VLLM_MAX_COMPLETION_PROMPTS (0.26 to 0.33), OpenAI's own limit is not published
+)
+MAX_LABEL_IDS = 128  # of a request: vLLM's MAX_LOGPROB_TOKEN_IDS (sampling_params.py of 0.32.0)
+OLDEST = (0, 26)  # whose /v1/completions heeds logprob_token_ids; older ones ignore the field
+NEEDS_OLDEST = "vLLM 0.26 or newer is required: older ones ignore logprob_token_ids"
 ROUNDING = 1e-3  # by which a log-probability may exceed 0
 TOP = 20  # likeliest tokens; a server gives no more unless told so at its start
 GREEDY = {"max_tokens": 1, "temperature": 0}
@@ -79,9 +87,13 @@ def _placed(host: str, port: int, replicas: int, rank: Rank | None) -> dict[str,
     return {"host": host, "port": port, **placed}
 
 
-def environment(model: ModelConfig, key: str, *, address: str | None = None) -> Mapping[str, str]:
-    """Return the variables that the server is given: the key, no telemetry, its address, and the preset's own."""
+def environment(
+    model: ModelConfig, key: str, *, address: str | None = None, start_timeout_s: float | None = None
+) -> Mapping[str, str]:
+    """Return the variables that the server is given: the key, no telemetry, its address, its patience, and the preset's own."""
     placed = {"VLLM_HOST_IP": address} if address else {}
+    if start_timeout_s is not None:  # its API servers wait 600 s for its engines if not told otherwise
+        placed[READY_VARIABLE] = str(min(math.ceil(start_timeout_s), MAX_READY_S))
     return {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", **placed, **model.env, KEY_VARIABLE: key}
 
 
@@ -193,6 +205,16 @@ def version(body: Mapping[str, Any]) -> str:
         raise BadAnswer(f"the answer states no version: {str(body)[:100]}", counter="not_json") from error
 
 
+# Of prompt tokens: those looked up in the prefix cache, of these the ones found there, and all.
+COUNTERS = ("vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total", "vllm:prompt_tokens_total")
+
+
+def is_too_old(version: str) -> bool:
+    """Return whether a version is known to ignore what we ask for; a build between releases may state any number."""
+    found = re.match(r"v?(\d+)\.(\d+)", version)
+    return found is not None and ".dev" not in version and tuple(map(int, found.groups())) < OLDEST
+
+
 @dataclass(frozen=True, slots=True)
 class Metrics:
     """What GET /metrics tells, summed over the engines of a server."""
@@ -209,7 +231,7 @@ class Metrics:
 
 
 def metrics(text: str) -> Metrics:
-    """Read GET /metrics; raises BadAnswer if a counter is no number."""
+    """Read GET /metrics; raises BadAnswer if there are no counters of a prefix cache, or one that is no number."""
     try:
         return _metrics(text)
     except (IndexError, OverflowError, ValueError) as error:
@@ -217,17 +239,25 @@ def metrics(text: str) -> Metrics:
 
 
 def _metrics(text: str) -> Metrics:
-    totals = {"vllm:prefix_cache_queries_total": 0.0, "vllm:prefix_cache_hits_total": 0.0}
+    looked_up, hits, prompts = COUNTERS
+    totals = dict.fromkeys(COUNTERS, 0.0)
+    found: set[str] = set()
     blocks: list[tuple[int, int]] = []
     for line in text.splitlines():
         name = re.split(r"[{ ]", line, maxsplit=1)[0]
         if name in totals:
+            found.add(name)
             totals[name] += float(line.rsplit(" ", 1)[1])
         elif name == "vllm:cache_config_info":
             told = dict(re.findall(r'(block_size|num_gpu_blocks)="(\d+)"', line))
             if len(told) == 2:
                 blocks.append((int(told["block_size"]), int(told["num_gpu_blocks"])))
-    queried, hit = (int(total) for total in totals.values())
+    if not {looked_up, hits} <= found:
+        raise BadAnswer("GET /metrics has no counters of a prefix cache", counter="not_json")
+    queried, hit = (
+        int(totals[looked_up] or totals[prompts]),
+        int(totals[hits]),
+    )  # none is looked up where the cache is off
     size = blocks[0][0] if blocks else None
     return Metrics(queried, hit, size, sum(a * b for a, b in blocks) if blocks else None)
 
@@ -261,6 +291,9 @@ def _label_values(listed: Mapping[str, Any], label_ids: Sequence[int]) -> list[f
     values = []
     for token in label_ids:
         value = listed.get(f"token_id:{token}")
+        if value is None:
+            said = f"label token {token}: its log-probability is not in the answer ({NEEDS_OLDEST})"
+            raise BadAnswer(said, counter="logprobs")
         # A request with plain logprobs in the same engine step corrupts answers without an error (measured with 0.32.0).
         if not _is_logprob(value):
             raise BadAnswer(f"label token {token}: its log-probability came back as {value!r}", counter="logprobs")

@@ -16,7 +16,11 @@ from tests.cluster.runs import TINY, Run
 pytestmark = pytest.mark.cluster
 
 WITH_VLLM = ("preempted", "engine-core-killed")
-ONLY_WITH_VLLM = ("engine-core-killed", "engine-hangs", "out-of-memory")  # the stub has no engine core, and no such memory
+ONLY_WITH_VLLM = (
+    "engine-core-killed",
+    "engine-hangs",
+    "out-of-memory",
+)  # the stub has no engine core, and no such memory
 CORE = (
     *("preempted-unwarned", "time-limit", "gpu-node-dies", "cpu-node-dies", "cancelled", "driver-killed"),
     *("preempted-resubmits", "disk-full", "second-driver"),

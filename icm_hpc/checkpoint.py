@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import h5py
 import numpy as np
@@ -29,6 +29,7 @@ SCHEMA = 2
 KEEP = 3  # generations
 DAMAGED = ".damaged"  # the ending of a generation that was found not to be whole
 USER_BLOCK = 512  # bytes
+PIECE = 2**20  # bytes of a trace that are in memory at one time
 MAGIC = b"icm_hpc checkpoint; SHA-256 of all bytes from 512 on: "
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class Trace:
             raise CheckpointError(f"the state cannot be saved in {folder}: {error}") from error
         self._bytes = saved.trace_bytes if saved else 0
         self._file.seek(0)
-        self._digest = hashlib.sha256(self._file.read(self._bytes) or b"")
+        self._digest = _digest_of(self._file, self._bytes)[0]
         self._waiting: list[bytes] = []
 
     def __enter__(self) -> "Trace":
@@ -213,10 +214,16 @@ def _labelling(group: Any) -> Labelling:
 
 
 def _require_trace(folder: Path, saved: Saved) -> None:
-    digest, left = hashlib.sha256(), saved.trace_bytes
     with (folder / "trace.jsonl").open("rb") as file:
-        while left and (chunk := file.read(min(left, 2**20))):
-            digest.update(chunk)
-            left -= len(chunk)
-    if left or digest.hexdigest() != saved.trace_sha256:
+        digest, missing = _digest_of(file, saved.trace_bytes)
+    if missing or digest.hexdigest() != saved.trace_sha256:
         raise ValueError("the trace beside it is truncated or altered")
+
+
+def _digest_of(file: IO[bytes], count: int) -> tuple["hashlib._Hash", int]:
+    """Return the SHA-256 of the next `count` bytes, read in pieces, and how many of them are not there."""
+    digest = hashlib.sha256()
+    while count and (chunk := file.read(min(count, PIECE))):
+        digest.update(chunk)
+        count -= len(chunk)
+    return digest, count

@@ -4,13 +4,12 @@ import json
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from . import checkpoint, config, driver, jobs, lock
+from . import checkpoint, config, driver, home, jobs, lock
 from .errors import ConfigError, IcmError
 from .rundir import RunDir, read_json
 from .settings import Config
@@ -46,7 +45,7 @@ def main() -> None:
         words = sys.argv[1:]
         as_json = "json=true" in words
         asked = config.load([word for word in words if word not in ("json=true", "json=false")]).run
-        root = Path(asked.root).expanduser().absolute()
+        root = home.expanded(asked.root, instead="run.root without ~").absolute()
         found = [_told(RunDir(path.parent)) for path in sorted(root.glob(f"{asked.name or '*'}/config.yaml"))]
         if not found:
             raise ConfigError(f"there is no run {asked.name} in {root}: name its folder with run.root=FOLDER")

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from typing import Any
 
-from . import checks, connect, export, lock, prompts, shard, tasks
+from . import checks, connect, export, lock, polling, prompts, shard, tasks
 from .checks import Check
 from .client import Client, Traffic, all_of
 from .core.types import StepInfo
@@ -105,7 +105,7 @@ async def _hear_why(server_end: "asyncio.Future[ServerExit]", stopped: "asyncio.
     """Wait for the exit record of a server that no longer answers and, if it was told to stop, for our own signal."""
     either: list[asyncio.Future[Any]] = [server_end, stopped]
     await asyncio.wait(either, timeout=LAST_WORDS_S, return_when=asyncio.FIRST_COMPLETED)
-    if server_end.done() and server_end.result().told_to_stop:
+    if server_end.done() and not server_end.exception() and server_end.result().told_to_stop:
         await asyncio.wait([stopped], timeout=LAST_WORDS_S)
 
 
@@ -115,7 +115,7 @@ async def _alone(config: Config, run_dir: RunDir, attempt: str, watch: Watch) ->
     who = f"attempt {attempt} on {socket.gethostname()}, process {os.getpid()}" + (f", job {job}" if job else "")
     async with lock.held(run_dir.lock, who) as held:
         counts = Counts()
-        start = record_attempt(run_dir, attempt)
+        start = await polling.until_done(lambda: record_attempt(run_dir, attempt))
         end = "killed"
         try:
             summary = await _with_server(config, run_dir, attempt, watch, counts, held)

@@ -8,11 +8,13 @@ files in the attempt's folder: the first node's rendezvous.json, and a rank's ow
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 
-from . import process, weights
+from . import polling, process, weights
 from .engines import ENGINES
 from .engines.rank import Rank
-from .errors import IcmError
+from .errors import FolderError, IcmError
+from .polling import Polled
 from .rundir import Rendezvous, RunDir, tail
 from .settings import Config
 
@@ -24,21 +26,30 @@ def follow(
 ) -> str:
     """Serve each start of the engine that the first node announces; return why no more."""
     over: int | None = None  # the start that has ended here
+    ended = Polled(lambda: run_dir.read_server_exit(attempt), None)
+    announced = Polled(lambda: run_dir.read_rendezvous(attempt), None)
     while not is_to_stop():
-        end = run_dir.read_server_exit(attempt)
+        end = ended()
         if end is not None:
             return f"the first node's component ended: {end.reason}"
-        meeting = run_dir.read_rendezvous(attempt)
+        meeting = announced()
         if meeting is None or meeting.start == over:
             time.sleep(POLL_S)
             continue
         over = meeting.start
+
+        def is_over(meeting: Rendezvous = meeting) -> bool:
+            return is_to_stop() or announced() != meeting
+
         try:
-            how = _serve_once(config, run_dir, meeting, number, address, is_to_stop)
+            how = _serve_once(config, run_dir, meeting, number, address, is_over)
+        except FolderError:
+            raise
         except (IcmError, OSError) as error:
             how = f"rank {number} on {address} cannot start: {error}"
         if how is not None:
-            run_dir.write_rank_exit(attempt, number, over, how)
+            record = partial(run_dir.write_rank_exit, attempt, number, over, how)
+            polling.block_until_done(record)
     return "told to stop"
 
 
@@ -48,7 +59,7 @@ def _serve_once(
     meeting: Rendezvous,
     number: int,
     address: str,
-    is_to_stop: Callable[[], bool],
+    is_over: Callable[[], bool],
 ) -> str | None:
     """Run this rank until the start is over; return how it ended by itself, or None."""
     engine = ENGINES[config.model.engine]
@@ -60,7 +71,7 @@ def _serve_once(
     settings = engine.environment(config.model, "", address=address)
     with process.engine(argv, {**os.environ, **settings}, log) as running:
         while running.poll() is None:
-            if is_to_stop() or run_dir.read_rendezvous(meeting.attempt) != meeting:
+            if is_over():
                 return None
             time.sleep(POLL_S)
     remedy = engine.remedy(running.returncode, tail(log, lines=200, begin=began))

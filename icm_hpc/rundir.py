@@ -1,7 +1,6 @@
 """The one place that knows every path inside a run's folder, and how its small files are written."""
 
 import dataclasses
-import errno
 import json
 import logging
 import os
@@ -13,9 +12,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from .errors import ConfigError
-
-STALE_TRIES = 10
-STALE_WAIT_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,17 +273,14 @@ def tail(path: Path, lines: int = 20, *, begin: int = 0) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """Return what a file that `write_atomically` wrote holds, or None if it is not there."""
-    for last in (*[False] * STALE_TRIES, True):
-        try:
-            return json.loads(path.read_bytes())
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            if error.errno != errno.ESTALE or last:  # on NFS, of a file that another node replaces just now
-                raise
-            time.sleep(STALE_WAIT_S)
-    raise AssertionError("the last try returns or raises")
+    """Return what a file that `write_atomically` wrote holds, or None if it is not there; polling.py repeats what may pass."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        error.filename = error.filename or str(path)  # only a failed open names it
+        raise
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

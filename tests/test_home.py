@@ -10,7 +10,8 @@ import pytest
 
 from icm_hpc import config, keys, submit, weights
 from icm_hpc.errors import ConfigError, ServerError
-from icm_hpc.tasks import TaskConfig, rows
+from icm_hpc.settings import TaskConfig
+from icm_hpc.tasks import rows
 
 MODEL = config.load(["model=8B"]).model
 

@@ -32,7 +32,7 @@ async def connected(
     not ours (external.py) has neither component nor attempt.
     """
     if config.external_url is not None:
-        async with external.connected(config, run_dir, config.external_url, traffic) as theirs:
+        async with external.connected(config, config.external_url, traffic) as theirs:
             yield theirs
         return
     deadline = time.monotonic() + config.server.start_timeout_s

@@ -47,6 +47,19 @@ class Rendezvous:
 
 
 @dataclass(frozen=True, slots=True)
+class ServedModel:
+    """Whose scores a run has."""
+
+    name: str  # under which its server serves it
+    root: str | None = None  # what that server loaded, if it says
+    # Prompts (token ids) with the log-probabilities, in nats, that it gave to tokens after them; empty if it was not asked.
+    prompts: tuple[tuple[int, ...], ...] = ()
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[tuple[float, ...], ...] = ()  # by prompt, by token
+    timed_tokens: int = 0  # of the longest prompt that was timed
+
+
+@dataclass(frozen=True, slots=True)
 class RunDir:
     """A run's folder."""
 
@@ -98,7 +111,7 @@ class RunDir:
 
     @property
     def served_model(self) -> Path:
-        """What the only model of a server that already ran was called."""
+        """Whose scores this run has."""
         return self.path / "served-model.json"
 
     @property
@@ -181,14 +194,20 @@ class RunDir:
         values = read_json(self.rank_exit(attempt, number))
         return values["how"] if values and values["start"] == start else None
 
-    def write_served_model(self, name: str) -> None:
+    def write_served_model(self, served: ServedModel) -> None:
         """Record whose scores this run has."""
-        _write_json(self.served_model, {"name": name})
+        _write_json(self.served_model, dataclasses.asdict(served))
 
-    def read_served_model(self) -> str | None:
-        """Return whose scores this run has, or None if it has none."""
+    def read_served_model(self) -> ServedModel | None:
+        """Return whose scores this run has, or None if it has none; earlier versions recorded the name alone."""
         values = read_json(self.served_model)
-        return values and str(values["name"])
+        if values is None:
+            return None
+        lists = {key: tuple(map(tuple, values.get(key, ()))) for key in ("prompts", "logprobs")}
+        ids = tuple(values.get("token_ids", ()))
+        return ServedModel(
+            values["name"], values.get("root"), token_ids=ids, **lists, timed_tokens=values.get("timed_tokens", 0)
+        )
 
     def want_restart(self, attempt: str, start: int, reason: str) -> None:
         """Ask the server component to end a start of the engine that hangs, and to start it anew."""

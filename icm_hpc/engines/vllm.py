@@ -170,6 +170,14 @@ def served(models: Mapping[str, Any]) -> dict[str, int | None]:
         raise BadAnswer(f"the answer lists no models: {str(models)[:100]}", counter="not_json") from error
 
 
+def root(models: Any, name: str) -> str | None:
+    """Return the path or hub name that GET /v1/models states of `name`, or None."""
+    listed = models.get("data") if isinstance(models, Mapping) else None
+    cards = [card for card in listed if isinstance(card, Mapping)] if isinstance(listed, list) else []
+    found = next((card.get("root") for card in cards if card.get("id") == name), None)
+    return found if isinstance(found, str) and found else None
+
+
 def _length(told: Any) -> int | None:
     return told if isinstance(told, int) and not isinstance(told, bool) and told > 1 else None
 

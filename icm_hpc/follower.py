@@ -11,11 +11,11 @@ from collections.abc import Callable
 from functools import partial
 
 from . import polling, process, weights
-from .engines import ENGINES
+from .engines import ENGINES, exit_of, inherited
 from .engines.rank import Rank
 from .errors import FolderError, IcmError
 from .polling import Polled
-from .rundir import Rendezvous, RunDir, tail
+from .rundir import Rendezvous, RunDir, tail, written_since
 from .settings import Config
 
 POLL_S = 0.5
@@ -69,11 +69,12 @@ def _serve_once(
     log = run_dir.rank_log(number)
     began = log.stat().st_size if log.exists() else 0
     settings = engine.environment(config.model, "", address=address)
-    with process.engine(argv, {**os.environ, **settings}, log) as running:
+    with process.engine(argv, {**inherited.environment(os.environ), **settings}, log) as running:
         while running.poll() is None:
             if is_over():
                 return None
             time.sleep(POLL_S)
-    remedy = engine.remedy(running.returncode, tail(log, lines=200, begin=began))
-    told = f" ({remedy})" if remedy else f"; last lines of {log}:\n{tail(log, lines=5, begin=began)}"
-    return f"{config.model.engine} of rank {number} on {address} exited with code {running.returncode}{told}"
+    how = exit_of(engine, running.returncode, written_since(log, began))
+    if how == f"exited with code {running.returncode}":
+        how += f"; last lines of {log}:\n{tail(log, lines=5, begin=began)}"
+    return f"{config.model.engine} of rank {number} on {address} {how}"

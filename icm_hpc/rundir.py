@@ -13,6 +13,8 @@ from typing import Any, BinaryIO
 
 from .errors import ConfigError
 
+LOG_BYTES = 2**22  # of a log that are looked through: several tracebacks of each of many workers
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
@@ -289,6 +291,16 @@ def tail(path: Path, lines: int = 20, *, begin: int = 0) -> str:
     except OSError:
         return f"({path} is not there)"
     return "\n".join(text.splitlines()[-lines:]) or f"({path} is empty)"
+
+
+def written_since(path: Path, begin: int) -> str:
+    """Return what was written into a log from byte `begin` on: if that is long, its end."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(begin, path.stat().st_size - LOG_BYTES))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def read_json(path: Path) -> Any:

@@ -25,11 +25,11 @@ from types import FrameType
 
 from . import follower, polling, process, weights
 from .config import load_file
-from .engines import ENGINES
+from .engines import ENGINES, exit_of, inherited
 from .engines.rank import Rank
 from .errors import FolderError, IcmError
 from .polling import Polled
-from .rundir import Endpoint, Rendezvous, RunDir, ServerExit, attempt_of_job, tail
+from .rundir import Endpoint, Rendezvous, RunDir, ServerExit, attempt_of_job, written_since
 from .settings import Config
 
 POLL_S = 0.2
@@ -136,7 +136,7 @@ def _serve_once(config: Config, run_dir: RunDir, endpoint: Endpoint, host: str, 
     began = run_dir.server_log.stat().st_size if run_dir.server_log.exists() else 0
     polling.block_until_done(lambda: run_dir.write_endpoint(endpoint))
     settings = engine.environment(config.model, endpoint.key, address=rank.address if rank else None)
-    code, healthy, given_up = _run(config, argv, {**os.environ, **settings}, run_dir, endpoint)
+    code, healthy, given_up = _run(config, argv, {**inherited.environment(os.environ), **settings}, run_dir, endpoint)
     for path in (run_dir.endpoint(endpoint.attempt), run_dir.rendezvous(endpoint.attempt)):
         polling.block_until_done(partial(path.unlink, missing_ok=True))
     ports = (endpoint.port, rank.port, rank.rpc_port) if rank else (endpoint.port,)
@@ -144,9 +144,8 @@ def _serve_once(config: Config, run_dir: RunDir, endpoint: Endpoint, host: str, 
         return End("its port was taken", served=False, port_taken=True)
     if given_up:
         return End(given_up, served=healthy)
-    remedy = engine.remedy(code, tail(run_dir.server_log, lines=200, begin=began))
-    how = f"{config.model.engine} exited with code {code}" + (f" ({remedy})" if remedy else "")
-    return End(how, served=healthy)
+    how = exit_of(engine, code, written_since(run_dir.server_log, began))
+    return End(f"{config.model.engine} {how}", served=healthy)
 
 
 def _announced(config: Config, run_dir: RunDir, endpoint: Endpoint) -> Rank:

@@ -90,6 +90,11 @@ def remedy(code: int, last_words: str) -> str | None:
     return symptoms.remedy(code, last_words)
 
 
+def root_cause(log: str) -> str | None:
+    """Return the exception of which an engine died, by the log of its start, or None if there is none."""
+    return symptoms.root_cause(log)
+
+
 def asking_for_labels(label_ids: Sequence[int]) -> dict[str, Any]:
     """Return the fields of POST /v1/completions that ask for log P(label | prompt), exact whatever is sampled."""
     asked = {"logprobs": len(label_ids), "logprob_token_ids": list(label_ids), "return_tokens_as_token_ids": True}

@@ -15,7 +15,7 @@ from .engines import ENGINES, exit_of, inherited
 from .engines.rank import Rank
 from .errors import FolderError, IcmError
 from .polling import Polled
-from .rundir import Rendezvous, RunDir, tail, written_since
+from .rundir import Rendezvous, RunDir, size_of, tail, written_since
 from .settings import Config
 
 POLL_S = 0.5
@@ -67,7 +67,7 @@ def _serve_once(
     rank = Rank(number, config.nodes, meeting.address, meeting.port, meeting.rpc_port)
     argv = engine.argv(config.model, served, host=address, port=0, replicas=config.server.replicas, rank=rank)
     log = run_dir.rank_log(number)
-    began = log.stat().st_size if log.exists() else 0
+    began = polling.block_until_done(lambda: size_of(log))
     settings = engine.environment(config.model, "", address=address)
     with process.engine(argv, {**inherited.environment(os.environ), **settings}, log) as running:
         while running.poll() is None:

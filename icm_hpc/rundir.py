@@ -293,6 +293,14 @@ def tail(path: Path, lines: int = 20, *, begin: int = 0) -> str:
     return "\n".join(text.splitlines()[-lines:]) or f"({path} is empty)"
 
 
+def size_of(path: Path) -> int:
+    """Return the bytes of a log, 0 if it is not there."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def written_since(path: Path, begin: int) -> str:
     """Return what was written into a log from byte `begin` on: if that is long, its end."""
     try:

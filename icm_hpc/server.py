@@ -29,7 +29,7 @@ from .engines import ENGINES, exit_of, inherited
 from .engines.rank import Rank
 from .errors import FolderError, IcmError
 from .polling import Polled
-from .rundir import Endpoint, Rendezvous, RunDir, ServerExit, attempt_of_job, written_since
+from .rundir import Endpoint, Rendezvous, RunDir, ServerExit, attempt_of_job, size_of, written_since
 from .settings import Config
 
 POLL_S = 0.2
@@ -133,7 +133,7 @@ def _serve_once(config: Config, run_dir: RunDir, endpoint: Endpoint, host: str, 
     engine = ENGINES[config.model.engine]
     rank = _announced(config, run_dir, endpoint) if config.nodes > 1 else None
     argv = engine.argv(config.model, served, host=host, port=endpoint.port, replicas=config.server.replicas, rank=rank)
-    began = run_dir.server_log.stat().st_size if run_dir.server_log.exists() else 0
+    began = polling.block_until_done(lambda: size_of(run_dir.server_log))
     polling.block_until_done(lambda: run_dir.write_endpoint(endpoint))
     settings = engine.environment(config.model, endpoint.key, address=rank.address if rank else None)
     code, healthy, given_up = _run(config, argv, {**inherited.environment(os.environ), **settings}, run_dir, endpoint)

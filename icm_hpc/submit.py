@@ -6,6 +6,7 @@ wait=true stays until a Slurm job has ended.
 
 import dataclasses
 import logging
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -59,7 +60,8 @@ def split_flags(words: Sequence[str]) -> tuple[list[str], dict[str, bool]]:
 
 def named(settings: Config) -> Config:
     """Return `settings` with a name for the run and absolute paths, so that they mean the same on every node."""
-    name = settings.run.name or f"{settings.task.name}-{settings.model.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    made = re.sub(r"[^A-Za-z0-9._-]", "-", f"{settings.task.name}-{settings.model.name}")[:150]
+    name = settings.run.name or f"{made}-{time.strftime('%Y%m%d-%H%M%S')}"
     root = home.expanded(settings.run.root, instead="run.root without ~").absolute()
     run = dataclasses.replace(settings.run, name=name, root=str(root))
     task, model = settings.task, settings.model

@@ -70,3 +70,9 @@ def test_a_run_name_over_200_letters_is_refused() -> None:
     assert config.load([f"run.name={'a' * 200}"]).run.name == "a" * 200
     with pytest.raises(ConfigError, match=r"name=a+\.\.\.: has 201 letters; 200 or fewer"):
         config.load([f"run.name={'a' * 201}"])
+
+
+@pytest.mark.parametrize("model", ["a" * 250, "meta-llama/Llama-3.1-8B"])
+def test_a_run_name_that_is_made_up_is_one_that_may_be_given(model: str) -> None:
+    name = submit.named(config.load(["model=stub", f"model.name={model}"])).run.name
+    assert config.load([f"run.name={name}"]).run.name == name

@@ -180,7 +180,7 @@ def test_a_follower_whose_folder_stays_away_ends_and_names_the_path(
 
 
 @pytest.mark.parametrize("name", PASSING)
-async def test_a_lock_is_taken_over_a_moment_s_failure(
+async def test_a_lock_is_taken_though_reads_fail_for_a_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     path, fails = tmp_path / "driver.lock", iter([True, False] * 100)
@@ -197,7 +197,7 @@ async def test_a_lock_is_taken_over_a_moment_s_failure(
         assert lock.holder(path) == "first"
 
 
-def test_a_status_is_told_over_a_moments_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_outlives_a_read_that_fails_for_a_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, run_dir = prepare_run(tmp_path, *STUB)
     monkeypatch.setattr(polling, "RETRY_S", 0.01)
     Away(monkeypatch, "ESTALE", lambda _, number: number == 1)

@@ -10,14 +10,18 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import pytest
+from aiohttp.test_utils import TestServer
 
-from icm_hpc import checkpoint, driver, outcome, status
+from icm_hpc import checkpoint, checks, driver, outcome, status
 from icm_hpc.client import Client
+from icm_hpc.engines import stub
 from icm_hpc.errors import CheckpointError
 from icm_hpc.rundir import RunDir
 from icm_hpc.settings import Config
 from icm_hpc.tasks import packing
 from tests import offline
+from tests.conftest import prepare_run
+from tests.external import KEY
 from tests.offline import OfflineClient
 
 SHARDS = ("task.limit=96", "search.pool_size=4", "search.steps=12", "search.num_seeds=4", "search.schedule=constant")
@@ -182,3 +186,17 @@ async def test_shards_that_were_begun_end_before_others_begin(tmp_path: Path) ->
     assert 4 < len(begun) < 24
     finished = {path.parent.name for path in run_dir.path.glob(f"shard-*/{outcome.NAME}")}
     assert len(begun - finished) <= 4, "as many as run at one time"
+
+
+async def test_a_prompt_of_full_length_is_timed_in_the_first_start_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("VLLM_API_KEY", KEY)
+    caplog.set_level("INFO")
+    async with TestServer(stub.application(model="theirs", max_model_len=10**6, key=KEY)) as server:
+        for steps in (2, 4):
+            url = f"server.url={server.make_url('')}"
+            settings, run_dir = prepare_run(tmp_path, "model=tiny", "task.limit=8", url, f"search.steps={steps}")
+            await driver.run(settings, run_dir, attempt=f"a{steps}", stop=asyncio.Event(), watch=lambda _: None)
+    assert caplog.text.count(checks.LABELS) == 2, "what can change is checked in each"
+    assert caplog.text.count(checks.CLOCK) == 1

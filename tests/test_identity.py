@@ -9,13 +9,13 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from icm_hpc import config, driver, identity, local
+from icm_hpc import config, connect, driver, identity, local
 from icm_hpc.client import Client
 from icm_hpc.engines import stub, vllm
 from icm_hpc.errors import ScoringError
 from icm_hpc.progress import Progress
 from icm_hpc.rundir import RunDir, ServedModel
-from tests.conftest import prepare_run
+from tests.conftest import Served, prepare_run
 from tests.external import KEY
 
 OURS = ("model=stub", "task.limit=8", "search.schedule=constant")
@@ -194,3 +194,16 @@ async def test_an_api_of_the_top_k_tokens_is_known_by_its_name() -> None:
 
     loaded = config.load(["engine=openai", "model.served_name=davinci-002"])
     assert await identity.of_server(Api(), loaded) == ServedModel("davinci-002")  # type: ignore[arg-type]
+
+
+@pytest.mark.vllm
+async def test_a_real_vllm_says_what_it_loaded_and_answers_the_same_again(tiny_server: Served, tmp_path: Path) -> None:
+    run_dir = RunDir(tmp_path)
+    async with connect.connected(tiny_server.settings, tiny_server.run_dir, tiny_server.attempt) as client:
+        for _ in range(2):
+            served = await identity.of_server(client, tiny_server.settings)
+            identity.require_same(run_dir, served)
+        assert client.traffic.requests == 0
+    assert served.name == "tiny"
+    assert str(served.root).endswith("/tiny")
+    assert [len(row) for row in served.logprobs] == [4, 4, 4]

@@ -89,7 +89,8 @@ async def label(config: Config, run_dir: RunDir, shard: Shard, around: Surroundi
     async def one(restart: int) -> Outcome | None:
         async with around.slots:
             async with _opened(config, run_dir, shard, restart, around) as searching:
-                ends[restart] = await searching.run()
+                end = await searching.run()
+            ends[restart] = end  # once it is closed: the last pass opens the best one again
             if len(ends) < config.search.restarts:
                 return None
             states = [ends[number] for number in range(config.search.restarts)]

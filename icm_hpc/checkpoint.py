@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import h5py
 import numpy as np
@@ -23,12 +23,15 @@ from .core.types import Labelling, State, StepInfo
 from .errors import CheckpointError
 from .fingerprint import differences
 from .memo import Remembered
+from .polling import TRANSIENT
 from .rundir import write_atomically
 
 SCHEMA = 2
+SCHEMA_WITHOUT_STATE = 3  # which no earlier version reads
 KEEP = 3  # generations
 DAMAGED = ".damaged"  # the ending of a generation that was found not to be whole
 USER_BLOCK = 512  # bytes
+PIECE = 2**20  # bytes of a trace that are in memory at one time
 MAGIC = b"icm_hpc checkpoint; SHA-256 of all bytes from 512 on: "
 
 log = logging.getLogger(__name__)
@@ -38,11 +41,18 @@ log = logging.getLogger(__name__)
 class Saved:
     """What a generation holds."""
 
-    state: State
+    reached: State | None  # None while the search is being seeded: then what it has learnt is all there is
     memo: Remembered
     fingerprint: str
     trace_bytes: int
     trace_sha256: str
+
+    @property
+    def state(self) -> State:
+        """The state of a search that is seeded."""
+        if self.reached is None:
+            raise CheckpointError("the search is not seeded yet")
+        return self.reached
 
 
 class Trace:
@@ -56,7 +66,7 @@ class Trace:
             raise CheckpointError(f"the state cannot be saved in {folder}: {error}") from error
         self._bytes = saved.trace_bytes if saved else 0
         self._file.seek(0)
-        self._digest = hashlib.sha256(self._file.read(self._bytes) or b"")
+        self._digest = _digest_of(self._file, self._bytes)[0]
         self._waiting: list[bytes] = []
 
     def __enter__(self) -> "Trace":
@@ -94,8 +104,11 @@ def trace_line(info: StepInfo) -> dict[str, Any]:
     return {**line, "repairs": repairs, "proposed_energy": proposal and proposal.labelling.energy}
 
 
-def save(folder: Path, state: State, memo: Remembered, trace: Trace, fingerprint: str) -> Path:
-    """Save the trace, then a new generation; keep the last three. Raises CheckpointError if it cannot be written."""
+def save(folder: Path, state: State | None, memo: Remembered, trace: Trace, fingerprint: str) -> Path:
+    """Save the trace, then a new generation; keep the last three.
+
+    Raises CheckpointError if it cannot be written, or OSError if it may be a moment later.
+    """
     try:
         trace_bytes, trace_sha256 = trace.sync()
         saved = Saved(state, memo, fingerprint, trace_bytes, trace_sha256)
@@ -103,6 +116,8 @@ def save(folder: Path, state: State, memo: Remembered, trace: Trace, fingerprint
         path = folder / f"state-{(_number(files[-1]) if files else 0) + 1:08d}.h5"
         write_atomically(path, _encode(saved))
     except OSError as error:
+        if error.errno in TRANSIENT:
+            raise
         raise CheckpointError(
             f"the state cannot be saved in {folder}: {error}; the generation before is kept"
         ) from error
@@ -111,13 +126,14 @@ def save(folder: Path, state: State, memo: Remembered, trace: Trace, fingerprint
     return path
 
 
-def load(folder: Path, fingerprint: str) -> Saved | None:
+def load(folder: Path, fingerprint: str, *, patient: bool = False) -> Saved | None:
     """Return the newest generation that is whole, or None if nothing was ever saved; to be called by the run's driver.
 
+    `patient` is to raise OSError for a file that may be read a moment later, rather than take the generation before.
     Generations that are not whole are set aside, under another name. Raises CheckpointError if none of those there is
     whole, or if it is of another configuration, naming what differs.
     """
-    saved, damaged = _newest(folder)
+    saved, damaged = _newest(folder, patient=patient)
     if saved is not None and saved.fingerprint != fingerprint:
         differing = differences(json.loads(fingerprint), json.loads(saved.fingerprint))
         raise CheckpointError(f"{folder} was saved by another configuration: {differing}; use another run.name")
@@ -128,11 +144,12 @@ def load(folder: Path, fingerprint: str) -> Saved | None:
 
 
 def load_newest(folder: Path) -> Saved | None:
-    """Return the newest generation that is whole, whatever its configuration; None if nothing was ever saved."""
-    return _newest(folder)[0]
+    """Return the newest generation that is whole, whatever its configuration; None if no state was ever saved."""
+    saved, _ = _newest(folder)
+    return saved if saved and saved.reached else None
 
 
-def _newest(folder: Path) -> tuple[Saved | None, list[Path]]:
+def _newest(folder: Path, *, patient: bool = False) -> tuple[Saved | None, list[Path]]:
     """Return the newest generation that is whole, and those after it, which are not."""
     files = generations(folder)
     troubles, damaged = [], []
@@ -141,6 +158,9 @@ def _newest(folder: Path) -> tuple[Saved | None, list[Path]]:
             saved = _decode(path.read_bytes())
             _require_trace(folder, saved)
         except (OSError, ValueError, KeyError) as error:
+            if patient and isinstance(error, OSError) and error.errno in TRANSIENT:
+                error.filename = error.filename or str(path)
+                raise
             troubles.append(f"{path.name}: {error}")
             damaged.append(path)
             log.warning("%s cannot be used (%s); trying the generation before", path, error)
@@ -168,42 +188,59 @@ def _number(path: Path) -> int:
 
 def _encode(saved: Saved) -> bytes:
     buffer = io.BytesIO()
-    state = saved.state
+    state = saved.reached
     with h5py.File(buffer, "w", userblock_size=USER_BLOCK) as file:
-        file.attrs.update({"schema": SCHEMA, "step": state.step, "flips": state.flips})
+        if state is None:
+            file.attrs["schema"] = SCHEMA_WITHOUT_STATE
+        else:
+            file.attrs.update({"schema": SCHEMA, "step": state.step, "flips": state.flips})
         file.attrs.update({"trace_bytes": saved.trace_bytes, "trace_sha256": saved.trace_sha256})
         file.create_dataset("fingerprint", data=saved.fingerprint)
-        for name, labelling in (("current", state.current), ("best", state.best)):
+        for name, labelling in (("current", state.current), ("best", state.best)) if state else ():
             group = file.create_group(name)
             group.attrs["energy"] = labelling.energy
             group.create_dataset("labels", data=labelling.labels)
             group.create_dataset("scores", data=labelling.scores)
         for name in ("keys", "lengths", "rows"):
             file.create_dataset(f"memo/{name}", data=getattr(saved.memo, name))
-    content = bytearray(buffer.getvalue())
+    return sealed(buffer.getvalue())
+
+
+def sealed(file: bytes) -> bytes:
+    """Return an HDF5 file with the SHA-256 of all but its user block in that block."""
+    content = bytearray(file)
     header = MAGIC + hashlib.sha256(content[USER_BLOCK:]).hexdigest().encode() + b"\n"
     content[: len(header)] = header
     return bytes(content)
 
 
-def _decode(content: bytes) -> Saved:
-    """Read a generation; raises ValueError for one that is not whole, CheckpointError for another schema."""
+def unsealed(content: bytes) -> bytes:
+    """Return what was sealed; raises ValueError if it is not whole."""
     wanted = content[len(MAGIC) : len(MAGIC) + 64]
     found = hashlib.sha256(content[USER_BLOCK:]).hexdigest().encode()
     if not content.startswith(MAGIC) or wanted != found:
         raise ValueError("its checksum is wrong: truncated or altered")
-    with h5py.File(io.BytesIO(content), "r") as file:
-        if file.attrs["schema"] != SCHEMA:
+    return content
+
+
+def _decode(content: bytes) -> Saved:
+    """Read a generation; raises ValueError for one that is not whole, CheckpointError for another schema."""
+    with h5py.File(io.BytesIO(unsealed(content)), "r") as file:
+        if file.attrs["schema"] not in (SCHEMA, SCHEMA_WITHOUT_STATE):
             raise CheckpointError(f"a checkpoint of schema {file.attrs['schema']}; this version reads {SCHEMA}")
-        state = State(
-            step=int(file.attrs["step"]),
-            flips=int(file.attrs["flips"]),
-            current=_labelling(file["current"]),
-            best=_labelling(file["best"]),
-        )
+        state = _state(file) if file.attrs["schema"] == SCHEMA else None
         trace = (int(file.attrs["trace_bytes"]), str(file.attrs["trace_sha256"]))
         memo = Remembered(*(file[f"memo/{name}"][()] for name in ("keys", "lengths", "rows")))
         return Saved(state, memo, file["fingerprint"].asstr()[()], *trace)
+
+
+def _state(file: Any) -> State:
+    return State(
+        step=int(file.attrs["step"]),
+        flips=int(file.attrs["flips"]),
+        current=_labelling(file["current"]),
+        best=_labelling(file["best"]),
+    )
 
 
 def _labelling(group: Any) -> Labelling:
@@ -213,10 +250,16 @@ def _labelling(group: Any) -> Labelling:
 
 
 def _require_trace(folder: Path, saved: Saved) -> None:
-    digest, left = hashlib.sha256(), saved.trace_bytes
     with (folder / "trace.jsonl").open("rb") as file:
-        while left and (chunk := file.read(min(left, 2**20))):
-            digest.update(chunk)
-            left -= len(chunk)
-    if left or digest.hexdigest() != saved.trace_sha256:
+        digest, missing = _digest_of(file, saved.trace_bytes)
+    if missing or digest.hexdigest() != saved.trace_sha256:
         raise ValueError("the trace beside it is truncated or altered")
+
+
+def _digest_of(file: IO[bytes], count: int) -> tuple["hashlib._Hash", int]:
+    """Return the SHA-256 of the next `count` bytes, read in pieces, and how many of them are not there."""
+    digest = hashlib.sha256()
+    while count and (chunk := file.read(min(count, PIECE))):
+        digest.update(chunk)
+        count -= len(chunk)
+    return digest, count

@@ -117,6 +117,10 @@ class Client:
         """Return the models that the server lists, each with its context length in tokens, None if that is not stated."""
         return await self._ask("GET", "/v1/models", read=vllm.served, within_s=within_s)
 
+    async def root(self) -> str | None:
+        """Return what the server loaded as our model, or None if it does not say."""
+        return await self._ask("GET", "/v1/models", read=lambda told: vllm.root(told, self.model))
+
     async def version(self) -> str:
         """Return the version of vLLM."""
         return await self._ask("GET", "/version", read=vllm.version)

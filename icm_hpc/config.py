@@ -16,6 +16,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from . import home
 from .errors import ConfigError
 from .settings import PROTOCOLS, Config
 
@@ -83,7 +84,7 @@ def _preset(section: str, name: str | None) -> dict[str, dict[str, Any]]:
     """Read one preset: a file of this section in $ICM_CONFIGS or the package, or a path that ends in .yaml."""
     name = name or str(SECTIONS[section].__dataclass_fields__["name"].default)  # type: ignore[attr-defined]
     if name.endswith((".yaml", ".yml")):
-        path = Path(name).expanduser()
+        path = home.expanded(name, instead="a path without ~")
         if not path.is_file():
             raise ConfigError(f"{section}={name}: there is no such file")
         stem = path.stem

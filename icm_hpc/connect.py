@@ -3,14 +3,15 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import aiohttp
 
-from . import external
+from . import external, polling
 from .client import Client, Traffic, open_session
 from .errors import ServerError, TimedOut
+from .polling import Polled
 from .rundir import Endpoint, RunDir, ServerExit, tail
 from .settings import Config
 
@@ -31,7 +32,7 @@ async def connected(
     not ours (external.py) has neither component nor attempt.
     """
     if config.external_url is not None:
-        async with external.connected(config, run_dir, config.external_url, traffic) as theirs:
+        async with external.connected(config, config.external_url, traffic) as theirs:
             yield theirs
         return
     deadline = time.monotonic() + config.server.start_timeout_s
@@ -42,7 +43,7 @@ async def connected(
             clients = [_client(session, config, endpoint, host) for host in endpoint.hosts]
             client, moved = await _healthy(clients, endpoint, run_dir, deadline, limits.start_timeout_s)
             if client is not None:
-                with _telling_of_hangs(run_dir, endpoint):
+                async with _reporting_hangs(run_dir, endpoint):
                     await client.prove()
                     log.info("server ready: it answered a scored completion")
                     client.traffic = traffic or Traffic()  # the proof does not count
@@ -51,12 +52,13 @@ async def connected(
         endpoint = moved
 
 
-@contextmanager
-def _telling_of_hangs(run_dir: RunDir, endpoint: Endpoint) -> Iterator[None]:
+@asynccontextmanager
+async def _reporting_hangs(run_dir: RunDir, endpoint: Endpoint) -> AsyncIterator[None]:
     try:
         yield
     except TimedOut as error:
-        run_dir.want_restart(endpoint.attempt, endpoint.start, str(error))
+        reason = str(error)
+        await polling.until_done(lambda: run_dir.want_restart(endpoint.attempt, endpoint.start, reason))
         raise
 
 
@@ -74,7 +76,8 @@ def _client(session: aiohttp.ClientSession, config: Config, endpoint: Endpoint, 
 
 async def server_end(run_dir: RunDir, attempt: str) -> ServerExit:
     """Return, once the server of this attempt has ended, how."""
-    while (record := run_dir.read_server_exit(attempt)) is None:  # noqa: ASYNC110 - the writer is another process
+    read = Polled(lambda: run_dir.read_server_exit(attempt), None)
+    while (record := read()) is None:  # noqa: ASYNC110 - the writer is another process
         await asyncio.sleep(POLL_S)
     return record
 
@@ -87,7 +90,13 @@ def obituary(run_dir: RunDir, record: ServerExit) -> ServerError:
 
 
 async def _endpoint(run_dir: RunDir, attempt: str, deadline: float, timeout_s: float) -> Endpoint:
-    while (endpoint := run_dir.read_endpoint(attempt)) is None or run_dir.read_restart_wanted(attempt, endpoint.start):
+
+    def given() -> Endpoint | None:
+        endpoint = run_dir.read_endpoint(attempt)
+        return None if endpoint and run_dir.read_restart_wanted(attempt, endpoint.start) else endpoint
+
+    read: Polled[Endpoint | None] = Polled(given, None)
+    while (endpoint := read()) is None:
         if time.monotonic() > deadline:
             raise ServerError(
                 f"no server of this attempt ({attempt}) wrote {run_dir.endpoint(attempt)} within"
@@ -105,13 +114,14 @@ async def _healthy(
     None, and the new endpoint, if the server has moved: the port that it had chosen was taken by another.
     """
     began = reported = time.monotonic()
+    read = Polled(lambda: run_dir.read_endpoint(endpoint.attempt), None)
     while True:
         troubles = await asyncio.gather(*(client.trouble() for client in clients))
         for client, trouble in zip(clients, troubles, strict=True):
             if trouble is None:
                 log.info("server healthy after %.0f s", time.monotonic() - began)
                 return client, endpoint
-        latest = run_dir.read_endpoint(endpoint.attempt)
+        latest = read()
         if latest is not None and latest != endpoint:
             return None, latest
         now = time.monotonic()

@@ -9,24 +9,28 @@ import platform
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from importlib import metadata
 from typing import Any
 
-from . import checks, connect, export, lock, prompts, shard, tasks
+from . import checkpoint, checks, connect, export, identity, lock, outcome, polling, prompts, shard, tasks
 from .checks import Check
 from .client import Client, Traffic, all_of
 from .core.types import StepInfo
 from .engines.vllm import Metrics
 from .errors import BadAnswer, NoAnswer, RateLimited, RequestError, ScoringError, ServerError
+from .export import Labelled
 from .lock import Lock
+from .outcome import Outcome, describe
 from .progress import Progress, Watch
 from .prompts import Prompts
-from .rundir import RunDir, ServerExit, read_json, write_atomically
+from .rundir import RunDir, ServedModel, ServerExit, read_json, write_atomically
 from .scorer import Work
 from .settings import Config
 from .shard import Shard, Surroundings
+from .summary import summary_of
 from .tasks import Task
 
 MOST_IN_VAIN = 5  # times that a server is lost and found again without a step between
@@ -105,7 +109,7 @@ async def _hear_why(server_end: "asyncio.Future[ServerExit]", stopped: "asyncio.
     """Wait for the exit record of a server that no longer answers and, if it was told to stop, for our own signal."""
     either: list[asyncio.Future[Any]] = [server_end, stopped]
     await asyncio.wait(either, timeout=LAST_WORDS_S, return_when=asyncio.FIRST_COMPLETED)
-    if server_end.done() and server_end.result().told_to_stop:
+    if server_end.done() and not server_end.exception() and server_end.result().told_to_stop:
         await asyncio.wait([stopped], timeout=LAST_WORDS_S)
 
 
@@ -115,10 +119,10 @@ async def _alone(config: Config, run_dir: RunDir, attempt: str, watch: Watch) ->
     who = f"attempt {attempt} on {socket.gethostname()}, process {os.getpid()}" + (f", job {job}" if job else "")
     async with lock.held(run_dir.lock, who) as held:
         counts = Counts()
-        start = record_attempt(run_dir, attempt)
+        start = await polling.until_done(lambda: record_attempt(run_dir, attempt))
         end = "killed"
         try:
-            summary = await _with_server(config, run_dir, attempt, watch, counts, held)
+            summary = await _with_server(config, run_dir, attempt, start, watch, counts, held)
             end = "finished"
         except asyncio.CancelledError:
             end = "stopped, state saved"
@@ -133,9 +137,12 @@ async def _alone(config: Config, run_dir: RunDir, attempt: str, watch: Watch) ->
 
 
 async def _with_server(
-    config: Config, run_dir: RunDir, attempt: str, watch: Watch, counts: "Counts", held: Lock
+    config: Config, run_dir: RunDir, attempt: str, start: int, watch: Watch, counts: "Counts", held: Lock
 ) -> dict[str, Any]:
-    """Label with this attempt's server; when it is lost and comes back, go on from the state that was saved."""
+    """Label with this attempt's server; when it is lost and comes back, go on from the state that was saved.
+
+    It must serve the model that the run began with.
+    """
     in_vain = reached = 0
 
     def noting(now: Progress) -> None:
@@ -147,6 +154,9 @@ async def _with_server(
     while True:
         try:
             async with connect.connected(config, run_dir, attempt, counts.traffic) as client:
+                served = await identity.of_server(client, config)
+                await polling.until_done(partial(identity.require_same, run_dir, served))
+                await polling.until_done(partial(record_served, run_dir, start, served))
                 return await label(config, run_dir, client, noting, counts, held)
         except NoAnswer as error:
             in_vain += 1
@@ -182,24 +192,35 @@ async def label(
     counts = counts or Counts(traffic=client.traffic)
     work = counts.work
     before = await _known_metrics(client)
-    shards = await _shards(config, task, client, (before and before.block_size) or 1)
+    parts = tasks.shards(task, config.search.pool_size)
+    outcomes = await _finished(config, run_dir, parts)
+    missing = {number: part for number, part in enumerate(parts) if number not in outcomes}
+    shards = await _shards(config, missing, client, (before and before.block_size) or 1)
     # The stub has neither versions nor a cache: all that would be checked of it is the stub.
-    if config.model.engine == "vllm" and not counts.checked:
-        await _check(client, shards, shared=config.external_url is not None)
+    if shards and config.model.engine == "vllm" and not counts.checked:
+        await _check(client, run_dir, shards, shared=config.external_url is not None)
         counts.checked = True
         before = await _known_metrics(client) if before else None  # one warning is enough
     if before:
         _warn_of_small_cache(config, shards, before)
-    searches = min(config.search.parallel_searches, len(shards) * config.search.restarts)
-    report = _reporter(config, shards, work, watch)
+    searches = max(1, min(config.search.parallel_searches, len(shards) * config.search.restarts))
+    report = _reporter(config, parts, work, watch)
+    for number, done in outcomes.items():
+        for restart, end in enumerate(done.ends):
+            report(number, restart, end)
     around = Surroundings(client, work, searches, asyncio.Semaphore(searches), report, held)
-    outcomes = await all_of(shard.label(config, run_dir, one, around) for one in shards)
+    # Searches take their slots in this order: what was begun ends before anything else begins.
+    begun = sorted(shards, key=lambda one: not checkpoint.generations(run_dir.shard(one.number)))
+    for one, ended in zip(begun, await all_of(shard.label(config, run_dir, one, around) for one in begun), strict=True):
+        outcomes[one.number] = ended
     if held:
         held.require_held()
-    export.write_labels(run_dir.labels, task, [outcome.labelled for outcome in outcomes])
+    ordered = [outcomes[number] for number in range(len(parts))]
+    labelled = [Labelled(part, o.searched, o.labels, o.scores) for part, o in zip(parts, ordered, strict=True)]
+    export.write_labels(run_dir.labels, task, labelled)
     after = await _known_metrics(client) if before else None
     alpha = config.search.alpha
-    described = [shard.describe(outcome, one.problem, alpha) for outcome, one in zip(outcomes, shards, strict=True)]
+    described = [describe(o, part.problem(), part.label_words, alpha) for part, o in zip(parts, ordered, strict=True)]
     for number, figures in enumerate(described):
         if not figures["beats_one_label_for_all"]:
             log.warning("%s", shard.NO_BETTER_THAN_ONE_LABEL.format(number=number, **figures))
@@ -211,9 +232,22 @@ async def label(
         "server_prompt_tokens": after.prompt_tokens - before.prompt_tokens if before and after else None,
         "server_computed_tokens": after.computed_tokens - before.computed_tokens if before and after else None,
     }
-    summary = _summary(config, described, since_start)
+    summary = summary_of(config, described, since_start, run_dir.read_served_model())
     write_atomically(run_dir.summary, json.dumps(summary, indent=2).encode())
     return summary
+
+
+async def _finished(config: Config, run_dir: RunDir, parts: Sequence[Task]) -> dict[int, Outcome]:
+    """Return the outcomes that earlier starts have saved, by shard."""
+    found: dict[int, Outcome] = {}
+    for number, part in enumerate(parts):
+        folder, asked = run_dir.shard(number), shard.asked_of(config, part)
+        saved = await polling.until_done(partial(outcome.load, folder, asked))
+        if saved is not None:
+            found[number] = saved
+    if found:
+        log.info("%d of %d shards are finished", len(found), len(parts))
+    return found
 
 
 def record_attempt(run_dir: RunDir, attempt: str) -> int:
@@ -241,6 +275,13 @@ def scored_anything(attempt: dict[str, Any]) -> bool:
     return "counts" not in attempt or attempt["counts"]["traffic"]["requests"] > 0
 
 
+def record_served(run_dir: RunDir, start: int, served: ServedModel) -> None:
+    """Add to an attempt in provenance.json which model it scores with."""
+    known = read_json(run_dir.provenance)
+    known["attempts"][start]["served_model"] = {"name": served.name, "root": served.root}
+    write_atomically(run_dir.provenance, json.dumps(known, indent=2).encode())
+
+
 def record_end(run_dir: RunDir, start: int, end: str, counts: Counts) -> None:
     """Add to an attempt in provenance.json how it ended and what it did; one without was killed outright."""
     known = read_json(run_dir.provenance)
@@ -265,11 +306,11 @@ async def _known_metrics(client: Client) -> Metrics | None:
         return None
 
 
-async def _shards(config: Config, task: Task, client: Client, block_size: int) -> list[Shard]:
-    """Return the task's shards; raises FitError if one does not fit the model's context."""
+async def _shards(config: Config, parts: Mapping[int, Task], client: Client, block_size: int) -> list[Shard]:
+    """Return the shards that are still to be searched; raises FitError if one does not fit the model's context."""
     context = await client.max_model_len()
     made = []
-    for number, part in enumerate(tasks.shards(task, config.search.pool_size)):
+    for number, part in parts.items():
         tokens = await prompts.of_tokens(client, part)
         if client.exact:
             prompts.require_fit(tokens, context)
@@ -284,8 +325,10 @@ async def _shards(config: Config, task: Task, client: Client, block_size: int) -
     return made
 
 
-async def _check(client: Client, shards: Sequence[Shard], *, shared: bool) -> None:
+async def _check(client: Client, run_dir: RunDir, shards: Sequence[Shard], *, shared: bool) -> None:
     """Check that the server can do what the longest prompt and the labels of these shards ask of it.
+
+    A prompt of full length is timed once in a run: a start may be too short to time it again.
 
     Raises ServerError if it cannot, and NoAnswer if it is lost meanwhile. What is only slower for it is logged.
     """
@@ -301,7 +344,11 @@ async def _check(client: Client, shards: Sequence[Shard], *, shared: bool) -> No
         raise ServerError(f"the server cannot score the labels of this run: {check}") from check.error
 
     longest = max(one.longest for one in shards)
-    await checks.run(client, heed, context=longest, label_ids=shards[0].label_ids)
+    served = run_dir.read_served_model()
+    timed = served.timed_tokens if served else 0
+    done = await checks.run(client, heed, context=longest, label_ids=shards[0].label_ids, clock=longest > timed)
+    if served and any(check.name == checks.CLOCK and check.passed for check in done):
+        run_dir.write_served_model(replace(served, timed_tokens=longest))
 
 
 def _warn_of_small_cache(config: Config, shards: Sequence[Shard], metrics: Metrics) -> None:
@@ -320,10 +367,9 @@ def _warn_of_small_cache(config: Config, shards: Sequence[Shard], metrics: Metri
         )
 
 
-def _reporter(
-    config: Config, shards: Sequence[Shard], work: Work, watch: Watch
-) -> Callable[[int, int, StepInfo], None]:
+def _reporter(config: Config, parts: Sequence[Task], work: Work, watch: Watch) -> Callable[[int, int, StepInfo], None]:
     """Return what turns the steps of all searches into one progress."""
+    examples = sum(len(part.examples) for part in parts) * config.search.restarts
     last: dict[tuple[int, int], StepInfo] = {}
 
     def report(number: int, restart: int, info: StepInfo) -> None:
@@ -332,9 +378,9 @@ def _reporter(
         watch(
             Progress(
                 step=sum(info.step for info in latest),
-                steps=config.search.steps * len(shards) * config.search.restarts,
+                steps=config.search.steps * len(parts) * config.search.restarts,
                 pool=sum(info.pool for info in latest),
-                examples=sum(one.problem.n for one in shards) * config.search.restarts,
+                examples=examples,
                 counts=tuple(map(sum, zip(*(info.counts for info in latest), strict=True))),
                 energy=sum(info.energy for info in latest) / len(latest),
                 flips=sum(info.flips for info in latest),
@@ -344,29 +390,3 @@ def _reporter(
         )
 
     return report
-
-
-def _summary(config: Config, shards: Sequence[dict[str, Any]], since_start: dict[str, Any]) -> dict[str, Any]:
-    """Return the figures of a run; `since_start` counts what this start of it did, all measured."""
-
-    def total(key: str) -> Any:
-        return sum(figures[key] for figures in shards)
-
-    examples = total("examples")
-    words = shards[0]["label_counts"]
-    return {
-        "task": config.task.name,
-        "model": config.model.name,
-        "protocol": config.search.protocol,
-        "seed": config.search.seed,
-        "examples": examples,
-        "labelled_by_search": total("labelled_by_search"),
-        "labelled_by_completion": examples - total("labelled_by_search"),
-        "label_counts": {word: sum(figures["label_counts"][word] for figures in shards) for word in words},
-        "energy": total("energy") / len(shards),  # mean over shards
-        "conflicts": total("conflicts"),
-        "steps": total("steps"),
-        "flips": total("flips"),
-        "shards": shards,
-        "since_start": since_start,
-    }

@@ -58,5 +58,9 @@ class CheckpointError(IcmError):
     """Saved state that cannot be written, read or used."""
 
 
+class FolderError(IcmError):
+    """The run's folder, or another, cannot be read or written."""
+
+
 class ClusterError(IcmError):
     """Slurm refused the job or cannot be reached."""

@@ -12,7 +12,6 @@ from . import keys
 from .api import ApiClient
 from .client import Client, Traffic, open_session
 from .errors import NoAnswer, ScoringError, ServerError
-from .rundir import RunDir
 from .settings import Config
 
 POLL_S = 0.5
@@ -23,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def connected(config: Config, run_dir: RunDir, url: str, traffic: Traffic | None) -> AsyncIterator[Client]:
+async def connected(config: Config, url: str, traffic: Traffic | None) -> AsyncIterator[Client]:
     """Yield a client of the server at `url`, once that has answered a real scored completion.
 
     Raises ServerError when server.start_timeout_s are over, and ScoringError for what waiting does not mend.
@@ -33,8 +32,6 @@ async def connected(config: Config, run_dir: RunDir, url: str, traffic: Traffic 
     async with open_session(key, config.server.request_timeout_s, external_url=url) as session:
         client = _client(session, config, url)
         await _answering(client, config, key_from)
-        if config.model.served_name is None:
-            _require_same_model(run_dir, client.model)
         log.info("server ready: %s answered a scored completion as %s", url, client.model)
         client.traffic = traffic or Traffic()  # the proof does not count
         yield client
@@ -79,18 +76,6 @@ async def _answering(client: Client, config: Config, key_from: str) -> None:
             reported = now
             log.info("waiting for the server (%.0f s): %s", now - began, trouble)
         await asyncio.sleep(POLL_S)
-
-
-def _require_same_model(run_dir: RunDir, name: str) -> None:
-    """Refuse another model than the one that the run began with: its scores are saved, and no setting names it."""
-    began_with = run_dir.read_served_model()
-    if began_with is None:
-        run_dir.write_served_model(name)
-    elif began_with != name:
-        raise ScoringError(
-            f"the server now serves {name!r}, and the scores of {run_dir.path} are by {began_with!r}: have that served again,"
-            " or begin another run (run.name=NAME)"
-        )
 
 
 def only_model(served: Mapping[str, int | None]) -> str:

@@ -8,12 +8,14 @@ files in the attempt's folder: the first node's rendezvous.json, and a rank's ow
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 
-from . import process, weights
-from .engines import ENGINES
+from . import polling, process, weights
+from .engines import ENGINES, exit_of, inherited
 from .engines.rank import Rank
-from .errors import IcmError
-from .rundir import Rendezvous, RunDir, tail
+from .errors import FolderError, IcmError
+from .polling import Polled
+from .rundir import Rendezvous, RunDir, size_of, tail, written_since
 from .settings import Config
 
 POLL_S = 0.5
@@ -23,23 +25,32 @@ def follow(
     config: Config, run_dir: RunDir, attempt: str, number: int, address: str, is_to_stop: Callable[[], bool]
 ) -> str:
     """Serve each start of the engine that the first node announces; return why no more."""
-    run_dir.write_rank_arrival(attempt, number, address)
+    polling.block_until_done(lambda: run_dir.write_rank_arrival(attempt, number, address))
     over: int | None = None  # the start that has ended here
+    ended = Polled(lambda: run_dir.read_server_exit(attempt), None)
+    announced = Polled(lambda: run_dir.read_rendezvous(attempt), None)
     while not is_to_stop():
-        end = run_dir.read_server_exit(attempt)
+        end = ended()
         if end is not None:
             return f"the first node's component ended: {end.reason}"
-        meeting = run_dir.read_rendezvous(attempt)
+        meeting = announced()
         if meeting is None or meeting.start == over:
             time.sleep(POLL_S)
             continue
         over = meeting.start
+
+        def is_over(meeting: Rendezvous = meeting) -> bool:
+            return is_to_stop() or announced() != meeting
+
         try:
-            how = _serve_once(config, run_dir, meeting, number, address, is_to_stop)
+            how = _serve_once(config, run_dir, meeting, number, address, is_over)
+        except FolderError:
+            raise
         except (IcmError, OSError) as error:
             how = f"rank {number} on {address} cannot start: {error}"
         if how is not None:
-            run_dir.write_rank_exit(attempt, number, over, how)
+            record = partial(run_dir.write_rank_exit, attempt, number, over, how)
+            polling.block_until_done(record)
     return "told to stop"
 
 
@@ -49,7 +60,7 @@ def _serve_once(
     meeting: Rendezvous,
     number: int,
     address: str,
-    is_to_stop: Callable[[], bool],
+    is_over: Callable[[], bool],
 ) -> str | None:
     """Run this rank until the start is over; return how it ended by itself, or None."""
     engine = ENGINES[config.model.engine]
@@ -57,14 +68,15 @@ def _serve_once(
     rank = Rank(number, config.nodes, meeting.address, meeting.port, meeting.rpc_port)
     argv = engine.argv(config.model, served, host=address, port=0, replicas=config.server.replicas, rank=rank)
     log = run_dir.rank_log(number)
-    began = log.stat().st_size if log.exists() else 0
+    began = polling.block_until_done(lambda: size_of(log))
     patience_s = config.server.start_timeout_s
     settings = engine.environment(config.model, "", address=address, start_timeout_s=patience_s)
-    with process.engine(argv, {**os.environ, **settings}, log) as running:
+    with process.engine(argv, {**inherited.environment(os.environ), **settings}, log) as running:
         while running.poll() is None:
-            if is_to_stop() or run_dir.read_rendezvous(meeting.attempt) != meeting:
+            if is_over():
                 return None
             time.sleep(POLL_S)
-    remedy = engine.remedy(running.returncode, tail(log, lines=200, begin=began))
-    told = f" ({remedy})" if remedy else f"; last lines of {log}:\n{tail(log, lines=5, begin=began)}"
-    return f"{config.model.engine} of rank {number} on {address} exited with code {running.returncode}{told}"
+    how = exit_of(engine, running.returncode, written_since(log, began))
+    if how == f"exited with code {running.returncode}":
+        how += f"; last lines of {log}:\n{tail(log, lines=5, begin=began)}"
+    return f"{config.model.engine} of rank {number} on {address} {how}"

@@ -12,10 +12,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import home
 from .errors import ConfigError
 from .settings import Config
 
 KEYS = {"vllm": "VLLM_API_KEY", "stub": "VLLM_API_KEY", "openai": "OPENAI_API_KEY"}
+# As a shell would read it: export before it, a value in quotes, a comment after it; and with spaces around =.
+LINE = re.compile(
+    r"""(?:export\s+)?([A-Za-z_]\w*)\s*=\s*(?:'([^']*)'|"([^"]*)"|([^\s'"#][^'"]*?)?)(?:\s+\#.*)?""", re.ASCII
+)
 URLS = {"vllm": "VLLM_BASE_URL", "openai": "OPENAI_BASE_URL"}
 
 
@@ -43,7 +48,8 @@ def find(name: str, *, in_environment: bool = True) -> Found | None:
 
 def secrets_file() -> Path:
     """Return the file of keys: $ICM_SECRETS, or icm_hpc/secrets.env in the user's folder of settings."""
-    return Path(os.environ.get("ICM_SECRETS") or "~/.config/icm_hpc/secrets.env").expanduser()
+    named = os.environ.get("ICM_SECRETS") or "~/.config/icm_hpc/secrets.env"
+    return home.expanded(named, instead="ICM_SECRETS=FILE (the file of keys; it may be empty)")
 
 
 def addressed(settings: Config) -> tuple[Config, str]:
@@ -105,11 +111,17 @@ def _read(path: Path) -> dict[str, str]:
         raise ConfigError(f"{path}: cannot be read: {type(error).__name__}") from None  # a text might be quoted
     values = {}
     for number, line in enumerate(map(str.strip, lines), start=1):
-        name, equals, value = line.partition("=")
-        if line and not line.startswith("#"):
-            if not equals:
-                raise ConfigError(f"{path}, line {number}: is not NAME=value")
-            values[name.strip()] = value.strip().strip("'\"")
+        if not line or line.startswith("#"):
+            continue
+        match = LINE.fullmatch(line)
+        if match is None:  # the line is not quoted: it may hold a key
+            raise ConfigError(f"{path}, line {number}: is not NAME=value")
+        name, single, double, bare = match.groups()
+        if any(sign in (double or bare or "") for sign in ("$", "`")):
+            raise ConfigError(
+                f"{path}, line {number}: no shell reads this file: write the value itself, without $ and `"
+            )
+        values[name] = single or double or bare or ""
     return values
 
 

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from .errors import CheckpointError, ConfigError
+from .polling import COMMAND_S, Polled, block_until_done, until_done
 
 HEARTBEAT_S = 5.0
 LEASE_S = 30.0
@@ -94,20 +95,23 @@ async def held(path: Path, who: str) -> AsyncIterator[Lock]:
 
     A holder on another machine that died without a word is waited for LEASE_S.
     """
-    handle, first = _open(path)
+    try:
+        handle, first = await until_done(lambda: _open(path))
+    except OSError as error:
+        raise ConfigError(f"{path.parent} cannot be written to: {error}") from error
     try:
         flocked = await _flock(handle, path)
         record = Record(secrets.token_hex(8), who, _machine())
-        if not first and read(path) is None:
+        if not first and await until_done(lambda: read(path)) is None:
             await asyncio.sleep(SETTLE_S)  # someone has made the file and not written it yet
-        before = read(path)
+        before = await until_done(lambda: read(path))
         settled = first or (flocked and before is not None and before.machine == record.machine)
         if before is not None and not before.released and not settled:
             await _require_silent(path, before)
-        _write(path, record)
+        await until_done(lambda: _write(path, record))
         if not settled:
             await asyncio.sleep(SETTLE_S)
-            found = read(path)
+            found = await until_done(lambda: read(path))
             if found is not None and found.token != record.token:
                 raise _refusal(path, found)
         lock = Lock(path, record)
@@ -123,7 +127,7 @@ def holder(path: Path, *, listen: bool = False) -> str | None:
     """Return who holds the lock, or None. Where flock does not tell, as of a holder on another machine, he may have died
     since, unless we `listen` for his heartbeat: for two of its periods.
     """
-    record = read(path)
+    record = block_until_done(lambda: read(path), COMMAND_S)
     if record is None or record.released:
         return None
     if record.machine == _machine():
@@ -139,9 +143,10 @@ def holder(path: Path, *, listen: bool = False) -> str | None:
         finally:
             os.close(handle)
     deadline = time.monotonic() + 2 * HEARTBEAT_S
+    look: Polled[Record | None] = Polled(lambda: read(path), record)
     while listen and time.monotonic() < deadline:
         time.sleep(HEARTBEAT_S / 5)
-        found = read(path)
+        found = look()
         if found != record:
             return None if found is None or found.released else found.who
     return None if listen else record.who
@@ -153,6 +158,9 @@ def read(path: Path) -> Record | None:
         return Record(**json.loads(path.read_bytes()))
     except (FileNotFoundError, ValueError, TypeError):
         return None
+    except OSError as error:
+        error.filename = error.filename or str(path)  # only a failed open names it
+        raise
 
 
 def _open(path: Path) -> tuple[int, bool]:
@@ -162,8 +170,6 @@ def _open(path: Path) -> tuple[int, bool]:
             return os.open(path, os.O_RDWR | flags, 0o600), bool(flags & os.O_EXCL)
         except FileExistsError:
             continue
-        except OSError as error:
-            raise ConfigError(f"{path.parent} cannot be written to: {error}") from error
     raise AssertionError("the second open makes what is not there")
 
 
@@ -188,9 +194,10 @@ async def _require_silent(path: Path, before: Record) -> None:
     """Raise ConfigError if the holder gives a sign of life within LEASE_S."""
     log.info("%s: held by %s; waiting %g s for a sign of life", path, before.who, LEASE_S)
     deadline = time.monotonic() + LEASE_S
+    look: Polled[Record | None] = Polled(lambda: read(path), before)
     while time.monotonic() < deadline:
         await asyncio.sleep(HEARTBEAT_S / 5)
-        found = read(path)
+        found = look()
         if found is not None and found.released:
             return
         if found is not None and found != before:

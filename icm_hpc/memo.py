@@ -11,6 +11,7 @@ from .core.types import Ask, ScoreOne
 
 Rows = npt.NDArray[np.float64]  # [prompts or examples, L], nats
 KEY_BYTES = 16
+ENTRY_BYTES = 400  # of an entry beside its rows: key, array, place in the order; tracemalloc measures up to 354
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,17 +26,19 @@ class Remembered:
 class Memo:
     """Scores by what was asked, the least recently used forgotten first. It is of one task, model and layout.
 
-    `limit_bytes` bounds the scores held, here and in a checkpoint.
+    `limit_bytes` bounds the memory that all takes: scores, keys and Python's objects. A checkpoint of it is smaller.
     """
 
     def __init__(self, limit_bytes: int, *, purposes_differ: bool, remembered: Remembered | None = None) -> None:
         self._limit, self._purposes_differ = limit_bytes, purposes_differ
         self._held: OrderedDict[bytes, Rows] = OrderedDict()
         self._bytes = 0
+        self.changes = 0  # since it was made
         if remembered is not None:
             ends = np.cumsum(remembered.lengths)
             for key, end, length in zip(remembered.keys, ends, remembered.lengths, strict=True):
                 self[key.tobytes()] = remembered.rows[end - length : end].copy()
+            self.changes = 0
 
     def key(self, ask: Ask) -> bytes:
         """Return what tells an ask from others with other answers."""
@@ -54,10 +57,16 @@ class Memo:
 
     def __setitem__(self, key: bytes, rows: Rows) -> None:
         """Remember the scores of each example that was asked, ascending."""
-        self._bytes += rows.nbytes - (self._held.pop(key).nbytes if key in self._held else 0)
+        if key in self._held:
+            self._forget(key)
         self._held[key] = rows
+        self._bytes += rows.nbytes + ENTRY_BYTES
         while self._bytes > self._limit and self._held:
-            self._bytes -= self._held.popitem(last=False)[1].nbytes
+            self._forget(next(iter(self._held)))
+        self.changes += key in self._held
+
+    def _forget(self, key: bytes) -> None:
+        self._bytes -= self._held.pop(key).nbytes + ENTRY_BYTES
 
     def remembered(self, n_labels: int) -> Remembered:
         """Return all as arrays."""

@@ -16,7 +16,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from . import config, keys, tasks, weights
+from . import config, home, keys, tasks, weights
 from .core import fit, forecast
 from .core.fit import Hardware, Model
 from .core.forecast import GPUS, Cost
@@ -329,7 +329,7 @@ def _of_the_servers_disk(found: Plan, settings: Config) -> list[str]:
 
 def _existing(path: Path) -> Path:
     """Return the nearest folder above `path` that exists."""
-    path = path.expanduser().absolute()
+    path = home.expanded(path, instead="a folder without ~").absolute()
     return next(folder for folder in (path, *path.parents) if folder.exists())
 
 

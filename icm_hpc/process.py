@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from .polling import block_until_done
 from .rundir import private_append
 
 STOP_S = 8.0  # from SIGTERM to SIGKILL; Slurm itself kills after KillWait, often 30 s
@@ -19,8 +20,8 @@ KILL_S = 10.0  # from SIGKILL until a process counts as one that cannot be kille
 @contextmanager
 def engine(argv: Sequence[str], environment: Mapping[str, str], log: Path) -> Iterator["subprocess.Popen[bytes]"]:
     """Run the engine; at the end, stop it and all its processes: by SIGTERM, then by SIGKILL."""
-    note(log, " ".join(argv))
-    with private_append(log) as output:
+    block_until_done(lambda: note(log, " ".join(argv)))
+    with block_until_done(lambda: private_append(log)) as output:
         process = subprocess.Popen(
             argv,
             env=environment,

@@ -4,9 +4,8 @@
 """
 
 import sys
-from pathlib import Path
 
-from . import config, status, submit
+from . import config, home, status, submit
 from .driver import Interrupted
 from .errors import ConfigError, IcmError
 from .rundir import RunDir
@@ -17,7 +16,7 @@ def main() -> None:
     try:
         arguments, flags = submit.split_flags(sys.argv[1:])
         run = config.load([word for word in arguments if word.startswith(("run=", "run."))]).run
-        run_dir = RunDir(Path(run.root).expanduser().absolute() / run.name)
+        run_dir = RunDir(home.expanded(run.root, instead="run.root without ~").absolute() / run.name)
         if not run.name or not run_dir.config.exists():
             raise ConfigError(f"there is no run in {run_dir.path}: name one with run=NAME (and run.root=FOLDER)")
         here = f"run.root={run_dir.path.parent}"  # the folder may have been moved

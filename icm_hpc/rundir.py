@@ -1,7 +1,6 @@
 """The one place that knows every path inside a run's folder, and how its small files are written."""
 
 import dataclasses
-import errno
 import json
 import logging
 import os
@@ -14,8 +13,7 @@ from typing import Any, BinaryIO
 
 from .errors import ConfigError
 
-STALE_TRIES = 10
-STALE_WAIT_S = 0.2
+LOG_BYTES = 2**22  # of a log that are looked through: several tracebacks of each of many workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +46,19 @@ class Rendezvous:
     address: str  # of the first node
     port: int  # of torch.distributed
     rpc_port: int  # of replicas
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """Whose scores a run has."""
+
+    name: str  # under which its server serves it
+    root: str | None = None  # what that server loaded, if it says
+    # Prompts (token ids) with the log-probabilities, in nats, that it gave to tokens after them; empty if it was not asked.
+    prompts: tuple[tuple[int, ...], ...] = ()
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[tuple[float, ...], ...] = ()  # by prompt, by token
+    timed_tokens: int = 0  # of the longest prompt that was timed
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +117,7 @@ class RunDir:
 
     @property
     def served_model(self) -> Path:
-        """What the only model of a server that already ran was called."""
+        """Whose scores this run has."""
         return self.path / "served-model.json"
 
     @property
@@ -197,14 +208,20 @@ class RunDir:
         values = read_json(self.rank_exit(attempt, number))
         return values["how"] if values and values["start"] == start else None
 
-    def write_served_model(self, name: str) -> None:
+    def write_served_model(self, served: ServedModel) -> None:
         """Record whose scores this run has."""
-        _write_json(self.served_model, {"name": name})
+        _write_json(self.served_model, dataclasses.asdict(served))
 
-    def read_served_model(self) -> str | None:
-        """Return whose scores this run has, or None if it has none."""
+    def read_served_model(self) -> ServedModel | None:
+        """Return whose scores this run has, or None if it has none; earlier versions recorded the name alone."""
         values = read_json(self.served_model)
-        return values and str(values["name"])
+        if values is None:
+            return None
+        lists = {key: tuple(map(tuple, values.get(key, ()))) for key in ("prompts", "logprobs")}
+        ids = tuple(values.get("token_ids", ()))
+        return ServedModel(
+            values["name"], values.get("root"), token_ids=ids, **lists, timed_tokens=values.get("timed_tokens", 0)
+        )
 
     def want_restart(self, attempt: str, start: int, reason: str) -> None:
         """Ask the server component to end a start of the engine that hangs, and to start it anew."""
@@ -288,18 +305,33 @@ def tail(path: Path, lines: int = 20, *, begin: int = 0) -> str:
     return "\n".join(text.splitlines()[-lines:]) or f"({path} is empty)"
 
 
+def size_of(path: Path) -> int:
+    """Return the bytes of a log, 0 if it is not there."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def written_since(path: Path, begin: int) -> str:
+    """Return what was written into a log from byte `begin` on: if that is long, its end."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(begin, path.stat().st_size - LOG_BYTES))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
 def read_json(path: Path) -> Any:
-    """Return what a file that `write_atomically` wrote holds, or None if it is not there."""
-    for last in (*[False] * STALE_TRIES, True):
-        try:
-            return json.loads(path.read_bytes())
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            if error.errno != errno.ESTALE or last:  # on NFS, of a file that another node replaces just now
-                raise
-            time.sleep(STALE_WAIT_S)
-    raise AssertionError("the last try returns or raises")
+    """Return what a file that `write_atomically` wrote holds, or None if it is not there; polling.py repeats what may pass."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        error.filename = error.filename or str(path)  # only a failed open names it
+        raise
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

@@ -19,15 +19,17 @@ import time
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
-from . import follower, process, weights
+from . import follower, polling, process, weights
 from .config import load_file
-from .engines import ENGINES
+from .engines import ENGINES, exit_of, inherited
 from .engines.rank import Rank
-from .errors import IcmError, ServerError
-from .rundir import Endpoint, Rendezvous, RunDir, ServerExit, attempt_of_job, tail
+from .errors import FolderError, IcmError, ServerError
+from .polling import Polled
+from .rundir import Endpoint, Rendezvous, RunDir, ServerExit, attempt_of_job, size_of, written_since
 from .settings import Config
 
 POLL_S = 0.2
@@ -55,7 +57,10 @@ def main() -> None:
     config = load_file(run_dir.config)
     rank = int(os.environ.get("SLURM_PROCID", "0")) if config.nodes > 1 else 0
     if rank > 0:
-        reason = follower.follow(config, run_dir, attempt, rank, own_address(), _is_to_stop)
+        try:
+            reason = follower.follow(config, run_dir, attempt, rank, own_address(), _is_to_stop)
+        except IcmError as error:
+            reason = str(error)
         sys.exit(0 if _told_to_stop else f"icm_hpc.server: rank {rank}: {reason}")
     try:
         reason = serve(config, run_dir, attempt, local=bool(local))
@@ -63,17 +68,27 @@ def main() -> None:
         reason = str(error)
     except Exception as error:  # whatever ended it, the driver must learn of it
         reason = f"{type(error).__name__}: {error}"
-    run_dir.endpoint(attempt).unlink(missing_ok=True)
-    run_dir.write_server_exit(ServerExit(attempt, reason, told_to_stop=bool(_told_to_stop)))
+    record = ServerExit(attempt, reason, told_to_stop=bool(_told_to_stop))
+    try:
+        _leave(run_dir, record)
+    except (FolderError, OSError) as error:
+        reason += f"; and that could not be recorded: {error}"
     if not _told_to_stop:
         sys.exit(f"icm_hpc.server: {reason}")
 
 
+def _leave(run_dir: RunDir, record: ServerExit) -> None:
+    """Take the endpoint back, and record the end."""
+    polling.block_until_done(lambda: run_dir.endpoint(record.attempt).unlink(missing_ok=True))
+    polling.block_until_done(lambda: run_dir.write_server_exit(record))
+
+
 def post_mortem(run_dir: RunDir, attempt: str) -> None:
     """Record the end of a server component that left no record itself."""
-    run_dir.endpoint(attempt).unlink(missing_ok=True)
-    if run_dir.read_server_exit(attempt) is None:
-        run_dir.write_server_exit(ServerExit(attempt, "it was killed before it could say why", told_to_stop=False))
+    if polling.block_until_done(lambda: run_dir.read_server_exit(attempt)) is None:
+        _leave(run_dir, ServerExit(attempt, "it was killed before it could say why", told_to_stop=False))
+    else:
+        polling.block_until_done(lambda: run_dir.endpoint(attempt).unlink(missing_ok=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +140,9 @@ def require_ranks(config: Config, run_dir: RunDir, attempt: str) -> None:
             " there an --ntasks or --nodes in cluster.server_srun_flags? slurm/selftest.sbatch tries such a step by itself"
         )
     deadline = time.monotonic() + RANKS_ARRIVE_S
-    while missing := [n for n in range(1, config.nodes) if not run_dir.has_arrived(attempt, n)]:
+    others = set(range(1, config.nodes))
+    arrived = Polled[set[int]](lambda: {n for n in others if run_dir.has_arrived(attempt, n)}, set())
+    while missing := sorted(others - arrived()):
         if _is_to_stop():
             return
         if time.monotonic() > deadline:
@@ -141,22 +158,21 @@ def _serve_once(config: Config, run_dir: RunDir, endpoint: Endpoint, host: str, 
     engine = ENGINES[config.model.engine]
     rank = _announced(config, run_dir, endpoint) if config.nodes > 1 else None
     argv = engine.argv(config.model, served, host=host, port=endpoint.port, replicas=config.server.replicas, rank=rank)
-    began = run_dir.server_log.stat().st_size if run_dir.server_log.exists() else 0
-    run_dir.write_endpoint(endpoint)
+    began = polling.block_until_done(lambda: size_of(run_dir.server_log))
+    polling.block_until_done(lambda: run_dir.write_endpoint(endpoint))
     patience_s = config.server.start_timeout_s
     address = rank.address if rank else None
     settings = engine.environment(config.model, endpoint.key, address=address, start_timeout_s=patience_s)
-    code, healthy, given_up = _run(config, argv, {**os.environ, **settings}, run_dir, endpoint)
-    run_dir.endpoint(endpoint.attempt).unlink(missing_ok=True)
-    run_dir.rendezvous(endpoint.attempt).unlink(missing_ok=True)
+    code, healthy, given_up = _run(config, argv, {**inherited.environment(os.environ), **settings}, run_dir, endpoint)
+    for path in (run_dir.endpoint(endpoint.attempt), run_dir.rendezvous(endpoint.attempt)):
+        polling.block_until_done(partial(path.unlink, missing_ok=True))
     ports = (endpoint.port, rank.port, rank.rpc_port) if rank else (endpoint.port,)
     if not healthy and not _told_to_stop and any(is_taken(host, port) for port in ports):
         return End("its port was taken", served=False, port_taken=True)
     if given_up:
         return End(given_up, served=healthy)
-    remedy = engine.remedy(code, tail(run_dir.server_log, lines=200, begin=began))
-    how = f"{config.model.engine} exited with code {code}" + (f" ({remedy})" if remedy else "")
-    return End(how, served=healthy)
+    how = exit_of(engine, code, written_since(run_dir.server_log, began))
+    return End(f"{config.model.engine} {how}", served=healthy)
 
 
 def _announced(config: Config, run_dir: RunDir, endpoint: Endpoint) -> Rank:
@@ -166,7 +182,8 @@ def _announced(config: Config, run_dir: RunDir, endpoint: Endpoint) -> Rank:
         for probe in (one, two):
             probe.bind(("", 0))
         port, rpc_port = one.getsockname()[1], two.getsockname()[1]
-    run_dir.write_rendezvous(Rendezvous(endpoint.attempt, endpoint.start, address, port, rpc_port))
+    meeting = Rendezvous(endpoint.attempt, endpoint.start, address, port, rpc_port)
+    polling.block_until_done(lambda: run_dir.write_rendezvous(meeting))
     return Rank(0, config.nodes, address, port, rpc_port)
 
 
@@ -222,18 +239,32 @@ def _run(
     Returns its exit code, whether it was healthy, and why it was given up, if it was.
     """
     healthy, given_up = False, None
+    news = Polled(lambda: _news(config, run_dir, endpoint), _News(None, None))
     looked = time.monotonic()
     with process.engine(argv, environment, run_dir.server_log) as engine:
         while engine.poll() is None and not given_up and not _is_to_stop():
             time.sleep(POLL_S)
             if time.monotonic() - looked >= LOOK_S:
                 healthy = healthy or is_healthy(endpoint)
-                hang = run_dir.read_restart_wanted(endpoint.attempt, endpoint.start)
-                ranks = [run_dir.read_rank_exit(endpoint.attempt, n, endpoint.start) for n in range(1, config.nodes)]
-                given_up = f"{config.model.engine} hung ({hang})" if hang else next(filter(None, ranks), None)
-                healthy = healthy or hang is not None
+                found = news()
+                given_up = f"{config.model.engine} hung ({found.hang})" if found.hang else found.rank_exit
+                healthy = healthy or found.hang is not None
                 looked = time.monotonic()
     return engine.returncode, healthy, given_up
+
+
+@dataclass(frozen=True, slots=True)
+class _News:
+    """Why a start of the engine is to be given up."""
+
+    hang: str | None  # as the driver saw it
+    rank_exit: str | None  # how the engine ended on another node
+
+
+def _news(config: Config, run_dir: RunDir, endpoint: Endpoint) -> _News:
+    hang = run_dir.read_restart_wanted(endpoint.attempt, endpoint.start)
+    ranks = [run_dir.read_rank_exit(endpoint.attempt, n, endpoint.start) for n in range(1, config.nodes)]
+    return _News(hang, next(filter(None, ranks), None))
 
 
 def is_healthy(endpoint: Endpoint) -> bool:

@@ -27,6 +27,7 @@ PROTOCOLS: dict[str, dict[str, str]] = {
 }
 
 
+MAX_NAME = 200  # letters: names of files end at 255 bytes, and temporary ones are longer
 OPENAI_URL = "https://api.openai.com/v1"
 
 
@@ -294,6 +295,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         legal = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*|", self.name)
         _require(legal is not None, f"name={self.name}: letters, digits, '.', '_', '-', no leading sign")
+        length = len(self.name)
+        _require(length <= MAX_NAME, f"name={self.name[:20]}...: has {length} letters; {MAX_NAME} or fewer")
         _require_at_least(self, 0, "save_interval_s")
 
 

@@ -3,20 +3,24 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TypeVar
 
-from . import checkpoint
+from . import checkpoint, outcome
 from .checkpoint import Saved, Trace
 from .client import Client, all_of
-from .core import pool, search
+from .core import search
 from .core.forecast import Cost
-from .core.types import Ask, Evaluation, Labelling, Problem, RandomDraws, Settings, State, StepInfo, pool_of
-from .errors import ScoringError
-from .export import Labelled
+from .core.search import Answer
+from .core.types import Ask, Problem, RandomDraws, ScorePool, Settings, State, StepInfo, pool_of
+from .errors import FolderError, ScoringError
 from .fingerprint import fingerprint
 from .lock import Lock
+from .outcome import Asked, Outcome
+from .polling import Outage, until_done
 from .prompts import Prompts
 from .rundir import RunDir
 from .scorer import Scorer, Work
@@ -33,7 +37,7 @@ NO_BETTER_THAN_ONE_LABEL = (
 )
 ABANDONED_IN_A_ROW = 5  # proposals; more is no accident
 SYSTEMATIC = "{} proposals in a row could not be scored, up to step {}: see the log for what the server answered"
-ENGINE_NOISE = 1e-4  # by which one log-probability may differ between two requests; nats
+PIECE = 32  # prompts of the last pass that are sent together: enough to fill an engine, few enough to lose
 
 log = logging.getLogger(__name__)
 
@@ -64,17 +68,6 @@ class Shard:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a shard ended."""
-
-    labelled: Labelled
-    state: State  # of the search that was best
-    final: Labelling  # of that state, the one that is the result
-    restart: int
-    uniform: tuple[Evaluation, ...]  # of one label for the whole pool, by label
-
-
-@dataclass(frozen=True, slots=True)
 class Surroundings:
     """What the searches of a run share."""
 
@@ -87,26 +80,53 @@ class Surroundings:
 
 
 async def label(config: Config, run_dir: RunDir, shard: Shard, around: Surroundings) -> Outcome:
-    """Search `search.restarts` times, and label every example by the best that was found."""
+    """Search `search.restarts` times, label every example by the best that was found, and save that.
 
-    async def one(restart: int) -> tuple[State, Scorer]:
+    The search that ends last keeps its slot for the last pass, so that a shard that was begun ends before another begins.
+    """
+    ends: dict[int, State] = {}
+
+    async def one(restart: int) -> Outcome | None:
         async with around.slots:
-            return await _search(config, run_dir, shard, restart, around)
+            async with _opened(config, run_dir, shard, restart, around) as searching:
+                end = await searching.run()
+            ends[restart] = end  # once it is closed: the last pass opens the best one again
+            if len(ends) < config.search.restarts:
+                return None
+            states = [ends[number] for number in range(config.search.restarts)]
+            return await _finish(config, run_dir, shard, states, around)
 
-    ends = await all_of(one(restart) for restart in range(config.search.restarts))
-    finals = [state.best if config.search.result == "best" else state.current for state, _ in ends]
+    (finished,) = filter(None, await all_of(one(restart) for restart in range(config.search.restarts)))
+    return finished
+
+
+async def _finish(
+    config: Config, run_dir: RunDir, shard: Shard, states: Sequence[State], around: Surroundings
+) -> Outcome:
+    """Do the last pass after the best of the searches, which remembers what it learns, and save the outcome."""
+    finals = [state.best if config.search.result == "best" else state.current for state in states]
     # Energies of pools of different sizes do not compare.
     restart = max(range(len(finals)), key=lambda r: (len(pool_of(finals[r].labels)), finals[r].energy))
-    final, (state, scorer) = finals[restart], ends[restart]
-    labels, scores = await answered(search.complete(shard.problem, final), scorer.answer)
-    uniform = search.uniform(shard.problem, settings_of(config.search), final.labels)
-    return Outcome(
-        labelled=Labelled(shard.task, final.labels, labels, scores),
-        state=state,
-        final=final,
-        restart=restart,
-        uniform=await answered(uniform, scorer.answer),
-    )
+    final, problem = finals[restart], shard.problem
+    async with _opened(config, run_dir, shard, restart, around) as best:
+        labels, scores = await answered(search.complete(problem, final), best.answer_in_pieces)
+        asking = search.uniform(problem, settings_of(config.search), final.labels)
+        uniform = await answered(asking, best.answer_in_pieces)
+        found = Outcome(
+            *(final.labels, labels, scores, final.energy, restart),
+            ends=tuple(search.step_info(problem, state) for state in states),
+            uniform=tuple((one.labelling.energy, len(one.broken)) for one in uniform),
+        )
+        if around.held:
+            around.held.require_held()
+        folder, asked = run_dir.shard(shard.number), asked_of(config, shard.task)
+        await until_done(lambda: outcome.save(folder, found, asked))
+    return found
+
+
+def asked_of(config: Config, task: Task) -> Asked:
+    """Return what the outcome of a shard must be of."""
+    return Asked(fingerprint(config, task.sha256()), config.search.steps, config.search.restarts)
 
 
 async def answered(
@@ -129,63 +149,127 @@ def settings_of(config: SearchConfig) -> Settings:
     return Settings(**given, predict_from_pool=config.layout != "reference")
 
 
-async def _search(
+@asynccontextmanager
+async def _opened(
     config: Config, run_dir: RunDir, shard: Shard, restart: int, around: Surroundings
-) -> tuple[State, Scorer]:
-    """Take the state through the steps that are left; it is saved on a timer and however this ends."""
+) -> AsyncIterator["Search"]:
+    """Yield a search as it was saved; what it did and learnt is saved on a timer and on exit."""
     folder, mark = run_dir.shard(shard.number, restart), fingerprint(config, shard.task.sha256())
-    folder.mkdir(exist_ok=True)
-    saved = checkpoint.load(folder, mark)
-    if saved:
-        log.info("%s: resuming at step %d of %d", folder.name, saved.state.step, config.search.steps)
-    scorer = shard.scorer(around.client, config.search, around.work, saved)
-    state: State | None = saved.state if saved else None
-    kept, saved_at, abandoned = state, time.monotonic(), 0
-    if state is not None:
-        around.report(shard.number, restart, search.step_info(shard.problem, state))
-    room = config.model.max_num_batched_tokens * around.client.replicas / shard.cost.computed_tokens
-    ahead = Ahead(config.search, room / around.searches)
-
-    def save(reached: State) -> None:
-        if around.held:
-            around.held.require_held()
-        checkpoint.save(folder, reached, scorer.memo.remembered(shard.problem.n_labels), trace, mark)
-
+    await until_done(lambda: folder.mkdir(exist_ok=True))
+    try:
+        saved = await until_done(lambda: checkpoint.load(folder, mark, patient=True))
+    except FolderError as error:
+        log.warning("%s", error)
+        saved = checkpoint.load(folder, mark)
     with Trace(folder, saved) as trace:
+        searching = Search(config, shard, restart, around, saved, folder=folder, mark=mark, trace=trace)
+        del saved  # its memo would be in memory twice
         try:
-            while state is None or state.step < config.search.steps:
-                done = await _next(config.search, shard, restart, state, ahead.steps, scorer)
-                for _, info in done:
-                    ahead.note(info)
-                    trace.append(info)
-                    around.work.proposals_abandoned += info.abandoned
-                    abandoned = abandoned + 1 if info.abandoned else 0
-                state = done[-1][0]
-                if abandoned >= ABANDONED_IN_A_ROW:
-                    raise ScoringError(SYSTEMATIC.format(abandoned, state.step))
-                around.report(shard.number, restart, done[-1][1])
-                if time.monotonic() - saved_at >= config.run.save_interval_s:
-                    save(state)
-                    kept, saved_at = state, time.monotonic()
+            yield searching
         finally:
-            if state is not None and state is not kept:
-                save(state)
-    return state, scorer
+            await until_done(searching.save)
 
 
-async def _next(
-    config: SearchConfig, shard: Shard, restart: int, state: State | None, ahead: int, scorer: Scorer
-) -> list[tuple[State, StepInfo]]:
-    """Seed, or do the next steps."""
+class Search:
+    """One search of a shard, while its trace is open."""
 
-    def draws_of(step: int) -> RandomDraws:
-        return RandomDraws.of(config.seed + restart, shard.number, step)
+    def __init__(
+        self,
+        config: Config,
+        shard: Shard,
+        restart: int,
+        around: Surroundings,
+        saved: Saved | None,
+        *,
+        folder: Path,
+        mark: str,
+        trace: Trace,
+    ) -> None:
+        self._config, self._shard, self._restart, self._around = config, shard, restart, around
+        self._folder, self._mark, self._trace = folder, mark, trace
+        self._scorer = shard.scorer(around.client, config.search, around.work, saved)
+        self.state = saved.reached if saved else None
+        self._kept, self._saved_at, self._outage = self._now, time.monotonic(), Outage()
 
-    problem, settings = shard.problem, settings_of(config)
-    if state is None:
-        return await answered(search.begin(problem, settings, draws_of), scorer.answer)
-    steps = search.steps(problem, settings, state, draws_of, min(ahead, config.steps - state.step))
-    return await answered(steps, scorer.try_to_answer)
+    @property
+    def _now(self) -> tuple[State | None, int]:
+        """What changes with all that is worth saving."""
+        return self.state, self._scorer.memo.changes
+
+    def save(self) -> None:
+        """Save what has changed since the last save. Raises as checkpoint.save does."""
+        state, changes = self._now
+        if state is self._kept[0] and changes == self._kept[1]:
+            return
+        if self._around.held:
+            self._around.held.require_held()
+        remembered = self._scorer.memo.remembered(self._shard.problem.n_labels)
+        checkpoint.save(self._folder, state, remembered, self._trace, self._mark)
+        self._kept, self._saved_at = (state, changes), time.monotonic()
+
+    def _save_now_and_then(self) -> None:
+        if time.monotonic() - self._saved_at < self._config.run.save_interval_s:
+            return
+        try:
+            self.save()
+            self._outage.end()
+        except OSError as error:
+            self._outage.tolerate(error)
+
+    async def answer(self, asks: Sequence[Ask]) -> list[Answer]:
+        """Answer what the search asks, and save now and then: a step may need more answers than one start has time for."""
+        answers = await self._scorer.answer(asks)
+        self._save_now_and_then()
+        return answers
+
+    async def answer_in_pieces(self, asks: Sequence[Ask]) -> list[Answer]:
+        """Do the same for asks that do not depend on each other, few at a time: what is answered is kept."""
+        pieces: list[list[Ask]] = []
+        for ask in asks:
+            if not pieces or isinstance(ask, ScorePool) or len(pieces[-1]) == PIECE:
+                pieces.append([])
+            pieces[-1].append(ask)
+        return [answer for piece in pieces for answer in await self.answer(piece)]
+
+    async def try_to_answer(self, asks: Sequence[Ask]) -> list[Answer | None]:
+        """Do the same, with None for an ask to which no answer is a score."""
+        answers = await self._scorer.try_to_answer(asks)
+        self._save_now_and_then()
+        return answers
+
+    async def run(self) -> State:
+        """Take the state through the steps that are left, and return it."""
+        config, shard, around, abandoned = self._config, self._shard, self._around, 0
+        room = config.model.max_num_batched_tokens * around.client.replicas / shard.cost.computed_tokens
+        ahead = Ahead(config.search, room / around.searches)
+        if self.state is not None:
+            log.info("%s: resuming at step %d of %d", self._folder.name, self.state.step, config.search.steps)
+            around.report(shard.number, self._restart, search.step_info(shard.problem, self.state))
+        while self.state is None or self.state.step < config.search.steps:
+            done = await self._next(self.state, ahead.steps)
+            for _, info in done:
+                ahead.note(info)
+                self._trace.append(info)
+                around.work.proposals_abandoned += info.abandoned
+                abandoned = abandoned + 1 if info.abandoned else 0
+            self.state = done[-1][0]
+            if abandoned >= ABANDONED_IN_A_ROW:
+                raise ScoringError(SYSTEMATIC.format(abandoned, self.state.step))
+            around.report(shard.number, self._restart, done[-1][1])
+            self._save_now_and_then()
+        return self.state
+
+    async def _next(self, state: State | None, ahead: int) -> list[tuple[State, StepInfo]]:
+        """Seed, or do the next steps."""
+        config, problem, settings = self._config.search, self._shard.problem, settings_of(self._config.search)
+
+        def draws_of(step: int) -> RandomDraws:
+            return RandomDraws.of(config.seed + self._restart, self._shard.number, step)
+
+        if state is None:
+            return await answered(search.begin(problem, settings, draws_of), self.answer)
+        steps = search.steps(problem, settings, state, draws_of, min(ahead, config.steps - state.step))
+        return await answered(steps, self.try_to_answer)
 
 
 class Ahead:
@@ -210,27 +294,3 @@ class Ahead:
         self._scored += ((info.proposal is not None) - self._scored) / self.MEMORY
         wanted = min(1 / max(self._accepted, 1e-3), self._room / max(self._scored, 1e-3), self.MOST)
         self.steps = self._fixed or max(1, int(wanted))
-
-
-def describe(outcome: Outcome, problem: Problem, alpha: float) -> dict[str, Any]:
-    """Return the figures of a shard, as summary.json holds them."""
-    counts = pool.counts(outcome.labelled.labels, problem.n_labels)
-    words = [word.strip() for word in outcome.labelled.task.label_words]
-    energy, broken = outcome.final.energy, len(pool.broken(problem, outcome.final.labels))
-    uniform = [{"energy": one.labelling.energy, "conflicts": len(one.broken)} for one in outcome.uniform]
-    return {
-        "examples": problem.n,
-        "labelled_by_search": len(pool_of(outcome.final.labels)),
-        "label_counts": dict(zip(words, counts, strict=True)),
-        "label_entropy": pool.entropy(counts),
-        "energy": energy,
-        "last_energy": outcome.state.current.energy,
-        "conflicts": len(pool.broken(problem, outcome.labelled.labels)),
-        "one_label_for_all": dict(zip(words, uniform, strict=True)),
-        "beats_one_label_for_all": all(
-            broken < one["conflicts"] or energy > one["energy"] + alpha * ENGINE_NOISE for one in uniform
-        ),
-        "steps": outcome.state.step,
-        "flips": outcome.state.flips,
-        "restart": outcome.restart,
-    }

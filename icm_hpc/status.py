@@ -4,14 +4,14 @@ import json
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from . import checkpoint, config, driver, jobs, lock
+from . import checkpoint, config, driver, home, jobs, lock
 from .errors import ConfigError, IcmError
+from .polling import COMMAND_S, block_until_done
 from .rundir import RunDir, read_json
 from .settings import Config
 
@@ -46,7 +46,7 @@ def main() -> None:
         words = sys.argv[1:]
         as_json = "json=true" in words
         asked = config.load([word for word in words if word not in ("json=true", "json=false")]).run
-        root = Path(asked.root).expanduser().absolute()
+        root = home.expanded(asked.root, instead="run.root without ~").absolute()
         found = [_told(RunDir(path.parent)) for path in sorted(root.glob(f"{asked.name or '*'}/config.yaml"))]
         if not found:
             raise ConfigError(f"there is no run {asked.name} in {root}: name its folder with run.root=FOLDER")
@@ -86,14 +86,14 @@ def status(run_dir: RunDir) -> Status:
 def _told(run_dir: RunDir) -> Status:
     """Return the status of a run; one that cannot be read does not hide the others."""
     try:
-        return status(run_dir)
+        return block_until_done(lambda: status(run_dir), COMMAND_S)
     except (IcmError, OSError, ValueError, KeyError) as error:
         return Status(run_dir.path.name, f"unreadable: {error}".splitlines()[0], "-")
 
 
 def is_finished(run_dir: RunDir, settings: Config) -> bool:
     """Return whether the labels are there, of as many steps and restarts as the settings ask for."""
-    summary = read_json(run_dir.summary)
+    summary = block_until_done(lambda: read_json(run_dir.summary), COMMAND_S)
     if summary is None or not run_dir.labels.exists():
         return False
     for number in range(len(summary["shards"])):

@@ -6,6 +6,7 @@ wait=true stays until a Slurm job has ended.
 
 import dataclasses
 import logging
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from . import cluster, config, evaluate, jobs, keys, local, lock, plan, progress, sbatch, shard, tasks
+from . import cluster, config, evaluate, home, jobs, keys, local, lock, plan, progress, sbatch, shard, tasks
 from .driver import Interrupted
 from .errors import ConfigError, IcmError
 from .fingerprint import differences, result_settings
@@ -59,13 +60,15 @@ def split_flags(words: Sequence[str]) -> tuple[list[str], dict[str, bool]]:
 
 def named(settings: Config) -> Config:
     """Return `settings` with a name for the run and absolute paths, so that they mean the same on every node."""
-    name = settings.run.name or f"{settings.task.name}-{settings.model.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    run = dataclasses.replace(settings.run, name=name, root=str(Path(settings.run.root).expanduser().absolute()))
+    made = re.sub(r"[^A-Za-z0-9._-]", "-", f"{settings.task.name}-{settings.model.name}")[:150]
+    name = settings.run.name or f"{made}-{time.strftime('%Y%m%d-%H%M%S')}"
+    root = home.expanded(settings.run.root, instead="run.root without ~").absolute()
+    run = dataclasses.replace(settings.run, name=name, root=str(root))
     task, model = settings.task, settings.model
-    if task.data and Path(task.data).expanduser().exists():
-        task = dataclasses.replace(task, data=str(Path(task.data).expanduser().absolute()))
-    if model.path and Path(model.path).expanduser().is_dir():
-        model = dataclasses.replace(model, path=str(Path(model.path).expanduser().absolute()))
+    if task.data and (data := home.expanded(task.data, instead="task.data without ~")).exists():
+        task = dataclasses.replace(task, data=str(data.absolute()))
+    if model.path and (folder := home.expanded(model.path, instead="model.path without ~")).is_dir():
+        model = dataclasses.replace(model, path=str(folder.absolute()))
     return dataclasses.replace(settings, run=run, task=task, model=model)
 
 

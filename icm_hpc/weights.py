@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from . import home
 from .errors import ServerError
 from .settings import ModelConfig
 from .tasks import TASKS, reviews, rows
@@ -32,7 +33,7 @@ def on_disk(model: ModelConfig) -> Path | None:
     if model.embedded is not None:
         folder = cache_folder() / model.embedded
         return folder if folder.is_dir() else None
-    folder = Path(model.path).expanduser()
+    folder = home.expanded(model.path, instead="model.path without ~")
     if model.path and folder.is_dir():
         return folder
     cached = hub_cache(model) / f"models--{model.path.replace('/', '--')}"
@@ -51,8 +52,11 @@ def _is_complete(snapshot: Path) -> bool:
 
 def hub_cache(model: ModelConfig) -> Path:
     """Return the folder into which the engine downloads, as huggingface_hub chooses it."""
-    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
-    return Path(model.download_dir or os.environ.get("HF_HUB_CACHE") or Path(home) / "hub").expanduser()
+    chosen = model.download_dir or os.environ.get("HF_HUB_CACHE")
+    if chosen is None and (folder := os.environ.get("HF_HOME")):
+        chosen = f"{folder}/hub"
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return home.expanded(chosen or f"{cache}/huggingface/hub", instead="HF_HOME=FOLDER (downloaded weights)")
 
 
 def is_folder_name(path: str) -> bool:
@@ -68,13 +72,19 @@ def weights_bytes(folder: Path) -> int:
 
 def cache_folder() -> Path:
     """Return the folder of prepared weights: $ICM_CACHE, or icm_hpc/models in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("ICM_CACHE") or Path(base) / "icm_hpc") / "models-2"
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = os.environ.get("ICM_CACHE") or f"{cache}/icm_hpc"
+    return home.expanded(folder, instead="ICM_CACHE=FOLDER (prepared weights)") / "models-2"
 
 
 def _prepare(folder: Path, make: Callable[[Path], None]) -> None:
     """Make `folder` whole or not at all, once, however many processes ask for it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ServerError(
+            f"{folder.parent} cannot be made: {error}; set ICM_CACHE=FOLDER (prepared weights)"
+        ) from error
     with _lock(folder.with_suffix(".lock")):
         if folder.is_dir():
             return

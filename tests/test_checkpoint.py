@@ -1,5 +1,6 @@
 """Saved state: whole or not there, and the newest that is whole is the one that is read."""
 
+import hashlib
 import os
 import shutil
 import signal
@@ -75,6 +76,32 @@ def test_what_was_saved_is_loaded_bit_for_bit(tmp_path: Path) -> None:
     for name in ("keys", "lengths", "rows"):
         np.testing.assert_array_equal(getattr(loaded.memo, name), getattr(remembered(4), name))
     assert len(list(checkpoint.read_trace(tmp_path))) == 5
+
+
+def test_a_long_trace_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved(tmp_path, 50)
+    loaded = checkpoint.load(tmp_path, MARK)
+    assert loaded is not None
+    sizes: list[int] = []
+    sha256 = hashlib.sha256
+
+    class Counted:
+        def __init__(self, start: bytes = b"") -> None:
+            self._digest = sha256(start)
+
+        def update(self, chunk: bytes) -> None:
+            sizes.append(len(chunk))
+            self._digest.update(chunk)
+
+        def hexdigest(self) -> str:
+            return self._digest.hexdigest()
+
+    monkeypatch.setattr(checkpoint, "PIECE", 100)
+    monkeypatch.setattr(hashlib, "sha256", Counted)
+    with Trace(tmp_path, loaded) as trace:
+        assert trace.sync() == (loaded.trace_bytes, loaded.trace_sha256)
+    assert sum(sizes) == loaded.trace_bytes
+    assert max(sizes) == 100
 
 
 def test_three_generations_are_kept_and_nothing_else(tmp_path: Path) -> None:

@@ -300,6 +300,49 @@ def test_a_secrets_file_gives_address_and_key(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(
+    "line",
+    [
+        'export VLLM_API_KEY="abc"',
+        "export  VLLM_API_KEY='abc'",
+        "export\tVLLM_API_KEY=abc",
+        "  export VLLM_API_KEY = abc  ",
+        'VLLM_API_KEY="abc"  # mine',
+        "VLLM_API_KEY=abc # mine",
+        "VLLM_API_KEY = abc",
+    ],
+)
+def test_a_line_of_the_secrets_file_is_read_as_a_shell_would(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    monkeypatch.setenv("ICM_SECRETS", str(secrets_file(tmp_path, line)))
+    found = keys.find("VLLM_API_KEY")
+    assert found is not None
+    assert found.value == "abc"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(
+            "export VLLM_API_KEY",
+            'VLLM_API_KEY="abc',
+            'VLLM_API_KEY=abc"',
+            "setenv VLLM_API_KEY=abc",
+            "VLLM API KEY=abc",
+        ),
+        *("VLLM_API_KEY=$(cat abc)", 'VLLM_API_KEY="${abc}"', "VLLM_API_KEY=`abc`", "export: abc", "=abc"),
+    ],
+)
+def test_a_line_of_the_secrets_file_that_cannot_be_read_is_refused_by_its_number_and_not_quoted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    monkeypatch.setenv("ICM_SECRETS", str(secrets_file(tmp_path, "# mine", line)))
+    with pytest.raises(ConfigError, match="line 2: ") as refused:
+        keys.find("VLLM_API_KEY")
+    assert "abc" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
     ("lines", "mode", "told"),
     [
         (["VLLM_API_KEY=k"], 0o640, r"others may use it \(mode 0640\), so no key is taken from it: chmod 600 "),

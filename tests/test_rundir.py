@@ -1,13 +1,11 @@
-"""A run's folder: whose it is, and how its files are read while others replace them."""
+"""A run's folder: whose it is."""
 
-import errno
 from pathlib import Path
 
 import pytest
 
-from icm_hpc import rundir
 from icm_hpc.errors import ConfigError
-from icm_hpc.rundir import RunDir, read_json, require_private
+from icm_hpc.rundir import RunDir, require_private
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o702, 0o777])
@@ -28,18 +26,3 @@ def test_folders_of_a_run_of_an_earlier_version_are_made_private(tmp_path: Path)
     run_dir.submitit.chmod(0o775)
     run_dir.create()
     require_private(run_dir.submitit)
-
-
-def test_a_file_that_another_node_replaces_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, stale = tmp_path / "file.json", iter([True, True, False])
-    path.write_text("[1]")
-    read = Path.read_bytes
-
-    def read_bytes(self: Path) -> bytes:
-        if next(stale):
-            raise OSError(errno.ESTALE, "Stale file handle")
-        return read(self)
-
-    monkeypatch.setattr(Path, "read_bytes", read_bytes)
-    monkeypatch.setattr(rundir, "STALE_WAIT_S", 0.0)
-    assert read_json(path) == [1]

@@ -1,5 +1,6 @@
 """The scorer: what is sent, what is remembered."""
 
+import tracemalloc
 from typing import cast
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from icm_hpc import tasks
 from icm_hpc.client import Client
 from icm_hpc.core.types import Labels, ScoreOne, ScorePool, frozen_labels, with_labels
-from icm_hpc.memo import Memo
+from icm_hpc.memo import ENTRY_BYTES, KEY_BYTES, Memo
 from icm_hpc.prompts import of_tokens
 from icm_hpc.scorer import Scorer
 from icm_hpc.settings import TaskConfig
@@ -57,7 +58,7 @@ async def test_no_scores_but_those_of_the_labels_asked_come_back() -> None:
 
 
 def test_a_memo_forgets_the_longest_unused_and_keeps_within_its_bytes() -> None:
-    memo = Memo(3 * 12 * 2 * 8, purposes_differ=False)
+    memo = Memo(3 * (12 * 2 * 8 + ENTRY_BYTES), purposes_differ=False)
 
     def key(labels: Labels) -> bytes:
         return memo.key(ScorePool(labels, "eval"))
@@ -79,3 +80,22 @@ def test_a_memo_of_no_bytes_holds_nothing() -> None:
     assert memo.get(b"x" * 16) is None
     assert memo.remembered(2).rows.shape == (0, 2)
     Memo(10**6, purposes_differ=False, remembered=memo.remembered(2))
+
+
+def test_a_memo_keeps_its_memory_under_its_limit_keys_and_objects_included() -> None:
+    for rows in (1, 4, 64):
+        tracemalloc.start()
+        memo = Memo(1_000_000, purposes_differ=False)
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(6000):
+            memo[number.to_bytes(KEY_BYTES, "big")] = np.zeros((rows, 2))
+        used = tracemalloc.get_traced_memory()[0] - before
+        tracemalloc.stop()
+        assert 600_000 < used <= 1_000_000, "it is used, and not exceeded"
+
+
+def test_a_memo_without_room_holds_nothing() -> None:
+    memo = Memo(0, purposes_differ=False)
+    memo[bytes(KEY_BYTES)] = np.zeros((1, 2))
+    assert memo.get(bytes(KEY_BYTES)) is None
+    assert len(memo.remembered(2).keys) == memo.changes == 0

@@ -191,7 +191,12 @@ def of_groups(sizes: list[int]) -> Task:
 def test_shards_hold_whole_groups_and_every_example_once(sizes: list[int], pool_size: int) -> None:
     task = of_groups(sizes)
     parts = shards(task, pool_size)
-    assert [example for part in parts for example in part.examples] == list(task.examples)
+    assert sorted(example.id for part in parts for example in part.examples) == sorted(e.id for e in task.examples)
+    places = {example.id: place for place, example in enumerate(task.examples)}
+    orders = [[places[example.id] for example in part.examples] for part in parts]
+    assert all(order == sorted(order) for order in orders), "the task's own order"
+    assert orders == sorted(orders), "shards by their first example"
+    assert parts == shards(task, pool_size), "always the same"
     assert max(len(part.examples) for part in parts) <= pool_size
     owners = [{example.group for example in part.examples} for part in parts]
     assert sum(map(len, owners)) == len(set().union(*owners))
@@ -201,6 +206,23 @@ def test_shards_are_as_few_and_as_equal_as_groups_allow() -> None:
     assert [len(part.examples) for part in shards(of_groups([2] * 10), 8)] == [6, 8, 6]
     assert [len(part.examples) for part in shards(of_groups([2] * 10), 10)] == [10, 10]
     assert len(shards(of_groups([2] * 10), None)) == 1
+
+
+def test_large_and_small_groups_fill_shards_and_then_share_them_out() -> None:
+    assert [len(part.examples) for part in shards(of_groups([135, 3, 135, 3, 135, 3]), 140)] == [138, 138, 138]
+    assert [len(part.examples) for part in shards(of_groups([6, 1, 6, 1, 6, 1, 6, 1]), 8)] == [7, 7, 7, 7]
+    assert [len(part.examples) for part in shards(of_groups([5, 4, 3, 3, 3]), 9)] == [9, 9]
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=60))
+def test_shards_are_no_more_than_first_fit_decreasing_needs_and_no_two_fit_into_one(sizes: list[int]) -> None:
+    loads = [len(part.examples) for part in shards(of_groups(sizes), 10)] if sum(sizes) > 10 else []
+    filled: list[int] = []
+    for size in sorted(sizes, reverse=True):
+        place = next((place for place, load in enumerate(filled) if load + size <= 10), len(filled))
+        filled[place : place + 1] = [size + (filled[place] if place < len(filled) else 0)]
+    assert len(loads) <= len(filled)
+    assert len(loads) < 2 or sum(sorted(loads)[:2]) > 10
 
 
 def test_a_group_larger_than_a_pool_is_refused() -> None:

@@ -8,6 +8,7 @@ from ..settings import ModelConfig
 from . import stub, vllm
 from .rank import Rank
 
+LAST_LINES = 200  # of a log in which signs of a known trouble are looked for
 KEY_VARIABLE = vllm.KEY_VARIABLE  # the environment variable through which every engine gets its key
 
 
@@ -35,6 +36,16 @@ class Engine(Protocol):
 
     def remedy(self, code: int, last_words: str) -> str | None:
         """Return what the engine died of and what to do, if its exit code and the end of its log tell."""
+
+    def root_cause(self, log: str) -> str | None:
+        """Return the exception of which the engine died, by the log of its start, or None if there is none."""
+
+
+def exit_of(engine: Engine, code: int, log: str) -> str:
+    """Return how an engine ended by itself, by the log of its start: its code, the cause, and what helps."""
+    cause = engine.root_cause(log)
+    remedy = engine.remedy(code, "\n".join([cause or "", *log.splitlines()[-LAST_LINES:]]))
+    return f"exited with code {code}" + (f": {cause}" if cause else "") + (f" ({remedy})" if remedy else "")
 
 
 ENGINES: dict[str, Engine] = {"vllm": vllm, "stub": stub}

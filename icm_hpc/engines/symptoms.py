@@ -1,5 +1,6 @@
-"""What vLLM dies of, told by its exit code and the end of its log, and what then helps."""
+"""What vLLM dies of, by its exit code and its log, and what then helps."""
 
+import re
 from dataclasses import dataclass
 
 
@@ -77,3 +78,67 @@ def remedy(code: int, last_words: str) -> str | None:
         if any(sign in last_words for sign in symptom.signs):
             return symptom.remedy
     return f"killed from outside; if that was the kernel for want of memory: {HOST_MEMORY}" if code == -9 else None
+
+
+LONGEST = 500  # letters of a cause that is shown
+_PREFIX = re.compile(r"\((?P<process>[^()]*)\) ?")  # (EngineCore_DP0 pid=7)
+_RECORD = re.compile(r"(?P<level>[A-Z]+) \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]*\] ?")
+_EXCEPTION = re.compile(r"(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:Error|Exception|Failure|Timeout|Refused)(?::.*)?")
+_UNFINISHED = re.compile(r"validation errors? for \w+$")  # pydantic says which on the next line
+_CHAINED = ("During handling of the above exception", "The above exception was the direct cause")
+_FATAL = ("failed to start", "encountered a fatal error", "hit an exception", "got error")
+# Exceptions that only say that another process, or a line above, has the cause.
+_POINTERS = ("root cause", "Engine core initialization failed", "EngineDeadError", "EngineCore encountered an issue")
+
+
+@dataclass(slots=True)
+class _Traceback:
+    process: str
+    exception: str
+    line: int  # on which it ends
+    fatal: bool  # its process says that it ends of it
+
+
+def root_cause(log: str) -> str | None:
+    """Return the exception of which an engine died, by the log of its start: that of the process that failed first.
+
+    The API server's own exception ends the log, and says only that there is a root cause above.
+    """
+    found = _tracebacks(log.splitlines())
+    causes = [one for one in found if not any(pointer in one.exception for pointer in _POINTERS)]
+    pointed = min((one.line for one in found if one not in causes), default=None)
+    before = [one for one in causes if pointed is None or one.line < pointed]
+    fatal = [one for one in before if one.fatal]
+    for cause in (*fatal[:1], *before[-1:], *causes[-1:]):
+        return cause.exception[:LONGEST]
+    return None
+
+
+def _tracebacks(lines: list[str]) -> list[_Traceback]:
+    """Return the exceptions in a log, each the last of its chain; processes write into each other's tracebacks."""
+    found: list[_Traceback] = []
+    last: dict[str, _Traceback] = {}  # by process
+    said: dict[str, str] = {}  # by process, the line before its traceback
+    chained: set[str] = set()  # processes whose next exception belongs to the one before
+    for number, line in enumerate(lines):
+        prefix = _PREFIX.match(line)
+        process, text = (prefix["process"], line[prefix.end() :]) if prefix else ("", line)
+        record = _RECORD.match(text)
+        if record and record["level"] not in ("ERROR", "CRITICAL", "FATAL"):
+            continue
+        text = text[record.end() :] if record else text
+        one = last.get(process)
+        if text.startswith(_CHAINED):
+            chained.add(process)
+        elif _EXCEPTION.fullmatch(text) and one and process in chained:
+            one.exception, one.line = text, number
+            chained.discard(process)
+        elif _EXCEPTION.fullmatch(text):
+            fatal = any(sign in said.get(process, "") for sign in _FATAL)
+            last[process] = _Traceback(process, text, number, fatal)
+            found.append(last[process])
+        elif one and _UNFINISHED.search(one.exception) and text.strip():
+            one.exception += f": {text.strip()}"
+        elif text.strip() and not text.startswith((" ", "Traceback (most recent call last)")):
+            said[process] = text
+    return found

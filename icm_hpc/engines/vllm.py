@@ -102,6 +102,11 @@ def remedy(code: int, last_words: str) -> str | None:
     return symptoms.remedy(code, last_words)
 
 
+def root_cause(log: str) -> str | None:
+    """Return the exception of which an engine died, by the log of its start, or None if there is none."""
+    return symptoms.root_cause(log)
+
+
 def asking_for_labels(label_ids: Sequence[int]) -> dict[str, Any]:
     """Return the fields of POST /v1/completions that ask for log P(label | prompt), exact whatever is sampled."""
     asked = {"logprobs": len(label_ids), "logprob_token_ids": list(label_ids), "return_tokens_as_token_ids": True}
@@ -180,6 +185,14 @@ def served(models: Mapping[str, Any]) -> dict[str, int | None]:
         return {str(card["id"]): _length(card.get("max_model_len")) for card in models["data"]}
     except (AttributeError, KeyError, TypeError) as error:
         raise BadAnswer(f"the answer lists no models: {str(models)[:100]}", counter="not_json") from error
+
+
+def root(models: Any, name: str) -> str | None:
+    """Return the path or hub name that GET /v1/models states of `name`, or None."""
+    listed = models.get("data") if isinstance(models, Mapping) else None
+    cards = [card for card in listed if isinstance(card, Mapping)] if isinstance(listed, list) else []
+    found = next((card.get("root") for card in cards if card.get("id") == name), None)
+    return found if isinstance(found, str) and found else None
 
 
 def _length(told: Any) -> int | None:

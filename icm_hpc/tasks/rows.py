@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import home
 from ..errors import TaskError
 from ..settings import TaskConfig
 
@@ -52,7 +53,7 @@ def read(config: TaskConfig, built_in: Path | None) -> list[Row]:
         raise TaskError(
             f"task={config.name} needs data: task.data=FILE (.json, .jsonl) or a Hugging Face data set name"
         )
-    path = Path(config.data).expanduser()
+    path = home.expanded(config.data, instead="task.data without ~")
     if path.suffix in (".json", ".jsonl"):
         return read_file(path)
     return list(_read_hub(config.data, config.subset, config.split))

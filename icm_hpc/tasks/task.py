@@ -9,6 +9,7 @@ from ..core.published import blocks
 from ..core.types import Conflict, Problem, Rule
 from ..errors import TaskError
 from ..fingerprint import sha256_of
+from . import packing
 
 # Repairs are in the order in which the published code tries them: of equals, the first is taken.
 ONE_OF_TWO = ((0, 1), (1, 0))
@@ -102,9 +103,9 @@ def drawn_in_blocks(task: Task, limit: int | None, seed: int, size: int) -> Task
 
 
 def shards(task: Task, pool_size: int | None) -> list[Task]:
-    """Return `task` in as few parts of at most `pool_size` examples as whole groups allow, in its own order.
+    """Return `task` in few parts of at most `pool_size` examples, nearly equal in size; groups stay whole.
 
-    Conflicts are between examples of one group, so none crosses parts.
+    Conflicts are between examples of one group, so none crosses parts. Within a part the task's own order holds.
     """
     n = len(task.examples)
     if pool_size is None or n <= pool_size:
@@ -115,23 +116,15 @@ def shards(task: Task, pool_size: int | None) -> list[Task]:
         raise TaskError(
             f"search.pool_size={pool_size}: the group {largest[0].group!r} has {len(largest)} examples, and groups stay whole"
         )
-    for count in range(-(-n // pool_size), n + 1):
-        parts = _split(groups, n / count)
-        if max(map(len, parts)) <= pool_size:
-            break
-    return [replace(task, examples=tuple(part)) for part in parts]
-
-
-def _split(groups: Sequence[Sequence[Example]], share: float) -> list[list[Example]]:
-    """Cut the row of groups where it has passed a whole number of shares."""
-    parts: list[list[Example]] = []
-    done = 0
-    for group in groups:
-        if done + len(group) / 2 >= len(parts) * share:
-            parts.append([])
-        parts[-1].extend(group)
-        done += len(group)
-    return parts
+    part_of = {
+        groups[group][0].group: number
+        for number, part in enumerate(packing.pack([len(group) for group in groups], pool_size))
+        for group in part
+    }
+    parts: dict[int, list[Example]] = {}
+    for example in task.examples:
+        parts.setdefault(part_of[example.group], []).append(example)
+    return [replace(task, examples=tuple(parts[number])) for number in sorted(parts)]
 
 
 def _grouped(examples: Iterable[Example]) -> list[list[Example]]:

@@ -1,4 +1,4 @@
-"""The cluster tests on several versions of Slurm: `python3 -m tests.cluster.versions [all | newer | RELEASE ...] [PYTEST OPTIONS]`.
+"""The cluster tests on several versions of Slurm: `python3 -m tests.cluster.versions all|newer|RELEASE [PYTEST OPTION ...]`.
 
 Each version is that of a Debian release, which debootstrap installs into a folder. The tests run there by chroot, in mount,
 process and network namespaces of their own, so that they neither disturb this machine's daemons nor leave anything behind.
@@ -11,7 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-import xml.etree.ElementTree as ElementTree
+import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,8 +68,7 @@ def table(reports: list[Report]) -> str:
     """Return a line a test, a column a version."""
     tests = dict.fromkeys(name for report in reports for name in report.results)
     lines = ["| test | " + " | ".join(report.version for report in reports) + " |", "|---" * (len(reports) + 1) + "|"]
-    for name in tests:
-        lines.append(f"| {name} | " + " | ".join(report.results.get(name, "-") for report in reports) + " |")
+    lines += [f"| {name} | " + " | ".join(report.results.get(name, "-") for report in reports) + " |" for name in tests]
     return "\n".join(lines)
 
 
@@ -89,7 +88,7 @@ def _tested(release: str, options: list[str]) -> Report:
 
 def _results(xml: Path) -> dict[str, str]:
     found = {}
-    for case in ElementTree.parse(xml).iter("testcase"):
+    for case in ET.parse(xml).iter("testcase"):
         name = case.get("name", "").removeprefix("test_").replace("_", " ")
         kinds = {child.tag for child in case}
         found[name] = "**failed**" if kinds & {"failure", "error"} else "skipped" if "skipped" in kinds else "ok"

@@ -34,6 +34,14 @@ def has_slurm() -> bool:
     return shutil.which("sbatch") is not None
 
 
+def missing(settings: Config) -> tuple[list[str], list[str]]:
+    """Return why a run cannot be submitted from here, and remedies as `remedies` does; nothing if it can."""
+    if settings.cluster.executor != "slurm" or has_slurm():
+        return [], []
+    why = "sbatch is not on the PATH, and cluster.executor=slurm needs it: submit from a login node"
+    return [why], ["cluster=local", "cluster=local model=smol"]
+
+
 def misfits(settings: Config) -> list[str]:
     """Return why this machine cannot serve a run that is to run on it."""
     if settings.cluster.executor == "slurm" or settings.external_url is not None:

@@ -96,6 +96,8 @@ def start(given: Config, url_from: str, command: plan.Command, *, dry_run: bool 
         if settings.external_url:
             print(f"icm_hpc: {settings.external_url} runs already ({url_from})", file=sys.stderr)
         return
+    misfits, remedies = executor.missing(settings)
+    plan.require_fit(plan.Plan(misfits=misfits, remedies=remedies), command)
     _require_same_configuration(settings, run_dir)
     _require_idle(run_dir)
     key = keys.of_server(settings) if settings.external_url else None

@@ -3,9 +3,9 @@
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -188,16 +188,18 @@ def away_configuration(cluster: Cluster, folder: Path) -> Path:
     return path
 
 
-def test_a_driver_that_failed_is_shown_with_its_own_exit_code(slurm: Cluster, tmp_path: Path) -> None:
-    broken = ("model=stub", "task.limit=12", "model.vllm_args.no-such-option=1", "wait=true")
-    failed = submit(tmp_path, "run", *broken)
-    assert failed.returncode == 1, failed.stdout
-    job = job_of(failed.stdout)
-    until(lambda: ended(job), "the end of the job")
-    time.sleep(1)
+def test_a_driver_that_was_killed_is_shown_with_its_own_end_where_the_jobs_code_differs(
+    slurm: Cluster, tmp_path: Path
+) -> None:
+    assert submit(tmp_path, "run", *STUB_SLOW, "search.steps=5000").returncode == 0
+    run = Run(tmp_path, "run")
+    run.await_step(5)
+    os.kill(run.driver(), signal.SIGKILL)
+    until(lambda: ended(run.job), "the end of the job")
+    until(lambda: components(run.job)[0]["ExitCode"] != "0:0", "the accounting")
     row = json.loads(icm("status", f"run.root={tmp_path}", "json=true").stdout)
-    assert (row["driver"], row["exit"]) == ("FAILED", "1:0")
-    assert "FAILED (exit code 1)" in icm("status", f"run.root={tmp_path}").stdout
+    assert (components(run.job)[0]["ExitCode"], row["driver"], row["exit"]) == ("9:0", "FAILED", "0:9")
+    assert "FAILED (signal 9)" in icm("status", f"run.root={tmp_path}").stdout
 
 
 def test_a_folder_with_spaces_and_signs_is_one_that_a_job_can_use(slurm: Cluster, tmp_path: Path) -> None:

@@ -179,6 +179,12 @@ class HetInfoWatcher(slurm.SlurmInfoWatcher):  # type: ignore[misc]
     A job of one component stays as it is.
     """
 
+    cluster: str | None = None  # where it is not the default one
+
+    def _make_command(self) -> list[str] | None:
+        command: list[str] | None = super()._make_command()
+        return command and [*command, *jobs.on_cluster(self.cluster)]
+
     def read_info(self, string: str | bytes) -> dict[str, dict[str, str]]:
         """Return each job's state: a live one if a component has it, else a bad one, else the leader's."""
         text = string if isinstance(string, str) else string.decode()
@@ -195,7 +201,7 @@ class HetInfoWatcher(slurm.SlurmInfoWatcher):  # type: ignore[misc]
         state = self.get_state(job_id, mode=mode)
         if state in jobs.PASSING:
             try:
-                return not jobs.queued(job_id)
+                return not jobs.queued(job_id, self.cluster)
             except SchedulerError:  # asked again later
                 return False
         return bool(state not in ("UNKNOWN", *jobs.LIVE))
@@ -238,7 +244,11 @@ class HetSlurmExecutor(slurm.SlurmExecutor):  # type: ignore[misc]
         uid = uuid.uuid4().hex
         script = self.folder / f".submission_file_{uid}.sh"
         script.write_text(sbatch.text(self._config, self._run_dir))
-        job: core.Job[Any] = HetSlurmJob(self.folder, jobs.submit(script, sbatch.job_name(self._run_dir)))
+        job_id, cluster = jobs.submit(script, sbatch.job_name(self._run_dir))
+        if cluster:
+            jobs.note_cluster(self.folder, job_id, cluster)
+            HetSlurmJob.watcher.cluster = cluster
+        job: core.Job[Any] = HetSlurmJob(self.folder, job_id)
         job.paths.move_temporary_file(script, "submission_file", keep_as_symlink=True)
         self._write_job_id(job.job_id, uid)
         self._set_job_permissions(job.paths.folder)

@@ -73,6 +73,8 @@ def defaults() -> list[Defaults]:
     ConfigError for one that cannot be used.
     """
     site = os.environ.get("ICM_DEFAULTS")
+    if site and site.startswith("~/") and os.environ.get("HOME"):
+        site = os.environ["HOME"] + site[1:]  # a module file expands no tilde
     if site and not Path(site).exists():
         raise ConfigError(f"ICM_DEFAULTS={site}: there is no such file")
     folder = _settings_folder()

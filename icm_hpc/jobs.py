@@ -61,13 +61,29 @@ def newest(folder: Path) -> str | None:
     return str(max(numbers)) if numbers else None
 
 
-def queued(job: str) -> list[Component]:
+def cluster_of(folder: Path, job: str) -> str | None:
+    """Return the cluster to which a job of `folder` went, or None if sbatch named none: the default one."""
+    file = folder / f"{job}_cluster.txt"
+    return file.read_text().strip() or None if file.exists() else None
+
+
+def note_cluster(folder: Path, job: str, cluster: str) -> None:
+    """Record to which cluster a job went."""
+    (folder / f"{job}_cluster.txt").write_text(f"{cluster}\n")
+
+
+def on_cluster(cluster: str | None) -> list[str]:
+    """Return the flag that asks Slurm's commands about another cluster than the default one."""
+    return [f"--clusters={cluster}"] if cluster else []
+
+
+def queued(job: str, cluster: str | None = None) -> list[Component]:
     """Return the components of a job that is in the queue, none if it has left it.
 
     Raises SchedulerError if Slurm does not answer: whether the job is in the queue is then not known.
     """
     try:
-        printed = ask("squeue", "--noheader", "--format=%i|%T|%R", f"--jobs={job}")
+        printed = ask("squeue", "--noheader", "--format=%i|%T|%R", f"--jobs={job}", *on_cluster(cluster))
     except SchedulerError as error:
         if "Invalid job id" in str(error):  # it has left the queue so long ago that the controller has forgotten it
             return []
@@ -76,11 +92,12 @@ def queued(job: str) -> list[Component]:
     return [Component(state, reason) for _, state, reason in rows]
 
 
-def accounted(job: str) -> list[Component]:
+def accounted(job: str, cluster: str | None = None) -> list[Component]:
     """Return the components of a job as the accounting has them, none if it does not know the job or does not answer."""
     fields = "JobID,State,NodeList,ExitCode,DerivedExitCode"
+    flags = ("--allocations", "--noheader", "--parsable2", f"--format={fields}", f"--jobs={job}")
     try:
-        printed = ask("sacct", "--allocations", "--noheader", "--parsable2", f"--format={fields}", f"--jobs={job}")
+        printed = ask("sacct", *flags, *on_cluster(cluster))
     except SchedulerError:
         return []
     rows = [row.split("|") for row in printed.splitlines() if row.count("|") == fields.count(",")]
@@ -167,13 +184,13 @@ def sbatch(script: Path, *flags: str) -> "subprocess.CompletedProcess[str]":
         raise ClusterError(f"sbatch {why}: submit from a login node, or use cluster=local") from error
 
 
-def submit(script: Path, name: str) -> str:
-    """Queue a script whose job is called `name`; return the job's id.
+def submit(script: Path, name: str) -> tuple[str, str | None]:
+    """Queue a script whose job is called `name`; return the job's id, and its cluster if sbatch names one.
 
     Raises ClusterError if sbatch refuses it, and UnknownJob if no id is found in what it prints.
     """
     done = sbatch(script)
-    job = id_of(done.stdout) or id_of(done.stderr)
+    job, cluster = next(filter(None, map(id_of, (done.stdout, done.stderr))), (None, None))
     printed = "\n".join(filter(None, (done.stdout.strip(), done.stderr.strip()))) or "nothing"
     if done.returncode and job is None:
         raise ClusterError(f"sbatch refused the job (exit code {done.returncode}): {printed}")
@@ -182,23 +199,26 @@ def submit(script: Path, name: str) -> str:
             f"sbatch ended with exit code {done.returncode} and printed {printed!r}: a job may have been queued; look for"
             f" it with `squeue --me --name={name}`, and scancel it before you submit again"
         )
-    return job
+    return job, cluster
 
 
-def id_of(printed: str) -> str | None:
-    """Return the id of the job that sbatch, or a site's wrapper of it, says it has queued; None if it says no such thing.
+def id_of(printed: str) -> tuple[str, str | None] | None:
+    """Return the id of the job that sbatch, or a site's wrapper of it, says it has queued, and the cluster that it names;
+    None if it says no such thing.
 
     The last line that is sbatch's own counts, else its last words in another line, else the only line that is an id alone,
     as --parsable prints it.
     """
     lines = [line.strip() for line in printed.splitlines()]
-    own = re.compile(r"(?:sbatch: )?Submitted batch job (\d+)(?: on cluster \S+)?\.?")
-    found = [match[1] for line in lines if (match := own.fullmatch(line))]
-    found = found or re.findall(r"Submitted batch job (\d+)\b", printed)
-    if found:
-        return found[-1]
-    alone = [match[1] for line in lines if (match := re.fullmatch(r"(\d+)(?:;\S+)?", line))]
-    return alone[0] if len(alone) == 1 else None
+    own = r"(?:sbatch: )?Submitted batch job (\d+)(?: on cluster (\S+?))?\.?"
+    found = [match.groups() for line in lines if (match := re.fullmatch(own, line))]
+    found = found or re.findall(r"Submitted batch job (\d+)\b(?: on cluster (\S+))?", printed)
+    if not found:
+        found = [match.groups() for line in lines if (match := re.fullmatch(r"(\d+)(?:;(\S+))?", line))]
+        if len(found) != 1:
+            return None
+    job, cluster = found[-1]
+    return job, cluster or None
 
 
 def outside_environment(environment: Mapping[str, str], script: str = "") -> dict[str, str]:

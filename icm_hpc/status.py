@@ -4,6 +4,7 @@ import dataclasses
 import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ COLUMNS = ("run", "state", "server", "job", "step", "energy", "flips", "last sav
 
 TAIL_BYTES = 8192
 LOCAL = "local-"  # how attempts on this machine are named (rundir.new_attempt)
+
+Queued = Callable[[str, str | None], list[jobs.Component]]
 
 console = Console(
     highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 240
@@ -64,7 +67,8 @@ def main() -> None:
         as_json = "json=true" in words
         asked = config.load([word for word in words if word not in ("json=true", "json=false")]).run
         root = config.run_folder(dataclasses.replace(asked, name=""))
-        found = [_told(RunDir(path.parent)) for path in sorted(root.glob(f"{asked.name or '*'}/config.yaml"))]
+        queued = _patience()
+        found = [_told(RunDir(path.parent), queued) for path in sorted(root.glob(f"{asked.name or '*'}/config.yaml"))]
         if not found:
             raise ConfigError(f"there is no run {asked.name} in {root}: name its folder with run.root=FOLDER")
         print_json(found) if as_json else print_table(found)
@@ -72,13 +76,29 @@ def main() -> None:
         sys.exit(f"icm_hpc: {error}")
 
 
-def status(run_dir: RunDir) -> Status:
+def _patience() -> Queued:
+    """Return `jobs.queued` for many runs: once Slurm has not answered, which takes it a while, it is not asked again."""
+    failure: SchedulerError | None = None
+
+    def queued(job: str, cluster: str | None) -> list[jobs.Component]:
+        nonlocal failure
+        if failure is None:
+            try:
+                return jobs.queued(job, cluster)
+            except SchedulerError as error:
+                failure = error
+        raise failure
+
+    return queued
+
+
+def status(run_dir: RunDir, queued: Queued | None = None) -> Status:
     """Return what a run's folder and Slurm tell of it; of a run that has just started or was damaged, what is there."""
     settings = config.load_file(run_dir.config)
     attempts = _attempts(run_dir)
     progress = _current_progress(run_dir, attempts)
     job = jobs.newest(run_dir.submitit)
-    driving, serving, exit_code = _states(run_dir, job, attempts)
+    driving, serving, exit_code = _states(run_dir, job, attempts, queued or jobs.queued)
     if settings.external_url is not None:
         serving = "external"
     traces = sorted(run_dir.path.glob("shard-*/trace.jsonl"))
@@ -105,10 +125,10 @@ def status(run_dir: RunDir) -> Status:
     )
 
 
-def _told(run_dir: RunDir) -> Status:
+def _told(run_dir: RunDir, queued: Queued | None = None) -> Status:
     """Return the status of a run; one that cannot be read does not hide the others."""
     try:
-        return status(run_dir)
+        return status(run_dir, queued)
     except (IcmError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         words = (str(error) or type(error).__name__).splitlines()[0]
         return Status(run_dir.path.name, f"unreadable: {words}", "-")
@@ -177,25 +197,28 @@ def is_finished(run_dir: RunDir, settings: Config) -> bool:
     return True
 
 
-def _states(run_dir: RunDir, job: str | None, attempts: list[dict[str, Any]]) -> tuple[str, str, str | None]:
+def _states(
+    run_dir: RunDir, job: str | None, attempts: list[dict[str, Any]], queued: Queued
+) -> tuple[str, str, str | None]:
     """Return the states of driver and server, and how the driver of a job that has left the queue exited if it failed."""
     last = attempts[-1] if attempts else None
     is_here = last is not None and last["attempt"].startswith(
         LOCAL
     )  # maybe inside an allocation: its job is not the run's
+    cluster = jobs.cluster_of(run_dir.submitit, job) if job else None
     try:
-        queued = jobs.queued(job) if job else []
+        components = queued(job, cluster) if job else []
     except SchedulerError as error:
         if last and last.get("end") == "finished":
             return "finished", "-", None
         if not is_here or lock.holder(run_dir.lock) is None:
             return f"unknown: {error}", "-", None
-        queued = []
-    if queued:
-        return *_named(queued), None
+        components = []
+    if components:
+        return *_named(components), None
     if last and last.get("end") == "finished":
         return "finished", "-", None
-    accounted = jobs.accounted(job) if job and not is_here else []
+    accounted = jobs.accounted(job, cluster) if job and not is_here else []
     if accounted:
         failed = accounted[0].state not in ("COMPLETED", *jobs.LIVE) and accounted[0].exit not in ("", "0:0")
         return *_named(accounted), accounted[0].exit if failed else None

@@ -96,11 +96,11 @@ def start(given: Config, url_from: str, command: plan.Command, *, dry_run: bool 
         if settings.external_url:
             print(f"icm_hpc: {settings.external_url} runs already ({url_from})", file=sys.stderr)
         return
-    misfits, remedies = executor.missing(settings)
-    plan.require_fit(plan.Plan(misfits=misfits, remedies=remedies), command)
     _require_same_configuration(settings, run_dir)
     _require_idle(run_dir)
     key = keys.of_server(settings) if settings.external_url else None
+    misfits, remedies = executor.missing(settings)
+    plan.require_fit(plan.Plan(misfits=misfits, remedies=remedies), command)
     planned = plan.plan(settings, task)
     plan.require_fit(planned, command)
     run_dir.create()
@@ -140,7 +140,7 @@ def _require_idle(run_dir: RunDir) -> None:
     """Refuse a run that someone drives, or whose job is in the queue, or may be: then Slurm does not answer."""
     job = jobs.newest(run_dir.submitit)
     try:
-        components = jobs.queued(job) if job else []
+        components = jobs.queued(job, jobs.cluster_of(run_dir.submitit, job)) if job else []
     except SchedulerError as error:
         if not error.is_missing:
             raise ClusterError(
@@ -173,7 +173,8 @@ def _run_here(settings: Config, run_dir: RunDir) -> None:
 def _queue(settings: Config, run_dir: RunDir, *, wait: bool) -> None:
     job = cluster.submit(settings, run_dir)
     console.print(f"job      {job.job_id}")
-    _print_commands(settings, f"cancel   scancel {job.job_id}")
+    other = jobs.on_cluster(jobs.cluster_of(run_dir.submitit, job.job_id))
+    _print_commands(settings, f"cancel   {shlex.join(['scancel', job.job_id, *other])}")
     if not wait:
         return
     _print_summary(settings, run_dir, cluster.result(job, run_dir))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from icm_hpc import jobs
+from icm_hpc import cluster, jobs
 from icm_hpc.cluster import HetInfoWatcher
 from icm_hpc.errors import SchedulerError
 from tests.external import submit
@@ -54,26 +54,38 @@ def fake(tmp_path: Path) -> FakeSlurm:
 
 
 @pytest.mark.parametrize(
-    ("printed", "job"),
+    ("printed", "job", "on"),
     [
-        ("Submitted batch job 4242\n", "4242"),
-        ("Submitted batch job 4242 on cluster big\n", "4242"),
-        ("sbatch: Submitted batch job 4242\n", "4242"),
-        ("4242\n", "4242"),
-        ("4242;big\n", "4242"),
-        ("Welcome! This is job 5 of 10 today.\nSubmitted batch job 4242\n", "4242"),
-        ("Your last one was: Submitted batch job 5\nSubmitted batch job 4242\n", "4242"),
-        ("Submitted batch job 4242\nThat was job 5 of 10; you have 17\n", "4242"),
-        ("Submitted batch job 4242\nquota: Submitted batch job 5 of 10\n", "4242"),
-        ("3 of 10 nodes are free\n4242\n", "4242"),
-        ("INFO Submitted batch job 4242 to partition gpu\n", "4242"),
-        ("Welcome! This is job 5 of 10 today.\n", None),
-        ("17\n4242\n", None),
-        ("", None),
+        ("Submitted batch job 4242\n", "4242", None),
+        ("Submitted batch job 4242 on cluster big\n", "4242", "big"),
+        ("sbatch: Submitted batch job 4242\n", "4242", None),
+        ("4242\n", "4242", None),
+        ("4242;big\n", "4242", "big"),
+        ("Welcome! This is job 5 of 10 today.\nSubmitted batch job 4242\n", "4242", None),
+        ("Your last one was: Submitted batch job 5\nSubmitted batch job 4242\n", "4242", None),
+        ("Submitted batch job 4242\nThat was job 5 of 10; you have 17\n", "4242", None),
+        ("Submitted batch job 4242\nquota: Submitted batch job 5 of 10\n", "4242", None),
+        ("3 of 10 nodes are free\n4242\n", "4242", None),
+        ("INFO Submitted batch job 4242 to partition gpu\n", "4242", None),
     ],
 )
-def test_the_id_of_a_job_is_found_in_what_sbatch_and_its_wrappers_print(printed: str, job: str | None) -> None:
-    assert jobs.id_of(printed) == job
+def test_the_id_of_a_job_is_found_in_what_sbatch_and_its_wrappers_print(printed: str, job: str, on: str | None) -> None:
+    assert jobs.id_of(printed) == (job, on)
+
+
+@pytest.mark.parametrize("printed", ["Welcome! This is job 5 of 10 today.\n", "17\n4242\n", ""])
+def test_no_id_is_guessed(printed: str) -> None:
+    assert jobs.id_of(printed) is None
+
+
+def test_a_job_on_another_cluster_is_asked_about_and_cancelled_there(fake: FakeSlurm, tmp_path: Path) -> None:
+    fake.sbatch("Submitted batch job 4242 on cluster big")
+    root = f"run.root={tmp_path}/runs"
+    done = submit(*QUEUED, root, **fake.variables)
+    assert "cancel   scancel 4242 --clusters=big\n" in done.stdout, done.stderr
+    fake.command("squeue", '#!/bin/sh\ncase "$*" in *--clusters=big*) echo "4242|PENDING|(Priority)";; esac\n')
+    assert json.loads(submit(root, "json=true", module="status", **fake.variables).stdout)["driver"] == "PENDING"
+    assert "is in the queue (PENDING)" in submit(*QUEUED, root, **fake.variables).stderr
 
 
 @pytest.mark.parametrize("printed", ["4242", "4242;big", "job 5 of 10\nSubmitted batch job 4242"])
@@ -84,7 +96,7 @@ def test_a_run_is_queued_by_a_wrapper_where_there_is_neither_srun_nor_squeue(
     done = submit(*QUEUED, f"run.root={tmp_path}/runs", **fake.alone)
     assert done.returncode == 0, done.stderr
     assert "job      4242\n" in done.stdout
-    assert "cancel   scancel 4242\n" in done.stdout
+    assert "cancel   scancel 4242" in done.stdout
     assert (tmp_path / "runs" / "mine" / "submitit" / "4242_submitted.pkl").exists()
 
 
@@ -237,3 +249,31 @@ def test_commands_that_are_printed_can_be_pasted_whatever_the_folder_is_called(f
     assert shlex.split(printed["status"])[3:] == ["run=mine", f"run.root={root}"]
     assert shlex.split(printed["resume"])[3:] == ["run=mine", f"run.root={root}"]
     assert printed["run"] == f"{root}/mine"
+
+
+def test_a_driver_told_to_stop_asks_again_until_slurm_says_why_and_at_last_leaves_it_to_slurm(
+    fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", fake.variables["PATH"])
+    monkeypatch.setenv("SLURM_JOB_ID", "5")
+    once = fake.folder / "asked"
+    fake.command(
+        "scontrol",
+        f"#!/bin/sh\nif [ ! -e {once} ]; then touch {once}; exit 1; fi\necho 'JobState=PREEMPTED PreemptTime=None'\n",
+    )
+    assert cluster._is_to_go_on()
+    fake.command("scontrol", AWAY)
+    monkeypatch.setattr(cluster, "TRY_FOR_S", 0)
+    assert not cluster._is_to_go_on()
+
+
+def test_a_submission_whose_job_is_not_known_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = []
+
+    def submitted() -> None:
+        tries.append(1)
+        raise jobs.UnknownJob("sbatch printed nothing")
+
+    with pytest.raises(jobs.UnknownJob):
+        cluster._until_done(submitted, "no job was queued")
+    assert len(tries) == 1

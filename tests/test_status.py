@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from icm_hpc import checkpoint, config, jobs, lock, status
+from icm_hpc.errors import SchedulerError
 from icm_hpc.rundir import RunDir
 
 STUB = ("model=stub", "task.limit=16", "search.steps=40")
@@ -125,8 +126,8 @@ QUEUES = {
 def test_no_state_of_a_runs_folder_breaks_its_status(
     stopped: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ruin: str, queue: str
 ) -> None:
-    monkeypatch.setattr(jobs, "queued", lambda _: QUEUES[queue])
-    monkeypatch.setattr(jobs, "accounted", lambda _: [])
+    monkeypatch.setattr(jobs, "queued", lambda *_: QUEUES[queue])
+    monkeypatch.setattr(jobs, "accounted", lambda *_: [])
     files = sorted((path for path in stopped.path.rglob("*") if path.is_file()), key=lambda path: path.stat().st_mtime)
     assert len(files) > 8
     for number, ruined in enumerate(files):
@@ -162,7 +163,7 @@ def test_a_job_that_has_just_started_has_no_attempt_yet(
     shutil.copytree(stopped.path, copy.path)
     (copy.submitit / "5_submitted.pkl").write_bytes(b"")
     copy.provenance.unlink()
-    monkeypatch.setattr(jobs, "queued", lambda _: QUEUES["running"])
+    monkeypatch.setattr(jobs, "queued", lambda *_: QUEUES["running"])
     row = status.status(copy)
     assert (row.driver, row.server, row.attempts, row.eta_s) == ("RUNNING", "RUNNING", 0, None)
 
@@ -189,3 +190,18 @@ def test_a_run_on_this_machine_inside_an_allocation_is_not_taken_for_its_job(tmp
     assert done.returncode == 0, done.stderr
     row = told(tmp_path)["mine"]
     assert (row["driver"], row["job"]) == ("finished", None)
+
+
+def test_a_controller_that_is_away_is_asked_once_for_all_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def queued(job: str, cluster: str | None) -> list[jobs.Component]:
+        asked.append(job)
+        raise SchedulerError("away")
+
+    monkeypatch.setattr(jobs, "queued", queued)
+    ask = status._patience()
+    for job in ("1", "2", "3"):
+        with pytest.raises(SchedulerError):
+            ask(job, None)
+    assert asked == ["1"]

@@ -154,7 +154,7 @@ class HetSlurmJobEnvironment(slurm.SlurmJobEnvironment):  # type: ignore[misc]
     @property
     def raw_job_id(self) -> str:
         """The leader's id, which sbatch printed."""
-        return jobs.own_id(os.environ)
+        return _job_id()
 
     def _requeue(self, countdown: int) -> None:
         """Requeue the whole job, unless Slurm has done so already (a preemption without grace does both at once)."""
@@ -278,11 +278,14 @@ def _until_done(do: Callable[[], R], failure: str) -> R:
 def _is_to_go_on() -> bool:
     """Return whether our job goes on; while Slurm does not answer, ask again, and at last leave it to Slurm."""
     try:
-        return _until_done(
-            lambda: jobs.is_to_go_on(jobs.own_id(os.environ)), "was this job cancelled? That is not known"
-        )
+        return _until_done(lambda: jobs.is_to_go_on(_job_id()), "was this job cancelled? That is not known")
     except ClusterError:
         return False
+
+
+def _job_id() -> str:
+    """Return the id of the job that we are in, the leader's of a heterogeneous one."""
+    return jobs.own_id(os.environ)
 
 
 if __name__ == "__main__":

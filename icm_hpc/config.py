@@ -7,6 +7,7 @@ defaults file; over the user's defaults file; over the site's; over the code's d
 import dataclasses
 import difflib
 import os
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -63,7 +64,13 @@ def load(arguments: Sequence[str], *, base: Mapping[str, Any] | None = None) -> 
     tree: dict[str, Any] = {}
     for layer in layers:
         _overlay(tree, layer)
-    return _build(tree, [f"{key}={value}" for key, value in dotted])
+    try:
+        return _build(tree, [f"{key}={value}" for key, value in dotted])
+    except ConfigError as error:
+        files = [file.path for file in defaults() if _sets(file.tree, str(error))] if base is None else []
+        if not files or any(str(error).startswith(key) for key, _ in dotted):
+            raise
+        raise ConfigError(f"{error} (set in {files[-1]})") from error
 
 
 def defaults() -> list[Defaults]:
@@ -141,6 +148,11 @@ def _layers_of_defaults(chosen: dict[str, str]) -> list[dict[str, dict[str, Any]
     return [*(_preset(section, name) for section, name in names.items()), *(file.tree for file in files)]
 
 
+def _sets(tree: Mapping[str, Mapping[str, Any]], words: str) -> bool:
+    """Return whether a tree has the key with which the words of an error begin."""
+    return any(re.match(rf"{section}\.{key}\b", words) for section, values in tree.items() for key in values)
+
+
 def _overlay(tree: dict[str, Any], layer: Mapping[str, Mapping[str, Any]]) -> None:
     """Put a layer of settings over a tree of them: by key, and in maps of any keys by those."""
     if any((layer.get("model") or {}).get(key) for key in ("engine", "path", "embedded")):
@@ -187,7 +199,7 @@ def _with_variables(value: str, path: Path) -> str:
 
 
 def _settings_folder() -> Path | None:
-    """Return the user's folder of settings, or None if he has no home."""
+    """Return the user's folder of settings, or None if there is no home."""
     for variable, below in (("XDG_CONFIG_HOME", ""), ("HOME", ".config")):
         value = os.environ.get(variable, "")
         if Path(value).is_absolute():

@@ -221,11 +221,12 @@ def id_of(printed: str) -> tuple[str, str | None] | None:
     return job, cluster or None
 
 
-def outside_environment(environment: Mapping[str, str], script: str = "") -> dict[str, str]:
-    """Return an environment without keys, and without what Slurm and submitit put there for the job that it is of.
+def outside_environment(given: Mapping[str, str] | None = None, script: str = "") -> dict[str, str]:
+    """Return an environment, by default ours, without keys and without what Slurm and submitit put there for its job.
 
     Of sbatch's own variables those stay that say whose a job is and where it runs, unless `script` says it.
     """
+    environment = os.environ if given is None else given
     inside = any(name.startswith(("SLURM_JOB_", "SLURM_JOBID", "SLURM_STEP")) for name in environment)
 
     def is_kept(name: str, value: str) -> bool:

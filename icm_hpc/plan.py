@@ -66,12 +66,12 @@ def main() -> None:
         addressed, url_from = keys.addressed(config.load(given))
         settings, where = executor.resolved(addressed)
         found = plan(settings, tasks.load(settings.task, seed=settings.search.seed))
-        found.lines = {"cluster": where, **told_of_defaults(), **found.lines}
+        found.lines = {"cluster": where, **defaults_read(), **found.lines}
         if settings.external_url:
             found.lines["server"] += f" ({url_from})"
     except IcmError as error:
         sys.exit(f"icm_hpc: {error}")
-    works = None if found.fits else working(found, Command("submit", tuple(given)))
+    works = None if found.fits else working_command(found, Command("submit", tuple(given)))
     if "json=true" in words:
         print(json.dumps({"fits": found.fits, **asdict(found), "works": works and str(works)}))
     else:
@@ -81,7 +81,7 @@ def main() -> None:
     sys.exit(0 if found.fits else 1)
 
 
-def told_of_defaults() -> dict[str, str]:
+def defaults_read() -> dict[str, str]:
     """Return the line that names the files of defaults which were read, if any was."""
     files = [str(one.path) for one in config.defaults()]
     return {"defaults": ", ".join(files)} if files else {}
@@ -133,12 +133,12 @@ def require_fit(found: Plan, command: Command | None = None) -> None:
         return
     told = "".join(f"\n  - {misfit}" for misfit in found.misfits)
     remedies = "".join(f"\n  fits: {remedy}" for remedy in found.remedies)
-    works = working(found, command) if command else None
+    works = working_command(found, command) if command else None
     remedies += f"\nthis works:\n  {works}" if works else ""
     raise FitError(f"this run cannot work, so it was not started:{told}{remedies}")
 
 
-def working(found: Plan, command: Command, changes: int = 3) -> Command | None:
+def working_command(found: Plan, command: Command, changes: int = 3) -> Command | None:
     """Return a command whose plan fits: the user's, with at most so many remedies of plans on it; None if none is found."""
     for remedy in found.remedies if changes else []:
         if EXAMPLE_URL in remedy:
@@ -149,7 +149,7 @@ def working(found: Plan, command: Command, changes: int = 3) -> Command | None:
             planned = plan(settings, tasks.load(settings.task, seed=settings.search.seed))
         except IcmError:
             continue
-        works = other if planned.fits else working(planned, other, changes - 1)
+        works = other if planned.fits else working_command(planned, other, changes - 1)
         if works:
             return works
     return None

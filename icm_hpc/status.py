@@ -67,7 +67,7 @@ def main() -> None:
         as_json = "json=true" in words
         asked = config.load([word for word in words if word not in ("json=true", "json=false")]).run
         root = config.run_folder(dataclasses.replace(asked, name=""))
-        queued = _patience()
+        queued = _asking_until_a_failure()
         found = [_told(RunDir(path.parent), queued) for path in sorted(root.glob(f"{asked.name or '*'}/config.yaml"))]
         if not found:
             raise ConfigError(f"there is no run {asked.name} in {root}: name its folder with run.root=FOLDER")
@@ -76,7 +76,7 @@ def main() -> None:
         sys.exit(f"icm_hpc: {error}")
 
 
-def _patience() -> Queued:
+def _asking_until_a_failure() -> Queued:
     """Return `jobs.queued` for many runs: once Slurm has not answered, which takes it a while, it is not asked again."""
     failure: SchedulerError | None = None
 

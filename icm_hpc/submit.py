@@ -82,7 +82,7 @@ def start(given: Config, url_from: str, command: plan.Command, *, dry_run: bool 
     `url_from` is where the URL of a server that already runs was set.
     """
     settings, where = executor.resolved(given)
-    read = {"cluster": where, **(plan.told_of_defaults() if command.run_config is None else {})}
+    read = {"cluster": where, **(plan.defaults_read() if command.run_config is None else {})}
     for name, text in read.items():
         if dry_run:  # whose output is the script
             print(f"icm_hpc: {name} {text}", file=sys.stderr)

@@ -119,6 +119,18 @@ def test_a_file_that_cannot_be_used_is_refused_by_its_name_with_the_nearest_word
         assert words.format(file=getattr(here, which)) in str(refused.value)
 
 
+def test_a_value_of_a_file_that_cannot_be_is_refused_by_the_files_name(here: Files) -> None:
+    here.write(site="cluster: {time_min: soon}\n", user="search: {alpha: -1}\n")
+    with pytest.raises(ConfigError, match=f"search.alpha=-1.0: 0 or more .set in {here.user}"):
+        config.load(["cluster.time_min=7"])
+    here.write(user="")
+    with pytest.raises(ConfigError, match=f"cluster.time_min: Value 'soon'.* .set in {here.site}"):
+        config.load([])
+    with pytest.raises(ConfigError) as refused:
+        config.load(["cluster.time_min=later"])
+    assert str(here.site) not in str(refused.value)
+
+
 def test_a_sites_file_that_is_not_there_is_refused_and_one_of_the_user_is_not_needed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -88,6 +88,7 @@ def test_the_command_prints_json_and_exits_1_for_what_does_not_fit() -> None:
     assert told["fits"] is False
     assert "cluster.max_nodes=1" in told["misfits"][0]
     assert told["remedies"][0] == "model=405B-FP8"
+    assert told["works"].endswith("cluster.max_nodes=1 model=405B-FP8")
     assert run("plan", "model=8B", "task=reviews", *CLUSTER).returncode == 0
 
 

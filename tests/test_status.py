@@ -200,7 +200,7 @@ def test_a_controller_that_is_away_is_asked_once_for_all_runs(monkeypatch: pytes
         raise SchedulerError("away")
 
     monkeypatch.setattr(jobs, "queued", queued)
-    ask = status._patience()
+    ask = status._asking_until_a_failure()
     for job in ("1", "2", "3"):
         with pytest.raises(SchedulerError):
             ask(job, None)

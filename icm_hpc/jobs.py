@@ -191,9 +191,9 @@ def submit(script: Path, name: str) -> tuple[str, str | None]:
     """
     done = sbatch(script)
     job, cluster = next(filter(None, map(id_of, (done.stdout, done.stderr))), (None, None))
-    printed = "\n".join(filter(None, (done.stdout.strip(), done.stderr.strip()))) or "nothing"
+    printed = "\n".join(filter(None, (done.stdout.strip(), done.stderr.strip())))
     if done.returncode and job is None:
-        raise ClusterError(f"sbatch refused the job (exit code {done.returncode}): {printed}")
+        raise ClusterError(f"sbatch refused the job (exit code {done.returncode}): {printed or 'it printed nothing'}")
     if done.returncode or job is None:
         raise UnknownJob(
             f"sbatch ended with exit code {done.returncode} and printed {printed!r}: a job may have been queued; look for"

@@ -10,6 +10,7 @@ import shlex
 import signal
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +19,10 @@ from typing import Any, TypeVar
 from submitit.core import core, submission, utils
 from submitit.slurm import slurm
 
-from . import driver, jobs, keys, progress, sbatch
+from . import driver, jobs, progress, sbatch
 from .config import load_file
 from .driver import Interrupted
-from .errors import ClusterError, IcmError
+from .errors import ClusterError, IcmError, SchedulerError
 from .rundir import RunDir, attempt_of_job, log_to_files, require_private
 from .settings import Config
 
@@ -50,12 +51,8 @@ def submit(config: Config, run_dir: RunDir) -> core.Job[dict[str, Any]]:
     Raises ClusterError, with sbatch's words, if it could not.
     """
     require_private(run_dir.submitit)
-    executor = HetSlurmExecutor(config, run_dir)
     sbatch.require_startable(sbatch.text(config, run_dir))
-    try:
-        return executor.submit(DriverJob(str(run_dir.path)))
-    except utils.FailedJobError as error:
-        raise ClusterError(f"sbatch refused the job: {error}") from error
+    return HetSlurmExecutor(config, run_dir).submit(DriverJob(str(run_dir.path)))
 
 
 def result(job: core.Job[dict[str, Any]], run_dir: RunDir) -> dict[str, Any]:
@@ -102,7 +99,7 @@ class DriverJob:
                 signal.signal(number, signal.SIG_IGN)  # also in the commands that we start
             log.info("state saved after %s", signal.Signals(received[0]).name)
             then = config.cluster.on_preempt
-            goes_on = then != "stop" and (signal.SIGUSR2 in received or jobs.is_to_go_on(_job_id()))
+            goes_on = then != "stop" and (signal.SIGUSR2 in received or _is_to_go_on())
             if then == "stop":
                 log.info("stopped; go on with: %s", resume_command(run_dir))
                 raise ClusterError(f"stopped, the state is saved; go on with: {resume_command(run_dir)}") from None
@@ -141,9 +138,7 @@ class DriverJob:
 
     def _resubmit(self, config: Config, run_dir: RunDir) -> str:
         """Queue a job that goes on where this one stopped; return its id."""
-        successor, outside = DriverJob(self.run_folder, self._starts), jobs.outside_environment()
-        os.environ.clear()  # sbatch would take this job's settings over, and hand its variables on
-        os.environ.update(outside)
+        successor = DriverJob(self.run_folder, self._starts)
 
         def submitted() -> str:
             job = HetSlurmExecutor(config, run_dir).submit(successor)
@@ -184,6 +179,12 @@ class HetInfoWatcher(slurm.SlurmInfoWatcher):  # type: ignore[misc]
     A job of one component stays as it is.
     """
 
+    cluster: str | None = None  # where it is not the default one
+
+    def _make_command(self) -> list[str] | None:
+        command: list[str] | None = super()._make_command()
+        return command and [*command, *jobs.on_cluster(self.cluster)]
+
     def read_info(self, string: str | bytes) -> dict[str, dict[str, str]]:
         """Return each job's state: a live one if a component has it, else a bad one, else the leader's."""
         text = string if isinstance(string, str) else string.decode()
@@ -199,7 +200,10 @@ class HetInfoWatcher(slurm.SlurmInfoWatcher):  # type: ignore[misc]
         """Return whether a job has ended: one that was preempted, or lost a node, has if it is not in the queue again."""
         state = self.get_state(job_id, mode=mode)
         if state in jobs.PASSING:
-            return not jobs.queued(job_id)
+            try:
+                return not jobs.queued(job_id, self.cluster)
+            except SchedulerError:  # asked again later
+                return False
         return bool(state not in ("UNKNOWN", *jobs.LIVE))
 
     def _folded(self, leader: str, rows: list[dict[str, str]]) -> dict[str, str]:
@@ -225,19 +229,30 @@ class HetSlurmExecutor(slurm.SlurmExecutor):  # type: ignore[misc]
         self._config, self._run_dir = config, run_dir
         self.update_parameters(time=config.cluster.time_min)
 
+    @classmethod
+    def affinity(cls) -> int:
+        """Return that this executor can be used: without submitit's search for srun, which a login node may lack."""
+        return 2
+
     def _internal_process_submissions(self, delayed_submissions: list[utils.DelayedSubmission]) -> list[core.Job[Any]]:
         """Submit one job a callable: sbatch refuses arrays of heterogeneous jobs."""
-        with keys.hidden():  # Slurm stores the environment of sbatch
-            jobs: list[core.Job[Any]] = super(slurm.SlurmExecutor, self)._internal_process_submissions(
-                delayed_submissions
-            )
+        jobs: list[core.Job[Any]] = super(slurm.SlurmExecutor, self)._internal_process_submissions(delayed_submissions)
         return jobs
 
-    def _num_tasks(self) -> int:
-        return 1
-
-    def _make_submission_file_text(self, command: str, uid: str) -> str:  # noqa: ARG002
-        return sbatch.text(self._config, self._run_dir)
+    def _submit_command(self, command: str) -> core.Job[Any]:  # noqa: ARG002
+        """Submit as submitit does, but by way of jobs.submit, which cleans the environment and reads what wrappers print."""
+        uid = uuid.uuid4().hex
+        script = self.folder / f".submission_file_{uid}.sh"
+        script.write_text(sbatch.text(self._config, self._run_dir))
+        job_id, cluster = jobs.submit(script, sbatch.job_name(self._run_dir))
+        if cluster:
+            jobs.note_cluster(self.folder, job_id, cluster)
+            HetSlurmJob.watcher.cluster = cluster
+        job: core.Job[Any] = HetSlurmJob(self.folder, job_id)
+        job.paths.move_temporary_file(script, "submission_file", keep_as_symlink=True)
+        self._write_job_id(job.job_id, uid)
+        self._set_job_permissions(job.paths.folder)
+        return job
 
 
 def resume_command(run_dir: RunDir) -> str:
@@ -251,6 +266,8 @@ def _until_done(do: Callable[[], R], failure: str) -> R:
     while True:
         try:
             return do()
+        except jobs.UnknownJob:  # to try again could queue a second job
+            raise
         except Exception as error:  # submitit raises what it likes
             if time.monotonic() > deadline:
                 log.error("%s: %s", failure, error)
@@ -258,9 +275,17 @@ def _until_done(do: Callable[[], R], failure: str) -> R:
         time.sleep(2)
 
 
+def _is_to_go_on() -> bool:
+    """Return whether our job goes on; while Slurm does not answer, ask again, and at last leave it to Slurm."""
+    try:
+        return _until_done(lambda: jobs.is_to_go_on(_job_id()), "was this job cancelled? That is not known")
+    except ClusterError:
+        return False
+
+
 def _job_id() -> str:
-    """Return the leader's id of the job that we are in."""
-    return os.environ.get("SLURM_JOB_ID_HET_GROUP_0") or os.environ["SLURM_JOB_ID"]
+    """Return the id of the job that we are in, the leader's of a heterogeneous one."""
+    return jobs.own_id(os.environ)
 
 
 if __name__ == "__main__":

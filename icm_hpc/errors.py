@@ -64,3 +64,11 @@ class FolderError(IcmError):
 
 class ClusterError(IcmError):
     """Slurm refused the job or cannot be reached."""
+
+
+class SchedulerError(ClusterError):
+    """One of Slurm's commands does not answer; what it was asked is then not known."""
+
+    def __init__(self, words: str, *, is_missing: bool = False) -> None:
+        super().__init__(words)
+        self.is_missing = is_missing  # there is no such command on this machine

@@ -4,10 +4,9 @@ import json
 import sys
 from collections import Counter
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from . import export
-from .config import load, load_file
+from .config import load, load_file, run_folder
 from .errors import ConfigError, IcmError
 from .rundir import RunDir
 from .settings import Config, TaskConfig
@@ -50,8 +49,7 @@ def of_run(config: Config, run_dir: RunDir) -> Agreement | None:
 def main() -> None:
     """Print the agreement as JSON."""
     try:
-        run = load(sys.argv[1:]).run
-        run_dir = RunDir((Path(run.root) / run.name).absolute())
+        run_dir = RunDir(run_folder(load(sys.argv[1:]).run))
         found = of_run(load_file(run_dir.config), run_dir)
     except IcmError as error:
         sys.exit(f"evaluate: {error}")

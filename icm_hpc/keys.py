@@ -7,8 +7,7 @@ import dataclasses
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,16 +84,6 @@ def of_server(settings: Config) -> Found | None:
 def without_keys(environment: Mapping[str, str]) -> dict[str, str]:
     """Return an environment that may be stored."""
     return {name: value for name, value in environment.items() if name not in KEYS.values()}
-
-
-@contextmanager
-def hidden() -> Iterator[None]:
-    """Keep the keys out of our environment, which a command that we start inherits."""
-    kept = {name: os.environ.pop(name) for name in set(KEYS.values()) if name in os.environ}
-    try:
-        yield
-    finally:
-        os.environ.update(kept)
 
 
 def _read(path: Path) -> dict[str, str]:

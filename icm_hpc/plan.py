@@ -6,9 +6,10 @@ exit code is 1 if the run does not fit. Times are forecasts by a roofline, not m
 
 import json
 import os
+import shlex
 import shutil
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from . import config, home, keys, tasks, weights
+from . import config, executor, home, keys, tasks, weights
 from .core import fit, forecast
 from .core.fit import Hardware, Model
 from .core.forecast import GPUS, Cost
 from .errors import FitError, IcmError
+from .executor import EXAMPLE_URL
 from .needs import Demand, demand_of, hardware_of, model_of, serving_of
 from .prompts import TokenPrompts
 from .settings import Config
@@ -32,7 +34,9 @@ POOL_SHARE = 0.95  # of the examples that would fit if all were as long: some ar
 CPU_PROCESS_GB = 2.0  # of the engine's own on CPUs, beside weights and cache; an assumption
 TRACE_BYTES = 400  # a step, at most
 
-console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
+console = Console(
+    highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200
+)
 
 
 @dataclass(slots=True)
@@ -58,18 +62,29 @@ def main() -> None:
         console.print(__doc__)
         return
     try:
-        given = config.load([word for word in words if word not in ("json=true", "json=false")])
-        settings, url_from = keys.addressed(given)
+        given = [word for word in words if word not in ("json=true", "json=false")]
+        addressed, url_from = keys.addressed(config.load(given))
+        settings, where = executor.resolved(addressed)
         found = plan(settings, tasks.load(settings.task, seed=settings.search.seed))
+        found.lines = {"cluster": where, **defaults_read(), **found.lines}
         if settings.external_url:
             found.lines["server"] += f" ({url_from})"
     except IcmError as error:
         sys.exit(f"icm_hpc: {error}")
+    works = None if found.fits else working_command(found, Command("submit", tuple(given)))
     if "json=true" in words:
-        print(json.dumps({"fits": found.fits, **asdict(found)}))
+        print(json.dumps({"fits": found.fits, **asdict(found), "works": works and str(works)}))
     else:
         print_plan(found)
+        if works:
+            console.print(f"this works:\n  {works}")
     sys.exit(0 if found.fits else 1)
+
+
+def defaults_read() -> dict[str, str]:
+    """Return the line that names the files of defaults which were read, if any was."""
+    files = [str(one.path) for one in config.defaults()]
+    return {"defaults": ", ".join(files)} if files else {}
 
 
 def plan(settings: Config, task: Task) -> Plan:
@@ -81,6 +96,9 @@ def plan(settings: Config, task: Task) -> Plan:
     folder = weights.on_disk(settings.model)
     demand = demand_of(settings, task, folder)
     _plan_data(found, settings, demand)
+    found.misfits += executor.misfits(settings)
+    if found.misfits:
+        found.remedies += executor.remedies(settings)
     model = None
     if settings.external_url is not None:
         found.lines["server"] = f"{settings.external_url} runs already, none is started"
@@ -92,13 +110,49 @@ def plan(settings: Config, task: Task) -> Plan:
     return found
 
 
-def require_fit(found: Plan) -> None:
-    """Raise FitError, with the arithmetic and with what would fit, for a plan that cannot work."""
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What the user typed, so that a refusal can end in a command that works."""
+
+    module: str  # submit, or resume
+    words: tuple[str, ...]  # settings
+    run_config: Path | None = None  # of the run that is resumed
+
+    def settings(self) -> Config:
+        """Return the settings that these words stand for, with their executor decided."""
+        given = config.load_file(self.run_config, self.words) if self.run_config else config.load(self.words)
+        return executor.resolved(keys.addressed(given)[0])[0]
+
+    def __str__(self) -> str:
+        return shlex.join(["python", "-m", f"icm_hpc.{self.module}", *self.words])
+
+
+def require_fit(found: Plan, command: Command | None = None) -> None:
+    """Raise FitError for a plan that cannot work, with the arithmetic, with what would fit, and with a command that does."""
     if found.fits:
         return
     told = "".join(f"\n  - {misfit}" for misfit in found.misfits)
     remedies = "".join(f"\n  fits: {remedy}" for remedy in found.remedies)
+    works = working_command(found, command) if command else None
+    remedies += f"\nthis works:\n  {works}" if works else ""
     raise FitError(f"this run cannot work, so it was not started:{told}{remedies}")
+
+
+def working_command(found: Plan, command: Command, changes: int = 3) -> Command | None:
+    """Return a command whose plan fits: the user's, with at most so many remedies of plans on it; None if none is found."""
+    for remedy in found.remedies if changes else []:
+        if EXAMPLE_URL in remedy:
+            continue
+        other = replace(command, words=tuple(executor.changed(command.words, remedy)))
+        try:
+            settings = other.settings()
+            planned = plan(settings, tasks.load(settings.task, seed=settings.search.seed))
+        except IcmError:
+            continue
+        works = other if planned.fits else working_command(planned, other, changes - 1)
+        if works:
+            return works
+    return None
 
 
 def print_plan(found: Plan) -> None:
@@ -140,7 +194,7 @@ def _plan_context(found: Plan, settings: Config, model: Model | None, demand: De
     )
     hardware = hardware_of(settings)
     if not alone and hardware is None:
-        found.remedies.clear()  # none of them mends this
+        found.remedies = executor.remedies(settings) if executor.misfits(settings) else []  # no other repairs any of it
     if not alone:
         return  # what would fit the rest holds this prompt too
     found.remedies.append(f"search.pool_size={int(POOL_SHARE * most * context / demand.at_most)}")
@@ -174,8 +228,6 @@ def _plan_weights(found: Plan, settings: Config, folder: Path | None) -> Model |
 def _plan_serving(found: Plan, settings: Config, model: Model | None, demand: Demand) -> None:
     found.lines["server"] = _told_of_nodes(settings)
     found.figures |= {"nodes": settings.nodes, "gpus": settings.nodes * settings.gpus_per_node}
-    if settings.cluster.executor == "local" and settings.nodes > 1:
-        found.misfits.append(f"{settings.nodes} nodes are asked for, and cluster.executor=local has one")
     serving, hardware = serving_of(settings), hardware_of(settings)
     if settings.gpus_per_node and hardware is None:
         kind = settings.cluster.gpu
@@ -283,7 +335,7 @@ def _plan_host_memory(found: Plan, settings: Config, model: Model) -> None:
     """Check the memory of a server without GPUs, whose weights and cache are in it."""
     told = settings.model.env.get("VLLM_CPU_KVCACHE_SPACE", "")
     mem_gb = settings.server.mem_gb
-    if settings.gpus_per_node or mem_gb is None or settings.cluster.executor == "local" or not told.isdecimal():
+    if settings.gpus_per_node or not mem_gb or settings.cluster.executor != "slurm" or not told.isdecimal():
         return
     each, cache_gb = settings.workers / settings.nodes, int(told) * 1.074  # GiB
     split = settings.model.tensor_parallel_size * settings.model.pipeline_parallel_size
@@ -324,7 +376,7 @@ def _plan_disk(found: Plan, settings: Config, demand: Demand) -> None:
 
 def _of_the_servers_disk(found: Plan, settings: Config) -> list[str]:
     """Return where to tell of what this machine's disks lack: the nodes of a cluster may have it."""
-    return found.misfits if settings.cluster.executor == "local" else found.notes
+    return found.notes if settings.cluster.executor == "slurm" else found.misfits
 
 
 def _existing(path: Path) -> Path:

@@ -1,12 +1,13 @@
 """The batch script: a template of slurm/, in which each placeholder is filled, and nothing else is changed."""
 
+import re
 import shlex
 import string
-import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
-from . import keys
+from . import jobs
 from .config import package_folder
 from .errors import ClusterError
 from .rundir import RunDir
@@ -18,16 +19,12 @@ def require_startable(script: str) -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".sbatch") as file:
         file.write(script)
         file.flush()
-        try:
-            command = ["sbatch", "--test-only", file.name]
-            with keys.hidden():
-                tested = subprocess.run(command, capture_output=True, text=True, check=False)
-        except FileNotFoundError as error:
-            raise ClusterError("sbatch is not on the PATH: submit from a login node, or use cluster=local") from error
+        tested = jobs.sbatch(Path(file.name), "--test-only")
     if tested.returncode:
+        words = tested.stderr.strip() or tested.stdout.strip() or f"exit code {tested.returncode}"
         raise ClusterError(
-            f"this cluster cannot start the job, so it was not queued: {tested.stderr.strip()}; see the partitions, GPUs,"
-            " memory and time in cluster.* and server.* (dry_run=true prints the script)"
+            f"this cluster cannot start the job, so it was not queued: {words}; see the partitions, GPUs, memory and time in"
+            " cluster.* and server.* (dry_run=true prints the script)"
         )
 
 
@@ -36,13 +33,18 @@ def template(config: Config) -> str:
     return f"{config.cluster.job}.sbatch" if config.external_url is None else "driver.sbatch"
 
 
+def job_name(run_dir: RunDir) -> str:
+    """Return what the run's jobs are called."""
+    return f"icm-{run_dir.path.name}"
+
+
 def text(config: Config, run_dir: RunDir) -> str:
     """Return the batch script: a template of slurm/, filled in."""
     cluster, folder = config.cluster, run_dir.submitit
     python = cluster.server_python or sys.executable
     server_argv = [*cluster.server_launcher, python, "-m", "icm_hpc.server", str(run_dir.path)]
     return _Template((package_folder("slurm") / template(config)).read_text()).substitute(
-        job_name=shlex.quote(f"icm-{run_dir.path.name}"),
+        job_name=shlex.quote(job_name(run_dir)),
         requeue="--requeue" if cluster.on_preempt == "requeue" else "--no-requeue",
         batch_log=shlex.quote(f"{folder}/%j_batch.out"),
         driver_signal=f"USR2@{cluster.signal_s}",
@@ -74,13 +76,13 @@ def _driver_flags(config: Config) -> list[str]:
         *_common_flags(config),
         *(f"--{name}={value}" for name, value in named.items() if value),
         f"--cpus-per-task={cluster.driver_cpus}",
-        f"--mem={cluster.driver_mem_gb}G",
+        *_driver_memory(config),
         *cluster.driver_flags,
     ]
 
 
 def _server_flags(config: Config, cpus: int | None, mem_gb: int | None) -> list[str]:
-    """Return what the server asks for: `cpus` and `mem_gb` a node, or, without them, whole nodes."""
+    """Return what the server asks for: `cpus` a node, or, without them, whole nodes; and `mem_gb` a node."""
     cluster = config.cluster
     named = {"partition": cluster.server_partition, "constraint": cluster.server_constraint}
     return [
@@ -88,7 +90,7 @@ def _server_flags(config: Config, cpus: int | None, mem_gb: int | None) -> list[
         *(f"--{name}={value}" for name, value in named.items() if value),
         f"--nodes={config.nodes}",
         f"--cpus-per-task={cpus}" if cpus else "--exclusive",
-        f"--mem={mem_gb}G" if mem_gb else "--mem=0",
+        *_memory(mem_gb, cluster.server_flags),
         *_gpu_flags(config),
         *cluster.server_flags,
     ]
@@ -97,11 +99,36 @@ def _server_flags(config: Config, cpus: int | None, mem_gb: int | None) -> list[
 def _single_flags(config: Config) -> list[str]:
     """Return what a job asks for whose driver runs beside the server: the sum of both."""
     server, cluster = config.server, config.cluster
-    return _server_flags(
-        config,
-        server.cpus and server.cpus + cluster.driver_cpus,
-        server.mem_gb and server.mem_gb + cluster.driver_mem_gb,
-    )
+    both = (server.mem_gb, cluster.driver_mem_gb)
+    total = 0 if 0 in both else None if None in both else sum(filter(None, both))
+    return _server_flags(config, server.cpus and server.cpus + cluster.driver_cpus, total)
+
+
+def _memory(mem_gb: int | None, flags: list[str]) -> list[str]:
+    """Return the flag of a component's memory a node: 0 is all of it, None the site's default; none if `flags` state it."""
+    if mem_gb is None or _states_memory(flags):
+        return []
+    return [f"--mem={mem_gb}G" if mem_gb else "--mem=0"]
+
+
+def _driver_memory(config: Config) -> list[str]:
+    """Return the flag of the driver's memory.
+
+    sbatch hands the first component's memory on to a second one that states none, and refuses --mem in the first with
+    --mem-per-cpu or --mem-per-gpu in the second (22.05): the first then has none, or states the same by CPU.
+    """
+    cluster, server = config.cluster, config.server
+    flags = _memory(cluster.driver_mem_gb, cluster.driver_flags)
+    if not flags or template(config) != "het.sbatch":
+        return flags
+    if _states_memory(cluster.server_flags, by="-per-[cg]pu"):
+        mb = -(-(cluster.driver_mem_gb or 0) * 1024 // cluster.driver_cpus)
+        return [f"--mem-per-cpu={mb}M"] if mb else []
+    return flags if server.mem_gb is not None or _states_memory(cluster.server_flags) else []
+
+
+def _states_memory(flags: list[str], *, by: str = "(-per-[cg]pu)?") -> bool:
+    return any(re.match(rf"--mem{by}(=|$)", flag) for flag in flags)
 
 
 def _gpu_flags(config: Config) -> list[str]:

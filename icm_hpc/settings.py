@@ -140,7 +140,7 @@ class ServerConfig:
     replicas: int = 1  # of the model, each with GPUs and a prefix cache of its own: vLLM's data parallelism
     gpus_per_node: int | None = None  # default: what the model's parallel sizes and replicas ask for
     cpus: int | None = None  # per node; default: the whole node
-    mem_gb: int | None = None  # per node; default: all of it
+    mem_gb: int | None = 0  # per node; 0: all of it; null: no --mem, the site's default
     # From the start of the component to the first scored completion; and how long a request waits, in all, for a rate limit.
     start_timeout_s: float = 1800.0
     request_timeout_s: float = 600.0  # a server that needs longer is taken to hang, and started anew
@@ -151,8 +151,8 @@ class ServerConfig:
     tokens_per_min: float | None = None  # the same, of prompts, estimated
 
     def __post_init__(self) -> None:
-        _require_at_least(self, 1, "nodes", "replicas", "cpus", "mem_gb", "requests_in_flight")
-        _require_at_least(self, 0, "gpus_per_node", "max_restarts")
+        _require_at_least(self, 1, "nodes", "replicas", "cpus", "requests_in_flight")
+        _require_at_least(self, 0, "gpus_per_node", "mem_gb", "max_restarts")
         if self.url:
             require_url(self.url)
         for key in ("start_timeout_s", "request_timeout_s", "request_mb", "requests_per_min", "tokens_per_min"):
@@ -235,8 +235,8 @@ class SearchConfig:
 class ClusterConfig:
     """Where the run's two components run; a preset of configs/cluster/ that a site owns."""
 
-    name: str = "local"
-    executor: str = "local"  # local, or slurm
+    name: str = "auto"
+    executor: str = "auto"  # local; slurm; auto: what executor.resolved makes of it
     driver_partition: str | None = None
     server_partition: str | None = None
     job: str = "het"  # driver and server as components of one heterogeneous job; single: as steps of a plain job
@@ -247,7 +247,7 @@ class ClusterConfig:
     server_constraint: str | None = None
     time_min: int = 1440
     driver_cpus: int = 2
-    driver_mem_gb: int = 8
+    driver_mem_gb: int | None = 8  # as server.mem_gb: 0 all of its node's, null the site's default
     signal_s: int = 120  # the driver is signalled this long before the time limit
     on_preempt: str = "requeue"  # told to stop, as by a preemption or the time limit, the job goes on in the same job;
     # resubmit: in a new job, for sites that forbid requeues; stop: when it is resumed by hand
@@ -268,12 +268,13 @@ class ClusterConfig:
     def __post_init__(self) -> None:
         _require_one_of(
             self,
-            executor=("local", "slurm"),
+            executor=("auto", "local", "slurm"),
             job=("het", "single"),
             on_preempt=("requeue", "resubmit", "stop"),
             gpu_flag=("gres", "gpus", "none"),
         )
-        _require_at_least(self, 1, "time_min", "driver_cpus", "driver_mem_gb", "signal_s", "max_attempts")
+        _require_at_least(self, 1, "time_min", "driver_cpus", "signal_s", "max_attempts")
+        _require_at_least(self, 0, "driver_mem_gb")
         _require_at_least(self, 1, "node_gpus", "max_nodes")
         _require_at_least(self, 0, "gpu_hour_price")
         _require(

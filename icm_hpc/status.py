@@ -1,23 +1,33 @@
 """`python -m icm_hpc.status`: where every run in the folder is; run=NAME shows one, run.root=FOLDER another folder's."""
 
+import dataclasses
 import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from . import checkpoint, config, driver, home, jobs, lock
-from .errors import ConfigError, IcmError
+from . import checkpoint, config, driver, jobs, lock
+from .errors import ConfigError, IcmError, SchedulerError
 from .polling import COMMAND_S, block_until_done
 from .rundir import RunDir, read_json
 from .settings import Config
 
 COLUMNS = ("run", "state", "server", "job", "step", "energy", "flips", "last save", "attempts", "ETA")
 
-console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 240)
+TAIL_BYTES = 8192
+LOCAL = "local-"  # how attempts on this machine are named (rundir.new_attempt)
+
+Queued = Callable[[str, str | None], list[jobs.Component]]
+
+console = Console(
+    highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 240
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +35,8 @@ class Status:
     """What is known of a run."""
 
     run: str
-    driver: str  # its component's state as Slurm has it; of a run on this machine running or stopped; or finished
+    # Its component's state as Slurm has it; of a run on this machine running or stopped; finished; or unknown, and why.
+    driver: str
     server: str
     job: str | None = None
     step: int | None = None
@@ -35,6 +46,16 @@ class Status:
     saved_s: float | None = None  # since the last save
     attempts: int = 0
     eta_s: float | None = None  # forecast, from the speed of this attempt so far
+    exit: str | None = None  # CODE:SIGNAL of a driver that failed, as the accounting has it
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """How far a run's searches have come; sums, and the mean energy."""
+
+    step: int
+    flips: int
+    energy: float
 
 
 def main() -> None:
@@ -46,8 +67,9 @@ def main() -> None:
         words = sys.argv[1:]
         as_json = "json=true" in words
         asked = config.load([word for word in words if word not in ("json=true", "json=false")]).run
-        root = home.expanded(asked.root, instead="run.root without ~").absolute()
-        found = [_told(RunDir(path.parent)) for path in sorted(root.glob(f"{asked.name or '*'}/config.yaml"))]
+        root = config.run_folder(dataclasses.replace(asked, name=""))
+        queued = _asking_until_a_failure()
+        found = [_told(RunDir(path.parent), queued) for path in sorted(root.glob(f"{asked.name or '*'}/config.yaml"))]
         if not found:
             raise ConfigError(f"there is no run {asked.name} in {root}: name its folder with run.root=FOLDER")
         print_json(found) if as_json else print_table(found)
@@ -55,40 +77,112 @@ def main() -> None:
         sys.exit(f"icm_hpc: {error}")
 
 
-def status(run_dir: RunDir) -> Status:
-    """Return what a run's folder and Slurm tell of it."""
+def _asking_until_a_failure() -> Queued:
+    """Return `jobs.queued` for many runs: once Slurm has not answered, which takes it a while, it is not asked again."""
+    failure: SchedulerError | None = None
+
+    def queued(job: str, cluster: str | None) -> list[jobs.Component]:
+        nonlocal failure
+        if failure is None:
+            try:
+                return jobs.queued(job, cluster)
+            except SchedulerError as error:
+                failure = error
+        raise failure
+
+    return queued
+
+
+def status(run_dir: RunDir, queued: Queued | None = None) -> Status:
+    """Return what a run's folder and Slurm tell of it; of a run that has just started or was damaged, what is there."""
     settings = config.load_file(run_dir.config)
-    progress = read_json(run_dir.progress) or {}
+    attempts = _attempts(run_dir)
+    progress = _current_progress(run_dir, attempts)
     job = jobs.newest(run_dir.submitit)
-    driving, serving = _states(run_dir, job)
+    driving, serving, exit_code = _states(run_dir, job, attempts, queued or jobs.queued)
     if settings.external_url is not None:
         serving = "external"
-    saves = [path.stat().st_mtime for path in run_dir.path.glob("shard-*/trace.jsonl")]  # grows with every save
-    rate = progress.get("steps_per_s")
-    attempts = driver.attempts(run_dir)
-    alive = driving in ("RUNNING", "running") and progress.get("attempt") == attempts[-1]["attempt"]
-    left = progress["steps"] - progress["step"] if progress else 0
+    traces = sorted(run_dir.path.glob("shard-*/trace.jsonl"))
+    saved = _saved(traces)
+    alive = driving in ("RUNNING", "running") and progress is not None
+    # The file of progress is some seconds old; of a run that has stopped, what was saved is what counts.
+    shown = progress if progress and alive and (saved is None or progress["step"] > saved.step) else None
+    rate = progress.get("steps_per_s") if progress and alive else None
+    steps = progress["steps"] if progress else settings.search.steps * max(1, len(traces))
+    reached = Reached(shown["step"], shown["flips"], shown["energy"]) if shown else saved
     return Status(
         run=run_dir.path.name,
         driver=driving,
         server=serving,
         job=job,
-        step=progress.get("step"),
-        steps=progress.get("steps", settings.search.steps),
-        energy=progress.get("energy"),
-        flips=progress.get("flips"),
-        saved_s=time.time() - max(saves) if saves else None,
+        step=reached.step if reached else None,
+        steps=steps,
+        energy=reached.energy if reached else None,
+        flips=reached.flips if reached else None,
+        saved_s=max(0.0, time.time() - max(map(_changed_s, traces))) if traces else None,
         attempts=len(attempts),
-        eta_s=left / rate if alive and rate else None,
+        eta_s=max(0, steps - reached.step) / rate if reached and rate else None,
+        exit=exit_code,
     )
 
 
-def _told(run_dir: RunDir) -> Status:
+def _told(run_dir: RunDir, queued: Queued | None = None) -> Status:
     """Return the status of a run; one that cannot be read does not hide the others."""
     try:
-        return block_until_done(lambda: status(run_dir), COMMAND_S)
-    except (IcmError, OSError, ValueError, KeyError) as error:
-        return Status(run_dir.path.name, f"unreadable: {error}".splitlines()[0], "-")
+        return block_until_done(lambda: status(run_dir, queued), COMMAND_S)
+    except (IcmError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        words = (str(error) or type(error).__name__).splitlines()[0]
+        return Status(run_dir.path.name, f"unreadable: {words}", "-")
+
+
+def _attempts(run_dir: RunDir) -> list[dict[str, Any]]:
+    """Return every start of the driver that can be read, the first one first."""
+    try:
+        found = driver.attempts(run_dir)
+    except (ValueError, LookupError, TypeError):
+        return []
+    return [one for one in found if isinstance(one, dict) and isinstance(one.get("attempt"), str)]
+
+
+def _current_progress(run_dir: RunDir, attempts: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return where the newest start says it is, or None if it has not said so yet."""
+    try:
+        found = read_json(run_dir.progress)
+    except ValueError:
+        return None
+    numbers = ("step", "steps", "flips", "energy")
+    if not isinstance(found, dict) or not all(isinstance(found.get(key), int | float) for key in numbers):
+        return None
+    return found if attempts and found.get("attempt") == attempts[-1]["attempt"] else None
+
+
+def _saved(traces: list[Path]) -> Reached | None:
+    """Return how far the searches have come that were saved, by the last line of each one's trace; None without any."""
+    last = [line for line in map(_last_line, traces) if line is not None]
+    if not last:
+        return None
+    energy = sum(line["energy"] for line in last) / len(last)
+    return Reached(sum(line["step"] for line in last), sum(line["flips"] for line in last), energy)
+
+
+def _last_line(trace: Path) -> dict[str, Any] | None:
+    """Return the last whole line of a trace, None if it has none; what a kill has left after it is not read."""
+    with trace.open("rb") as file:
+        size = file.seek(0, 2)
+        length = TAIL_BYTES
+        while True:
+            file.seek(max(0, size - length))
+            whole, newline, _ = file.read(min(size, length)).rpartition(b"\n")
+            _, earlier, line = whole.rpartition(b"\n")
+            if earlier or length >= size:
+                break
+            length *= 2
+    found = json.loads(line) if newline else None
+    return found if isinstance(found, dict) and {"step", "flips", "energy"} <= found.keys() else None
+
+
+def _changed_s(path: Path) -> float:
+    return path.stat().st_mtime
 
 
 def is_finished(run_dir: RunDir, settings: Config) -> bool:
@@ -104,21 +198,41 @@ def is_finished(run_dir: RunDir, settings: Config) -> bool:
     return True
 
 
-def _states(run_dir: RunDir, job: str | None) -> tuple[str, str]:
-    """Return the states of driver and server."""
-    attempts = driver.attempts(run_dir)
-    ended = attempts[-1].get("end") if attempts else None
-    queued = jobs.queued(job) if job else []
-    if queued:
-        return _named(queued)
-    if ended == "finished":
-        return "finished", "-"
-    accounted = jobs.accounted(job) if job else []
-    if accounted and (not attempts or attempts[-1]["job"]):
-        return _named(accounted)
-    if attempts and lock.holder(run_dir.lock):
-        return "running", "up" if run_dir.read_endpoint(attempts[-1]["attempt"]) else "starting"
-    return ("stopped" if attempts else "not started"), "-"
+def _states(
+    run_dir: RunDir, job: str | None, attempts: list[dict[str, Any]], queued: Queued
+) -> tuple[str, str, str | None]:
+    """Return the states of driver and server, and how the driver of a job that has left the queue exited if it failed."""
+    last = attempts[-1] if attempts else None
+    is_here = last is not None and last["attempt"].startswith(
+        LOCAL
+    )  # maybe inside an allocation: its job is not the run's
+    cluster = jobs.cluster_of(run_dir.submitit, job) if job else None
+    try:
+        components = queued(job, cluster) if job else []
+    except SchedulerError as error:
+        if last and last.get("end") == "finished":
+            return "finished", "-", None
+        if not is_here or lock.holder(run_dir.lock) is None:
+            return f"unknown: {error}", "-", None
+        components = []
+    if components:
+        return *_named(components), None
+    if last and last.get("end") == "finished":
+        return "finished", "-", None
+    accounted = jobs.accounted(job, cluster) if job and not is_here else []
+    if accounted:
+        failed = accounted[0].state not in ("COMPLETED", *jobs.LIVE) and accounted[0].exit not in ("", "0:0")
+        return *_named(accounted), accounted[0].exit if failed else None
+    if last and lock.holder(run_dir.lock):
+        return "running", "up" if _is_up(run_dir, last["attempt"]) else "starting", None
+    return ("stopped" if last else "not started"), "-", None
+
+
+def _is_up(run_dir: RunDir, attempt: str) -> bool:
+    try:
+        return run_dir.read_endpoint(attempt) is not None
+    except (ValueError, TypeError, LookupError):
+        return False
 
 
 def _named(components: list[jobs.Component]) -> tuple[str, str]:
@@ -133,7 +247,7 @@ def print_table(found: list[Status]) -> None:
     for one in found:
         row = (
             one.run,
-            one.driver,
+            one.driver if one.exit is None else f"{one.driver} ({_exit_words(one.exit)})",
             one.server,
             one.job,
             one.step if one.step is None else f"{one.step}/{one.steps}",
@@ -152,6 +266,12 @@ def print_json(found: list[Status]) -> None:
     for one in found:
         values: dict[str, Any] = {name: getattr(one, name) for name in Status.__dataclass_fields__}
         print(json.dumps(values))
+
+
+def _exit_words(exit_code: str) -> str:
+    """Return CODE:SIGNAL in words."""
+    code, _, number = exit_code.partition(":")
+    return f"exit code {code}" if number in ("", "0") else f"signal {number}"
 
 
 def _duration(seconds: float) -> str:

@@ -1,4 +1,7 @@
-"""`python -m icm_hpc.submit model=405B task=claims task.data=FILE cluster=slurm`: label a data set.
+"""`python -m icm_hpc.submit model=405B task=claims task.data=FILE`: label a data set, on Slurm or on this machine.
+
+cluster=auto, the default, is Slurm where sbatch is on the PATH and the model asks for GPUs; cluster=local and
+cluster=slurm decide it. Your and your site's defaults: ~/.config/icm_hpc/defaults.yaml and $ICM_DEFAULTS.
 
 Settings are key=value (configs/ and settings.py have them all); dry_run=true prints the batch script and queues nothing;
 wait=true stays until a Slurm job has ended.
@@ -7,6 +10,7 @@ wait=true stays until a Slurm job has ended.
 import dataclasses
 import logging
 import re
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -18,9 +22,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from . import cluster, config, evaluate, home, jobs, keys, local, lock, plan, progress, sbatch, shard, tasks
+from . import cluster, config, evaluate, executor, home, jobs, keys, local, lock, plan, progress, sbatch, shard, tasks
 from .driver import Interrupted
-from .errors import ConfigError, IcmError
+from .errors import ClusterError, ConfigError, IcmError, SchedulerError
 from .fingerprint import differences, result_settings
 from .progress import Watch
 from .rundir import RunDir, log_to_files, write_atomically
@@ -30,7 +34,9 @@ from .tasks import gold
 FLAGS = ("dry_run", "wait")
 INTERRUPTED = 130  # exit code
 
-console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
+console = Console(
+    highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200
+)
 
 
 def main() -> None:
@@ -41,7 +47,7 @@ def main() -> None:
     try:
         arguments, flags = split_flags(sys.argv[1:])
         settings, url_from = keys.addressed(config.load(arguments))
-        start(named(settings), url_from, **flags)
+        start(named(settings), url_from, plan.Command("submit", tuple(arguments)), **flags)
     except IcmError as error:
         sys.exit(f"icm_hpc: {error}")
     except Interrupted:
@@ -62,7 +68,7 @@ def named(settings: Config) -> Config:
     """Return `settings` with a name for the run and absolute paths, so that they mean the same on every node."""
     made = re.sub(r"[^A-Za-z0-9._-]", "-", f"{settings.task.name}-{settings.model.name}")[:150]
     name = settings.run.name or f"{made}-{time.strftime('%Y%m%d-%H%M%S')}"
-    root = home.expanded(settings.run.root, instead="run.root without ~").absolute()
+    root = config.run_folder(dataclasses.replace(settings.run, name=""))
     run = dataclasses.replace(settings.run, name=name, root=str(root))
     task, model = settings.task, settings.model
     if task.data and (data := home.expanded(task.data, instead="task.data without ~")).exists():
@@ -72,11 +78,18 @@ def named(settings: Config) -> Config:
     return dataclasses.replace(settings, run=run, task=task, model=model)
 
 
-def start(settings: Config, url_from: str, *, dry_run: bool = False, wait: bool = False) -> None:
-    """Check what can be checked here, make the run's folder, and run or queue the job.
+def start(given: Config, url_from: str, command: plan.Command, *, dry_run: bool = False, wait: bool = False) -> None:
+    """Decide where the run goes, check what can be checked here, make the run's folder, and run or queue the job.
 
     `url_from` is where the URL of a server that already runs was set.
     """
+    settings, where = executor.resolved(given)
+    read = {"cluster": where, **(plan.defaults_read() if command.run_config is None else {})}
+    for name, text in read.items():
+        if dry_run:  # whose output is the script
+            print(f"icm_hpc: {name} {text}", file=sys.stderr)
+        else:
+            console.print(f"{name:<8} {text}")
     run_dir = RunDir(Path(settings.run.root) / settings.run.name)
     task = tasks.load(settings.task, seed=settings.search.seed)
     gold.load(settings.task)  # a malformed gold label is told of now, not after the search
@@ -88,8 +101,10 @@ def start(settings: Config, url_from: str, *, dry_run: bool = False, wait: bool 
     _require_same_configuration(settings, run_dir)
     _require_idle(run_dir)
     key = keys.of_server(settings) if settings.external_url else None
+    misfits, remedies = executor.missing(settings)
+    plan.require_fit(plan.Plan(misfits=misfits, remedies=remedies), command)
     planned = plan.plan(settings, task)
-    plan.require_fit(planned)
+    plan.require_fit(planned, command)
     run_dir.create()
     write_atomically(run_dir.config, config.to_yaml(settings).encode())
     console.print(f"run      {run_dir.path}")
@@ -124,9 +139,18 @@ def _require_same_configuration(settings: Config, run_dir: RunDir) -> None:
 
 
 def _require_idle(run_dir: RunDir) -> None:
-    """Refuse a run that someone drives, or whose job is in the queue."""
+    """Refuse a run that someone drives, or whose job is in the queue, or may be: then Slurm does not answer."""
     job = jobs.newest(run_dir.submitit)
-    components = jobs.queued(job) if job else []
+    try:
+        components = jobs.queued(job, jobs.cluster_of(run_dir.submitit, job)) if job else []
+    except SchedulerError as error:
+        if not error.is_missing:
+            raise ClusterError(
+                f"whether job {job} of {run_dir.path} is still in the queue is not known ({error}): try again when Slurm"
+                " answers"
+            ) from error
+        console.print(f"note     {error}: whether job {job} of this run is still in a queue cannot be seen from here")
+        components = []
     if components:
         states = ", ".join(component.state for component in components)
         raise ConfigError(f"job {job} of {run_dir.path} is in the queue ({states}): wait for its end, or scancel {job}")
@@ -151,7 +175,8 @@ def _run_here(settings: Config, run_dir: RunDir) -> None:
 def _queue(settings: Config, run_dir: RunDir, *, wait: bool) -> None:
     job = cluster.submit(settings, run_dir)
     console.print(f"job      {job.job_id}")
-    _print_commands(settings, f"cancel   scancel {job.job_id}")
+    other = jobs.on_cluster(jobs.cluster_of(run_dir.submitit, job.job_id))
+    _print_commands(settings, f"cancel   {shlex.join(['scancel', job.job_id, *other])}")
     if not wait:
         return
     _print_summary(settings, run_dir, cluster.result(job, run_dir))
@@ -159,8 +184,9 @@ def _queue(settings: Config, run_dir: RunDir, *, wait: bool) -> None:
 
 def _print_commands(settings: Config, cancel: str) -> None:
     run_dir = RunDir(Path(settings.run.root) / settings.run.name)
-    console.print(f"watch    tail -F {run_dir.driver_log}")
-    console.print(f"status   python -m icm_hpc.status run={settings.run.name} run.root={settings.run.root}")
+    status = ["python", "-m", "icm_hpc.status", f"run={settings.run.name}", f"run.root={settings.run.root}"]
+    console.print(f"watch    {shlex.join(['tail', '-F', str(run_dir.driver_log)])}")
+    console.print(f"status   {shlex.join(status)}")
     console.print(f"resume   {cluster.resume_command(run_dir)}")
     console.print(cancel)
 

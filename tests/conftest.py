@@ -17,9 +17,10 @@ from icm_hpc.settings import Config
 hypothesis.settings.register_profile("icm", deadline=None, print_blob=True)  # machines are noisy: no test has a clock
 hypothesis.settings.load_profile("icm")
 
-# A developer's own servers and keys are no part of a test.
-for name in (*keys.URLS.values(), *keys.KEYS.values(), "ICM_SECRETS"):
+# A developer's own servers, keys and defaults are no part of a test.
+for name in (*keys.URLS.values(), *keys.KEYS.values(), "ICM_SECRETS", "ICM_DEFAULTS"):
     os.environ.pop(name, None)
+os.environ["XDG_CONFIG_HOME"] = "/nonexistent"
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 

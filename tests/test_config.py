@@ -57,3 +57,15 @@ def test_a_preset_that_is_not_yaml_is_refused_by_its_name(tmp_path: Path) -> Non
     (tmp_path / "bad.yaml").write_text("model: [")
     with pytest.raises(ConfigError, match=r"bad\.yaml: is not YAML"):
         config.load([f"model={tmp_path / 'bad.yaml'}"])
+
+
+def test_all_of_the_memory_in_an_older_runs_settings_stays_all_of_it(tmp_path: Path) -> None:
+    saved = tmp_path / "config.yaml"
+    saved.write_text("model: {path: x}\nserver: {mem_gb: null}\ncluster: {executor: slurm}\n")
+    assert config.load_file(saved).server.mem_gb == 0
+    given = config.load(["model=stub", "server.mem_gb=null"])
+    saved.write_text(config.to_yaml(given))
+    assert config.load_file(saved).server.mem_gb is None
+    saved.write_text("format: 9\n")
+    with pytest.raises(ConfigError, match="is of format 9, which a newer icm_hpc has written"):
+        config.load_file(saved)

@@ -392,15 +392,6 @@ def test_a_slurm_job_whose_key_is_in_the_environment_only_is_refused_before_anyt
     assert list(tmp_path.iterdir()) == []
 
 
-def test_keys_are_out_of_the_environment_while_sbatch_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VLLM_API_KEY", KEY)
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    with keys.hidden():
-        assert KEY not in os.environ.values()
-    assert os.environ["VLLM_API_KEY"] == os.environ["OPENAI_API_KEY"] == KEY
-    assert KEY not in keys.without_keys(os.environ).values()
-
-
 def test_a_driver_only_script_asks_for_no_gpu_and_is_bash(tmp_path: Path) -> None:
     arguments = (
         "model=405B",

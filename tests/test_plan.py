@@ -77,7 +77,9 @@ def test_a_model_folder_that_is_not_there_is_told_of(tmp_path: Path) -> None:
 def test_several_nodes_want_a_cluster() -> None:
     settings = config.load(["model=stub", "server.nodes=2", "model.engine=vllm"])
     found = plan(settings, tasks.load(settings.task, seed=0))
-    assert any("cluster.executor=local has one" in one for one in found.misfits)
+    assert any(
+        "2 nodes are asked for, and this machine (cluster.executor=local) is one" in one for one in found.misfits
+    )
 
 
 def test_the_command_prints_json_and_exits_1_for_what_does_not_fit() -> None:
@@ -88,6 +90,7 @@ def test_the_command_prints_json_and_exits_1_for_what_does_not_fit() -> None:
     assert told["fits"] is False
     assert "cluster.max_nodes=1" in told["misfits"][0]
     assert told["remedies"][0] == "model=405B-FP8"
+    assert told["works"].endswith("cluster.max_nodes=1 model=405B-FP8")
     assert run("plan", "model=8B", "task=reviews", *CLUSTER).returncode == 0
 
 

@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
-from . import follower, polling, process, weights
+from . import follower, orphan, polling, process, weights
 from .config import load_file
 from .engines import ENGINES, exit_of, inherited
 from .engines.rank import Rank
@@ -240,6 +240,7 @@ def _run(
     """
     healthy, given_up = False, None
     news = Polled(lambda: _news(config, run_dir, endpoint), _News(None, None))
+    driver = orphan.Watch(run_dir.lock)
     looked = time.monotonic()
     with process.engine(argv, environment, run_dir.server_log) as engine:
         while engine.poll() is None and not given_up and not _is_to_stop():
@@ -249,6 +250,10 @@ def _run(
                 found = news()
                 given_up = f"{config.model.engine} hung ({found.hang})" if found.hang else found.rank_exit
                 healthy = healthy or found.hang is not None
+                if driver.gave_back():
+                    process.note(
+                        run_dir.server_log, "the driver's node has died, and no other is free: the job was requeued"
+                    )
                 looked = time.monotonic()
     return engine.returncode, healthy, given_up
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from icm_hpc import checkpoint, cluster, config
+from icm_hpc import checkpoint, cluster, config, jobs
 from tests.cluster import daemons
 from tests.cluster.daemons import Cluster
 from tests.cluster.processes import children, kill
@@ -65,6 +65,19 @@ def _node_of(component: int) -> Callable[[Cluster, Run], None]:
             daemons.start_node(slurm, node)
 
     return inflict
+
+
+def _leave_no_node_for_the_driver(slurm: Cluster, run: Run) -> None:
+    """Let the driver's node die while the other one takes no jobs, until Slurm has the GPU nodes back."""
+    node, job = components(run.job)[0]["NodeList"], run.job
+    other = next(name for name in ("cpu1", "cpu2") if name != node)
+    command("scontrol", "update", f"nodename={other}", "state=drain", "reason=test")
+    daemons.stop_node(slurm, node)
+    try:
+        until(lambda: {one.state for one in jobs.queued(job)} == {"PENDING"}, "GPU nodes that are free", 180)
+    finally:
+        command("scontrol", "update", f"nodename={other}", "state=resume")
+        daemons.start_node(slurm, node)
 
 
 def _reach_time_limit(_slurm: Cluster, run: Run) -> None:
@@ -139,6 +152,10 @@ FAULTS: dict[str, Fault] = {
     "time-limit": Fault("time limit reached", _reach_time_limit),
     "gpu-node-dies": Fault("the server's node dies", _node_of(1)),
     "cpu-node-dies": Fault("the driver's node dies, which is the batch host", _node_of(0)),
+    "no-cpu-node-left": Fault(
+        "the driver's node dies and no other is free: the server's nodes are given back within two minutes",
+        _leave_no_node_for_the_driver,
+    ),
     "requeued-by-admin": Fault(
         "`scontrol requeue` by an admin", lambda _, run: command("scontrol", "requeue", run.job) and None
     ),

@@ -10,8 +10,16 @@ from pathlib import Path
 
 
 def pids() -> list[int]:
-    """Return all processes."""
-    return [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+    """Return all processes of our process namespace: not those of a cluster that runs in one of its own beside us."""
+    ours = _namespace(Path("/proc/self"))
+    return [int(path.name) for path in Path("/proc").glob("[0-9]*") if _namespace(path) == ours]
+
+
+def _namespace(process: Path) -> Path | None:
+    try:
+        return (process / "ns" / "pid").readlink()
+    except OSError:  # it is gone
+        return None
 
 
 def read(pid: int, name: str) -> bytes:

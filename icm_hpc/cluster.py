@@ -180,6 +180,7 @@ class HetInfoWatcher(slurm.SlurmInfoWatcher):  # type: ignore[misc]
     """
 
     cluster: str | None = None  # where it is not the default one
+    _asked_s = float("-inf")  # on the clock, when the queue was asked about a job that the accounting does not know
 
     def _make_command(self) -> list[str] | None:
         command: list[str] | None = super()._make_command()
@@ -197,14 +198,21 @@ class HetInfoWatcher(slurm.SlurmInfoWatcher):  # type: ignore[misc]
         return {leader: self._folded(leader, rows) for leader, rows in jobs.items()}
 
     def is_done(self, job_id: str, mode: str = "standard") -> bool:
-        """Return whether a job has ended: one that was preempted, or lost a node, has if it is not in the queue again."""
+        """Return whether a job has ended: one that was preempted, or lost a node, has if it is not in the queue again.
+
+        So has one that the accounting does not know, as where there is none.
+        """
         state = self.get_state(job_id, mode=mode)
-        if state in jobs.PASSING:
-            try:
-                return not jobs.queued(job_id, self.cluster)
-            except SchedulerError:  # asked again later
+        if state not in ("UNKNOWN", *jobs.PASSING):
+            return state not in jobs.LIVE
+        if state == "UNKNOWN" and mode != "force":
+            if time.monotonic() - self._asked_s < self._delay_s:
                 return False
-        return bool(state not in ("UNKNOWN", *jobs.LIVE))
+            self._asked_s = time.monotonic()
+        try:
+            return not any(component.state in jobs.LIVE for component in jobs.queued(job_id, self.cluster))
+        except SchedulerError:  # asked again later
+            return False
 
     def _folded(self, leader: str, rows: list[dict[str, str]]) -> dict[str, str]:
         states = [row["State"].split(" ")[0] for row in rows]  # "CANCELLED by 0"

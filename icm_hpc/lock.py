@@ -67,7 +67,11 @@ class Lock:
     def release(self) -> None:
         """End the heartbeats, and say that the run is free."""
         self._stop.set()
-        self._thread.join()
+        self._thread.join(LEASE_S)
+        if (
+            self._thread.is_alive()
+        ):  # in a write to a file system that does not answer: who takes over waits for the lease
+            return
         with contextlib.suppress(OSError):
             self._beat()
             if not self._taken_by:

@@ -277,3 +277,16 @@ def test_a_submission_whose_job_is_not_known_is_not_tried_again(monkeypatch: pyt
     with pytest.raises(jobs.UnknownJob):
         cluster._until_done(submitted, "no job was queued")
     assert len(tries) == 1
+
+
+def test_a_job_that_no_accounting_knows_has_ended_once_it_has_left_the_queue(
+    fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", fake.variables["PATH"])
+    fake.command("sacct", "#!/bin/sh\necho 'Slurm accounting storage is disabled' >&2\nexit 1\n")
+    fake.command("squeue", "#!/bin/sh\necho '5+0|RUNNING|n1'\n")
+    assert not HetInfoWatcher().is_done("5", mode="force")
+    fake.command("squeue", AWAY)
+    assert not HetInfoWatcher().is_done("5", mode="force")
+    fake.command("squeue", FORGOTTEN)
+    assert HetInfoWatcher().is_done("5", mode="force")

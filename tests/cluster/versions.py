@@ -1,8 +1,9 @@
 """The cluster tests on several versions of Slurm: `python3 -m tests.cluster.versions all|newer|RELEASE [PYTEST OPTION ...]`.
 
 Each version is that of a Debian release, which debootstrap installs into a folder. The tests run there by chroot, in mount,
-process and network namespaces of their own, so that they neither disturb this machine's daemons nor leave anything behind.
-Prints a table in Markdown. Needs root, apt-get, and the .venv of this checkout. Standard library only.
+process and network namespaces of their own, so that they neither disturb each other or this machine's daemons, nor leave
+anything behind; all versions at one time. Prints a table in Markdown. Needs root, apt-get, and the .venv of this checkout.
+Standard library only.
 """
 
 import os
@@ -12,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,16 +40,22 @@ class Report:
     version: str  # of Slurm
     results: dict[str, str]  # by test: ok, skipped or **failed**
     passed: bool
+    printed: str  # by pytest
 
 
 def main() -> None:
     """Run the command."""
     names = [word for word in sys.argv[1:] if word in (*RELEASES, "all", "newer")]
     options = [word for word in sys.argv[1:] if word not in names]
+    releases = _chosen(names)
     try:
-        reports = [_tested(release, options) for release in _chosen(names)]
+        roots = [_root(release) for release in releases]  # one after the other: apt-get's locks, and the network
+        with ThreadPoolExecutor() as threads:
+            reports = list(threads.map(lambda root: _tested(root, options), roots))
     except ClusterUnavailable as error:
         sys.exit(f"not tested: {error}")
+    for report, release in zip(reports, releases, strict=True):
+        print(f"--- Slurm {report.version} (Debian {release})\n{report.printed}")
     print(table(reports))
     failed = [report.version for report in reports if not report.passed]
     sys.exit(f"tests failed on Slurm {', '.join(failed)}" if failed else None)
@@ -72,18 +80,16 @@ def table(reports: list[Report]) -> str:
     return "\n".join(lines)
 
 
-def _tested(release: str, options: list[str]) -> Report:
-    root = _root(release)
+def _tested(root: Path, options: list[str]) -> Report:
     python = _python(root)
-    said = _inside(root, ["slurmctld", "-V"], network=False, capture_output=True).stdout
-    version = said.split()[-1]
-    print(f"--- Slurm {version} (Debian {release})", flush=True)
+    version = _inside(root, ["slurmctld", "-V"], network=False).stdout.split()[-1]
     xml = root / "tmp" / "report.xml"
     xml.unlink(missing_ok=True)
     argv = [*python, "-m", "pytest", "-p", "no:cacheprovider", "--junit-xml=/tmp/report.xml", "tests/cluster", *options]
     done = _inside(root, argv, network=True)
     results = _results(xml) if xml.exists() else {}
-    return Report(version, results, passed=done.returncode == 0 and bool(results))
+    printed = done.stdout + done.stderr
+    return Report(version, results, passed=done.returncode == 0 and bool(results), printed=printed)
 
 
 def _results(xml: Path) -> dict[str, str]:
@@ -112,7 +118,7 @@ def _root(release: str) -> Path:
         if Path("/", name).exists():
             shutil.copy(Path("/", name), root / name)
     install = f"{APT} update && {APT} install -y --no-install-recommends {' '.join(PACKAGES)}"
-    done = _inside(root, ["sh", "-c", install], network=False, capture_output=True)
+    done = _inside(root, ["sh", "-c", install], network=False)
     if done.returncode:
         raise ClusterUnavailable(f"apt-get in {root} failed: {done.stderr[-500:]}")
     (root / ".ready").touch()
@@ -127,7 +133,7 @@ def _run(*argv: str) -> None:
 
 def _python(root: Path) -> list[str]:
     """Return the Python of the tests: that of this checkout, vLLM included, where it runs in `root`; else the root's own."""
-    ours = _inside(root, [str(VENV_PYTHON), "-c", "import icm_hpc, h5py, ssl"], network=False, capture_output=True)
+    ours = _inside(root, [str(VENV_PYTHON), "-c", "import icm_hpc, h5py, ssl"], network=False)
     if ours.returncode == 0:
         return [str(VENV_PYTHON)]
     copy = "/root/icm_hpc"
@@ -135,15 +141,13 @@ def _python(root: Path) -> list[str]:
     for name in files.splitlines():
         (root / f".{copy}" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(CHECKOUT / name, root / f".{copy}" / name)
-    done = _inside(root, ["make", "-C", copy, "setup"], network=False, capture_output=True)
+    done = _inside(root, ["make", "-C", copy, "setup"], network=False)
     if done.returncode:
         raise ClusterUnavailable(f"no Python for {root}: {ours.stderr[-500:]}; and {done.stderr[-500:]}")
     return ["env", "-C", copy, ".venv/bin/python"]
 
 
-def _inside(
-    root: Path, argv: list[str], *, network: bool, capture_output: bool = False
-) -> "subprocess.CompletedProcess[str]":
+def _inside(root: Path, argv: list[str], *, network: bool) -> "subprocess.CompletedProcess[str]":
     """Run a command in `root`, in this checkout's folder; with a `network` of its own, which has no way out."""
     binds = "".join(_bind(root, path) for path in (CHECKOUT, *_interpreter()))
     set_up = f"{NETWORK} && " if network else ""
@@ -161,7 +165,7 @@ chroot {root} bash -c {shlex.quote(command)}
     environment = {**kept, "HOME": "/root", "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": "/tmp"}
     environment["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     words = ["unshare", *spaces, "bash", "-c", script]
-    return subprocess.run(words, env=environment, capture_output=capture_output, text=True, check=False)
+    return subprocess.run(words, env=environment, capture_output=True, text=True, errors="replace", check=False)
 
 
 def _interpreter() -> list[Path]:

@@ -106,7 +106,9 @@ def send_user_signals(cluster: Cluster, wanted: bool) -> None:
     """Say whether a preempted job is sent the signal of its --signal first; partitions are then as they were at the start."""
     path = cluster.folder / "etc" / "slurm.conf"
     lines = [line for line in path.read_text().splitlines() if line.lstrip("#") != USER_SIGNALS]
-    path.write_text("\n".join([*lines, USER_SIGNALS if wanted else f"#{USER_SIGNALS}", ""]))
+    new = path.with_suffix(".new")  # a daemon may be reading the file, for the reconfiguration before this one
+    new.write_text("\n".join([*lines, USER_SIGNALS if wanted else f"#{USER_SIGNALS}", ""]))
+    new.replace(path)
     _slurm(cluster, "scontrol", "reconfigure")
 
 

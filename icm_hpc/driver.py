@@ -267,16 +267,19 @@ async def _known_metrics(client: Client) -> Metrics | None:
 
 async def _shards(config: Config, task: Task, client: Client, block_size: int) -> list[Shard]:
     """Return the task's shards; raises FitError if one does not fit the model's context."""
-    context = await client.max_model_len()
+    context, scoring = await client.max_model_len(), config.search.scoring
+    prompts.require_readable(task, scoring)
     made = []
     for number, part in enumerate(tasks.shards(task, config.search.pool_size)):
         tokens = await prompts.of_tokens(client, part)
+        for caution in prompts.cautions(tokens, scoring):
+            log.warning("shard %d: %s", number, caution)
         if client.exact:
             prompts.require_fit(tokens, context)
         elif tokens.longest > context:  # the plan has refused what certainly does not fit
             log.warning("the longest prompt may be %d tokens, and the context is %d", tokens.longest, context)
         written: Prompts = tokens
-        if config.search.scoring == "top20":
+        if scoring == "top20":
             written = prompts.of_text(part, tokens.demonstration_tokens)
         problem = part.problem()
         cost = tokens.cost(config.search.layout, problem.groups, block_size, replicas=client.replicas)

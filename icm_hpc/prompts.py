@@ -21,6 +21,7 @@ from .errors import FitError
 from .memo import Rows
 from .running_text import Fragments, Proof, Tokenizes
 from .tasks import Task
+from .tasks.words import require_readable_in_top_tokens
 
 
 class Prompts(Protocol):
@@ -102,7 +103,8 @@ class TokenPrompts:
         members = np.arange(len(self.texts) if pool is None else pool)
         queries = LAYOUTS[layout](members, members, groups, self.demonstration_tokens, "eval")
         shares = [list(of_replica(queries, number, replicas)) for number in range(replicas)]
-        return forecast.total([forecast.cost(share, self.lengths, block_size) for share in shares])
+        once = forecast.total([forecast.cost(share, self.lengths, block_size) for share in shares])
+        return forecast.repeated(once, len(self.answers.beginnings), block_size)
 
     async def score(self, client: Client, prompts: Iterable[bytes]) -> Rows:
         """Return log P(label | prompt)."""
@@ -210,6 +212,27 @@ def _written(found: Fragments) -> TokenPrompts:
         proof=found.proof,
         specials=found.specials,
     )
+
+
+def require_readable(task: Task, scoring: str) -> None:
+    """Raise TaskError for label words that this way of scoring cannot tell apart, whatever the model."""
+    if scoring == "top20":
+        require_readable_in_top_tokens(task.label_words)
+
+
+def cautions(tokens: TokenPrompts, scoring: str) -> list[str]:
+    """Return what a user should know of how this model's tokenizer takes these prompts."""
+    if scoring == "top20":  # the server tokenizes the text
+        spelt = ", ".join(tokens.specials)
+        return [f"examples spell {spelt}: special tokens, for search.scoring=top20 sends text"] if spelt else []
+    found = [str(tokens.proof)] if tokens.proof.differing else []
+    times = len(tokens.answers.beginnings)
+    if times > 1:
+        found.append(
+            f"label words are several tokens of this model: each prompt is sent {times} times, once for each beginning of a"
+            " word, where words of one token are sent once"
+        )
+    return found
 
 
 def require_fit(prompts: TokenPrompts, max_model_len: int) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
 from .errors import TaskError
-from .tasks import Task
+from .tasks import Example, Task
 
 Ids: TypeAlias = list[int]
 
@@ -134,7 +134,9 @@ class Plain:
 
 async def _words(plain: Plain, task: Task) -> list[Ids]:
     """Return the tokens of the label words as they follow the texts."""
-    endings = {example.text[-ENDING:]: example for example in reversed(task.examples)}
+    endings: dict[str, Example] = {}
+    for example in task.examples:
+        endings.setdefault(example.text[-ENDING:], example)
     asked = [ending + word for ending in endings for word in task.label_words]
     tokens = await plain.tokenize(asked)
     n = len(task.label_words)

@@ -4,7 +4,7 @@ roofline, a forecast to within a factor and not a measurement.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -93,6 +93,21 @@ def total(costs: Sequence[Cost]) -> Cost:
         key: sum(getattr(one, key) for one in costs) for key in Cost.__dataclass_fields__ if key != "longest_prompt"
     }
     return Cost(**sums, longest_prompt=max((one.longest_prompt for one in costs), default=0))
+
+
+def repeated(one: Cost, times: int, block_size: int) -> Cost:
+    """Return what a scoring costs whose prompts are sent so many times, each time with another short end; about.
+
+    All but the tokens behind the last whole block come from the cache: half a block on the mean.
+    """
+    again = one.prompts * (times - 1) * (block_size // 2 + 1)
+    return replace(
+        one,
+        prompts=one.prompts * times,
+        prompt_tokens=one.prompt_tokens * times,
+        computed_tokens=one.computed_tokens + again,
+        context_tokens=one.context_tokens + again * one.prompt_tokens // max(1, one.prompts),
+    )
 
 
 def _shared(query: Query, before: Query, lengths: Lengths, tokens_of: Callable[[Block], int]) -> int:

@@ -15,7 +15,9 @@ from .tasks import Example, Task
 
 Ids: TypeAlias = list[int]
 
-ENDING = 32  # characters at the end of a text on which the tokens of a label word may depend
+ENDING = (
+    6  # characters at the end of a text behind which all label words are tried; the first one is behind whole texts
+)
 CHAIN = 8  # examples of one prompt of the proof
 BEFORE = "\n"  # after it every tokenizer begins a token, and none adds the space that some put before a text
 # What the special tokens of today's models look like: <|endoftext|>, </s>, [INST], >>TITLE<<.
@@ -43,7 +45,7 @@ class Proof:
     def __str__(self) -> str:
         return (
             f"in {self.differing} of {self.checked} prompts compared, the tokens sent are not those of the whole text"
-            f" ({self.first}): this tokenizer joins a label word with what follows it"
+            f" ({self.first}): this tokenizer may join a label word with what stands beside it"
         )
 
 
@@ -194,7 +196,7 @@ def _without(word: Ids, ids: Ids, place: int, task: Task) -> Ids:
         example = task.examples[place]
         raise TaskError(
             f"the label word {task.label_words[0]!r} is other tokens after the whole text of example {example.id!r} than after"
-            f" its last {ENDING} characters: {ids[-len(word) - 2 :]}, {word}; let its text end with a sign"
+            f" its last {ENDING} characters: {ids[-len(word) - 2 :]}, {word}; let its text end as the others do, or with a sign"
         )
     return ids[: -len(word)]
 

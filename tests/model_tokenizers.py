@@ -35,17 +35,18 @@ def _of_bytes(pre_tokenizer: Any) -> Tokenizer:
     return made
 
 
-def gpt2() -> Tokenizer:
+def gpt2(*, prefix: bool = False) -> Tokenizer:
     """Return one that leaves the last of several line breaks to what follows, as those of GPT-2, SmolLM2 and others."""
-    return _of_bytes(pre_tokenizers.ByteLevel(add_prefix_space=False))
+    return _of_bytes(pre_tokenizers.ByteLevel(add_prefix_space=prefix))
 
 
 def llama3() -> Tokenizer:
-    """Return one with Llama 3's pattern, which adds a token before a text and one behind it."""
+    """Return one with Llama 3's pattern, which normalizes as Qwen's, and adds a token before a text and one behind it."""
     split = pre_tokenizers.Split(Regex(LLAMA3), behavior="isolated")
     made = _of_bytes(
         pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     )
+    made.normalizer = normalizers.NFC()
     template = {"single": "<s> $A </s>", "pair": "<s> $A </s> $B </s>", "special_tokens": [("<s>", 1), ("</s>", 2)]}
     made.post_processor = processors.TemplateProcessing(**template)
     return made
@@ -79,6 +80,14 @@ def llama2() -> Tokenizer:
     return made
 
 
+def gemma() -> Tokenizer:
+    """Return one of the same kind that puts no space before a text."""
+    made = _sentencepiece()
+    made.normalizer = normalizers.Replace(" ", "▁")
+    made.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    return made
+
+
 def metaspace(scheme: str) -> Tokenizer:
     """Return one that puts a space before a text, or before every part of it, and cuts at spaces."""
     made = _sentencepiece()
@@ -97,8 +106,10 @@ def unigram() -> Tokenizer:
 
 KINDS: dict[str, Callable[[], Tokenizer]] = {
     "gpt2": gpt2,
+    "gpt2-prefix": lambda: gpt2(prefix=True),
     "llama3": llama3,
     "llama2": llama2,
+    "gemma": gemma,
     "metaspace-first": lambda: metaspace("first"),
     "metaspace-always": lambda: metaspace("always"),
     "unigram": unigram,

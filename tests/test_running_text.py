@@ -14,10 +14,11 @@ import pytest
 from tokenizers import Tokenizer, models
 
 from benchmarks.serving import ideal_tokens
-from icm_hpc import config, prompts, tasks, weights
+from icm_hpc import config, driver, prompts, tasks, weights
 from icm_hpc.client import Client
 from icm_hpc.core import forecast
 from icm_hpc.core.layout import LAYOUTS, Query
+from icm_hpc.core.types import Labels
 from icm_hpc.errors import TaskError
 from icm_hpc.fingerprint import fingerprint
 from icm_hpc.plan import plan
@@ -128,7 +129,7 @@ def test_tokens_are_forecast_where_the_first_example_is_other_tokens(
         assert max(sizes) + tokens.answers.longest + 1 <= tokens.longest <= max(sizes) + tokens.answers.longest + 3
 
 
-@pytest.mark.parametrize("kind", ["llama2", "metaspace-first", "metaspace-always", "llama3", "gpt2"])
+@pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"unigram"}))
 @pytest.mark.parametrize("name", sorted(tasks.TASKS))
 def test_the_label_words_of_every_built_in_task_are_one_token_in_running_text(
     tmp_path: Path, kind: str, name: str
@@ -185,6 +186,28 @@ def test_text_in_brackets_that_is_no_special_token_is_left_as_it_is(tmp_path: Pa
     assert tokens.specials == ()
 
 
+class Counting(LocalTokenizer):
+    """Notes what it is given."""
+
+    given = 0
+
+    async def tokenize(self, texts: Sequence[str], *, special: bool = False) -> list[list[int]]:
+        """Return the tokens of each text."""
+        self.given += len(texts)
+        return await super().tokenize(texts, special=special)
+
+
+@pytest.mark.parametrize("name", ["reviews", "topics"])
+def test_about_two_texts_and_a_half_an_example_are_tokenized_whatever_the_number_of_labels(
+    tmp_path: Path, name: str
+) -> None:
+    saved(tmp_path, KINDS["gpt2"]())
+    counting = Counting("model", tmp_path)
+    task = tasks.load(TaskConfig(name=name, limit=64), seed=0)
+    asyncio.run(of_tokens(counting, task))
+    assert counting.given <= 2.5 * 64
+
+
 def joining() -> Tokenizer:
     """Return a tokenizer with a token of the last letter of a label word and the line break behind it."""
     letters = sorted(set("\n .:;?Ithinkclamsdue TrFb"))
@@ -192,9 +215,7 @@ def joining() -> Tokenizer:
     return Tokenizer(models.BPE(vocabulary, [("e", "\n")], unk_token="?"))
 
 
-def test_a_tokenizer_that_allows_no_exact_cut_is_a_warning_with_the_share_of_prompts(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_tokenizer_that_allows_no_exact_cut_is_a_warning_with_the_share_of_prompts(tmp_path: Path) -> None:
     task = replace(claims("a", "b", "c"), label_words=(" be", " de"))
     tokens = asyncio.run(of_tokens(saved(tmp_path, joining()), task))
     assert (tokens.proof.checked, tokens.proof.differing) == (2, 2)
@@ -203,6 +224,18 @@ def test_a_tokenizer_that_allows_no_exact_cut_is_a_warning_with_the_share_of_pro
         "in 2 of 2 prompts compared, the tokens sent are not those of the whole text (of examples 0, 1, 2"
     )
     assert prompts.cautions(tokens, "top20") == []
+
+
+async def test_a_run_warns_of_prompts_that_are_not_running_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    saved(tmp_path, joining())
+    (tmp_path / "rows.json").write_text(json.dumps([{"question": "bus?", "choice": one} for one in "abcdef"]))
+    given = (f"task.data={tmp_path}/rows.json", "task.label_words=[' be',' de']", "search.steps=1")
+    settings, run_dir, client = offline.prepare(tmp_path, "task=claims", *given)
+    monkeypatch.setattr(offline.OfflineClient, "tokenize", LocalTokenizer("model", tmp_path).tokenize)
+    await driver.label(settings, run_dir, client, lambda _: None)
+    assert "shard 0: in 2 of 2 prompts compared, the tokens sent are not those of the whole text" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -249,6 +282,26 @@ def test_a_label_word_of_several_tokens_scores_the_sum_over_its_tokens(tmp_path:
             direct.append(sum(model.logprobs[a, b] for a, b in itertools.pairwise(chain)))
         np.testing.assert_allclose(row, direct)
     assert any("label words are several tokens" in one for one in prompts.cautions(tokens, "exact"))
+
+
+def test_the_cost_of_label_words_of_several_tokens_is_forecast_as_if_all_were_the_longest(tmp_path: Path) -> None:
+    task = replace(built_in("reviews"), label_words=(" zebras", " quokka"))
+    tokens = asyncio.run(of_tokens(saved(tmp_path, KINDS["gpt2"]()), task))
+    members = np.arange(16)
+    queries = LAYOUTS["trie"](members, members, task.problem().groups, tokens.demonstration_tokens, "eval")
+    labels = (members % 2).astype(np.int8)
+
+    class Asked:
+        """All that is sent, as `ideal_tokens` takes it."""
+
+        def write(self, queries: Iterable[Query], labels: Labels) -> Iterable[bytes]:
+            """Yield every prompt with every beginning of a word."""
+            return tokens.answers.asking(tokens.write(queries, labels))
+
+    expected = tokens.cost("trie", task.problem().groups, 16)
+    assert expected.prompts == 16 * len(tokens.answers.beginnings) > 16
+    direct = ideal_tokens(cast(TokenPrompts, Asked()), queries, labels, 16)
+    assert direct <= expected.computed_tokens <= 1.2 * direct
 
 
 async def test_the_stubs_prompts_are_what_its_tokenizer_makes_of_the_text(tmp_path: Path) -> None:

@@ -15,13 +15,12 @@ from .tasks import Example, Task
 
 Ids: TypeAlias = list[int]
 
-ENDING = (
-    6  # characters at the end of a text behind which all label words are tried; the first one is behind whole texts
-)
+ENDING = 6  # characters at the end of a text after which all label words are tried; whole texts have the first word
 CHAIN = 8  # examples of one prompt of the proof
 BEFORE = "\n"  # after it every tokenizer begins a token, and none adds the space that some put before a text
 # What the special tokens of today's models look like: <|endoftext|>, </s>, [INST], >>TITLE<<.
-SPECIAL_FORM = re.compile(r"<\|[^<>|\n]{1,64}\|>|<[^<>\s]{1,64}>|\[[^\[\]\s]{1,64}\]|>>[^<>\s]{1,64}<<")
+_FORMS = (r"<\|[^<>|\n]{1,64}\|>", r"<[^<>\s]{1,64}>", r"\[[^\[\]\s]{1,64}\]", r">>[^<>\s]{1,64}<<")
+_SPECIAL_FORMS = [re.compile(f"(?=({form}))") for form in _FORMS]  # also inside of each other
 
 
 class Tokenizes(Protocol):
@@ -107,7 +106,7 @@ class Plain:
     @classmethod
     async def of(cls, tokenizer: Tokenizes, texts: Iterable[str]) -> "Plain":
         """Find the special tokens that these texts spell: in brackets, and yet one token."""
-        spelt = sorted({found.group() for text in texts for found in SPECIAL_FORM.finditer(text)})
+        spelt = sorted({one for text in texts for form in _SPECIAL_FORMS for one in form.findall(text)})
         if not spelt:
             return cls(tokenizer, {}, [])
         before, *alone = await tokenizer.tokenize([BEFORE, *(BEFORE + one for one in spelt)])

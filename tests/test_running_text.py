@@ -19,7 +19,7 @@ from icm_hpc.client import Client
 from icm_hpc.core import forecast
 from icm_hpc.core.layout import LAYOUTS, Query
 from icm_hpc.core.types import Labels
-from icm_hpc.errors import TaskError
+from icm_hpc.errors import CheckpointError, TaskError
 from icm_hpc.fingerprint import fingerprint
 from icm_hpc.plan import plan
 from icm_hpc.prompts import TokenPrompts, of_tokens
@@ -167,6 +167,8 @@ def test_a_special_token_that_a_row_spells_is_sent_as_its_text(tmp_path: Path, k
         "</s> and <s><|endoftext|> again",
         "[INST] do [INST]</s>",
         "[not] <special>",
+        "[<|endoftext|>] <<s>> <|endoftext|><|endoftext|>[[INST]] >></s><<",
+        "a|</s>\n<s>\n\n[INST]",
     )
     task, tokenizer = claims(*spelt), KINDS[kind]()
     special = {tokenizer.token_to_id(one) for one in ("<|endoftext|>", "<s>", "</s>", "[INST]")}
@@ -313,7 +315,18 @@ async def test_the_stubs_prompts_are_what_its_tokenizer_makes_of_the_text(tmp_pa
         assert ids == direct
 
 
-def test_state_that_was_saved_with_prompts_of_another_form_is_not_gone_on_with() -> None:
+async def test_a_run_that_was_saved_with_prompts_of_another_form_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, run_dir, client = offline.prepare(tmp_path, "task.limit=8", "search.steps=2")
+    with monkeypatch.context() as older:
+        older.setattr("icm_hpc.fingerprint.PROMPT_FORMAT", 1)
+        await driver.label(settings, run_dir, client, lambda _: None)
+    with pytest.raises(CheckpointError, match="saved by another configuration: prompt_format: 1 there, 2 here"):
+        await driver.label(settings, run_dir, client, lambda _: None)
+
+
+def test_the_form_of_prompts_is_in_the_fingerprint_unless_they_are_text() -> None:
     def mark(*arguments: str) -> dict[str, Any]:
         told: dict[str, Any] = json.loads(fingerprint(config.load(["model=stub", *arguments]), "0"))
         return told

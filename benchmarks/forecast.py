@@ -4,15 +4,17 @@ Tokens are those of SmolLM2's tokenizer (model=smol; Llama's makes about as many
 A run is one scoring a step, one label changed each: an upper bound for a task without conflict rules.
 """
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.serving import arguments
-from icm_hpc import config, tasks, weights
+from icm_hpc import config, prompts, tasks, weights
 from icm_hpc.core.forecast import GPUS, Cost, Lengths, ModelShape, cost, seconds, shape_of
 from icm_hpc.core.layout import LAYOUTS
+from icm_hpc.tokenizer import LocalTokenizer
 
 # Model, GPU, GPUs in all, dtype, bytes of a key or value, tokens a step.
 ROWS = (
@@ -25,14 +27,10 @@ ROWS = (
 
 def lengths_of(data: str, n: int) -> tuple[tasks.Task, Lengths]:
     """Return claims of a file, and their tokens."""
-    from transformers import AutoTokenizer
-
     settings = config.load(["model=smol", "task=truthfulqa", f"task.data={data}", f"task.limit={n}"])
-    tokenizer = AutoTokenizer.from_pretrained(weights.locate(settings.model))
     task = tasks.load(settings.task, seed=0)
-    ids = tokenizer([example.text for example in task.examples], add_special_tokens=False).input_ids
-    separator = tokenizer(task.separator, add_special_tokens=False).input_ids
-    return task, Lengths([np.array(one, dtype=np.int64) for one in ids], 0, 1 + len(separator))
+    tokenizer = LocalTokenizer("smol", Path(weights.locate(settings.model)))
+    return task, asyncio.run(prompts.of_tokens(tokenizer, task)).lengths
 
 
 def shape_of_preset(name: str) -> ModelShape:

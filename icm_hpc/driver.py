@@ -189,6 +189,7 @@ async def label(
     Nothing is saved once `held` is no longer ours.
     """
     task = tasks.load(config.task, seed=config.search.seed)
+    prompts.require_readable(task, config.search.scoring)
     counts = counts or Counts(traffic=client.traffic)
     work = counts.work
     before = await _known_metrics(client)
@@ -308,16 +309,18 @@ async def _known_metrics(client: Client) -> Metrics | None:
 
 async def _shards(config: Config, parts: Mapping[int, Task], client: Client, block_size: int) -> list[Shard]:
     """Return the shards that are still to be searched; raises FitError if one does not fit the model's context."""
-    context = await client.max_model_len()
+    context, scoring = await client.max_model_len(), config.search.scoring
     made = []
     for number, part in parts.items():
         tokens = await prompts.of_tokens(client, part)
+        for caution in prompts.cautions(tokens, scoring):
+            log.warning("shard %d: %s", number, caution)
         if client.exact:
             prompts.require_fit(tokens, context)
         elif tokens.longest > context:  # the plan has refused what certainly does not fit
             log.warning("the longest prompt may be %d tokens, and the context is %d", tokens.longest, context)
         written: Prompts = tokens
-        if config.search.scoring == "top20":
+        if scoring == "top20":
             written = prompts.of_text(part, tokens.demonstration_tokens)
         problem = part.problem()
         cost = tokens.cost(config.search.layout, problem.groups, block_size, replicas=client.replicas)

@@ -14,6 +14,8 @@ NUMERICALLY_NEUTRAL = {
     "data-parallel-size", "disable-log-stats", "distributed-executor-backend", "delay-ms",
 }  # fmt: skip
 
+PROMPT_FORMAT = 2  # of the tokens that are sent; 1: pieces of text tokenized by themselves; 2: cut from running text
+
 
 def result_settings(config: Config) -> dict[str, Any]:
     """Return, by dotted key, the settings that decide what labels a run ends with.
@@ -38,7 +40,9 @@ def result_settings(config: Config) -> dict[str, Any]:
 
 def fingerprint(config: Config, data_sha256: str) -> str:
     """Return, as JSON, what a checkpoint must agree with to be continued."""
-    return json.dumps({**result_settings(config), "data_sha256": data_sha256}, sort_keys=True)
+    as_text = config.search.scoring == "top20" and config.search.layout != "trie"  # prompts that never changed
+    prompts = {} if as_text else {"prompt_format": PROMPT_FORMAT}
+    return json.dumps({**result_settings(config), **prompts, "data_sha256": data_sha256}, sort_keys=True)
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:

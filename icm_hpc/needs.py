@@ -61,7 +61,8 @@ def _longest(task: Task, tokens: Callable[[str], float]) -> float:
 
 
 def demand_of(settings: Config, task: Task, folder: Path | None) -> Demand:
-    """Return a task's prompts, in the model's tokens or in estimated ones."""
+    """Return a task's prompts, in the model's tokens or in estimated ones; raises TaskError for unusable label words."""
+    prompts.require_readable(task, settings.search.scoring)
     local = LocalTokenizer(settings.model.name, folder)
     parts = tasks.shards(task, settings.search.pool_size)
     tokens = [asyncio.run(prompts.of_tokens(local, part)) for part in parts]

@@ -17,7 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from . import config, executor, home, keys, tasks, weights
+from . import config, executor, home, keys, prompts, tasks, weights
 from .core import fit, forecast
 from .core.fit import Hardware, Model
 from .core.forecast import GPUS, Cost
@@ -90,7 +90,7 @@ def defaults_read() -> dict[str, str]:
 def plan(settings: Config, task: Task) -> Plan:
     """Return what a run will need, and what of it cannot work.
 
-    Raises TaskError for label words that are not one token each.
+    Raises TaskError for label words that cannot be told apart.
     """
     found = Plan()
     folder = weights.on_disk(settings.model)
@@ -176,6 +176,9 @@ def _plan_data(found: Plan, settings: Config, demand: Demand) -> None:
     )
     found.figures |= {"examples": examples, "shards": shards, "longest_prompt_tokens": longest}
     found.figures["tokens_counted"] = demand.counted
+    found.notes += dict.fromkeys(
+        caution for _, tokens in demand.parts for caution in prompts.cautions(tokens, settings.search.scoring)
+    )
 
 
 def _plan_context(found: Plan, settings: Config, model: Model | None, demand: Demand) -> None:

@@ -10,25 +10,18 @@ from typing import Protocol
 
 import numpy as np
 
+from . import running_text
 from .client import Client
 from .core import forecast
 from .core.forecast import Cost, Lengths
 from .core.layout import LAYOUTS, Block, Query, of_replica
 from .core.published import label_scores
 from .core.types import Indices, Labels
-from .errors import FitError, TaskError
+from .errors import FitError
 from .memo import Rows
+from .running_text import Fragments, Proof, Tokenizes
 from .tasks import Task
-
-
-class Tokenizes(Protocol):
-    """A served model's tokenizer, or one that stands in for it."""
-
-    model: str
-    exact: bool  # what it says is the model's own
-
-    async def tokenize(self, texts: Sequence[str], *, special: bool = False) -> list[list[int]]:
-        """Return the tokens of each text; `special` adds what starts a sequence."""
+from .tasks.words import require_readable_in_top_tokens
 
 
 class Prompts(Protocol):
@@ -47,13 +40,17 @@ class Prompts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TokenPrompts:
-    """Token ids, and exact log-probabilities of the label tokens."""
+    """Token ids, and exact log-probabilities of the label words."""
 
     start: bytes  # what a sequence starts with, such as a BOS token; as all below, ids with a comma after each
-    demonstrations: tuple[tuple[bytes, ...], ...]  # by label, by example
-    texts: tuple[bytes, ...]  # by example: where its label is asked
-    label_ids: tuple[int, ...]  # by label
+    demonstrations: tuple[tuple[bytes, ...], ...]  # by label, by example: the separator, its text and the label word
+    texts: tuple[bytes, ...]  # by example: the separator and its text, where its label is asked
+    firsts: tuple[bytes, ...]  # by example: its text at the beginning of a prompt
+    words: tuple[bytes, ...]  # by label
+    answers: "Answers"
     lengths: Lengths
+    proof: Proof
+    specials: tuple[str, ...]  # special tokens that examples spell, which are sent as text
 
     @property
     def demonstration_tokens(self) -> Indices:
@@ -61,26 +58,43 @@ class TokenPrompts:
         n = len(self.texts)
         return np.fromiter(map(self.lengths.demonstration, range(n)), dtype=np.int64, count=n)
 
+    @property
+    def label_ids(self) -> tuple[int, ...]:
+        """The tokens whose log-probabilities are asked; by label, if each label word is one."""
+        return self.answers.ids
+
     def write(self, queries: Iterable[Query], labels: Labels) -> Iterator[bytes]:
         """Yield the JSON of each prompt, in order; blocks that prompts share are joined once."""
         # An unlabelled example is no demonstration: its place is never looked at.
         fragments = [self.demonstrations[label][i] for i, label in enumerate(labels.tolist())]
         joined: dict[int, bytes] = {}  # by the block's identity: a hash of its content would cost what joining costs
 
-        def bytes_of(block: Block) -> bytes:
-            if id(block) not in joined:
-                joined[id(block)] = b"".join([fragments[i] for i in block])
-            return joined[id(block)]
+        def opening(block: Block) -> bytes:
+            head = block[0]
+            return b"".join([self.firsts[head], self.words[labels[head]], *[fragments[i] for i in block[1:]]])
+
+        def bytes_of(block: Block, *, first: bool, shared: bool) -> bytes:
+            """Join a block; one that begins a prompt begins every prompt that has it."""
+            if id(block) in joined:
+                return joined[id(block)]
+            whole = opening(block) if first else b"".join([fragments[i] for i in block])
+            if shared:
+                joined[id(block)] = whole
+            return whole
 
         for query in queries:
+            blocks = [block for block in query.blocks if block]
             shared = len(query.blocks) > 1  # a layout of one block a prompt shares none
-            parts = [bytes_of(block) if shared else b"".join([fragments[i] for i in block]) for block in query.blocks]
-            yield b"".join([b"[", self.start, *parts, self.texts[query.index][:-1], b"]"])
+            parts = [bytes_of(block, first=place == 0, shared=shared) for place, block in enumerate(blocks)]
+            asked = (self.texts if blocks else self.firsts)[query.index]
+            yield b"".join([b"[", self.start, *parts, asked[:-1], b"]"])
 
     @property
     def longest(self) -> int:
         """Tokens of a prompt with all other examples as demonstrations, and the one that is generated, at most."""
-        return int(self.lengths.start + self.demonstration_tokens.sum() - self.lengths.suffix + 1)
+        lead = max(map(self.lengths.lead, range(len(self.texts))))
+        most = self.lengths.start + lead + self.demonstration_tokens.sum() - self.lengths.suffix
+        return int(most + self.answers.longest + 1)
 
     def cost(
         self, layout: str, groups: Indices, block_size: int, *, replicas: int = 1, pool: int | None = None
@@ -89,11 +103,55 @@ class TokenPrompts:
         members = np.arange(len(self.texts) if pool is None else pool)
         queries = LAYOUTS[layout](members, members, groups, self.demonstration_tokens, "eval")
         shares = [list(of_replica(queries, number, replicas)) for number in range(replicas)]
-        return forecast.total([forecast.cost(share, self.lengths, block_size) for share in shares])
+        once = forecast.total([forecast.cost(share, self.lengths, block_size) for share in shares])
+        return forecast.repeated(once, len(self.answers.beginnings), block_size)
 
     async def score(self, client: Client, prompts: Iterable[bytes]) -> Rows:
         """Return log P(label | prompt)."""
-        return await client.label_logprobs(prompts, self.label_ids)
+        asked = await client.label_logprobs(self.answers.asking(prompts), self.answers.ids)
+        return self.answers.read(asked)
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What is asked to score label words, of one token or more: the next token after each beginning of a word.
+
+    log P(word | prompt) is then the sum over its tokens. Words of one token have one beginning, which is empty.
+    """
+
+    ids: tuple[int, ...]  # asked after every beginning
+    beginnings: tuple[tuple[int, ...], ...]
+    paths: tuple[tuple[tuple[int, int], ...], ...]  # by label: places of its tokens in (beginnings, ids)
+
+    @classmethod
+    def of(cls, words: Sequence[Sequence[int]]) -> "Answers":
+        """Return what scores these words, of which none begins another."""
+        ids = list(dict.fromkeys(token for word in words for token in word))
+        beginnings = list(dict.fromkeys(tuple(word[:end]) for word in words for end in range(len(word))))
+        paths = [
+            tuple((beginnings.index(tuple(word[:end])), ids.index(token)) for end, token in enumerate(word))
+            for word in words
+        ]
+        return cls(tuple(ids), tuple(beginnings), tuple(paths))
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest beginning."""
+        return max(map(len, self.beginnings))
+
+    def asking(self, prompts: Iterable[bytes]) -> Iterable[bytes]:
+        """Return the prompts that are sent for each prompt."""
+        if len(self.beginnings) == 1:
+            return prompts
+        ends = ["".join(f",{token}" for token in beginning).encode() + b"]" for beginning in self.beginnings]
+        return (prompt[:-1] + end for prompt in prompts for end in ends)
+
+    def read(self, asked: Rows) -> Rows:
+        """Return f64[prompts, L] from what was answered, f64[prompts * beginnings, ids]."""
+        if len(self.beginnings) == 1:
+            return asked
+        values = asked.reshape(-1, len(self.beginnings), len(self.ids))
+        return np.stack([sum(values[:, row, column] for row, column in path) for path in self.paths], axis=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,29 +189,50 @@ def of_text(task: Task, demonstration_tokens: Indices) -> TextPrompts:
 async def of_tokens(client: Tokenizes, task: Task) -> TokenPrompts:
     """Return the task's prompts as tokens of the server's own tokenizer, or of its stand-in.
 
-    Raises TaskError for a label word that is not one token; of an estimate, none is raised.
+    Raises TaskError for label words that their tokens do not tell apart; of an estimate, none is raised.
     """
-    texts = [example.text for example in task.examples]
-    *tokens, separator = await client.tokenize([*texts, task.separator])
-    (start,) = await client.tokenize([""], special=True)
-    words = await client.tokenize(task.label_words)
-    for word, ids in zip(task.label_words, words, strict=True):
-        if len(ids) != 1 and client.exact:
-            raise TaskError(
-                f"the label word {word!r} is {len(ids)} tokens of model {client.model} ({ids}); labels must be one token:"
-                " choose other words with task.label_words=[...] (mind the space before a word)"
-            )
-    label_ids = tuple(ids[0] for ids in words)
-    if len(set(label_ids)) < len(label_ids) and client.exact:
-        raise TaskError(f"the label words {list(task.label_words)} are the same token of model {client.model}")
-    asked = tuple(map(_listed, tokens))
+    return _written(await (running_text.cut if client.exact else running_text.estimated)(client, task))
+
+
+def _written(found: Fragments) -> TokenPrompts:
+    texts, words = tuple(map(_listed, found.texts)), tuple(map(_listed, found.words))
     return TokenPrompts(
-        start=_listed(start),
-        demonstrations=tuple(tuple(text + _listed([label, *separator]) for text in asked) for label in label_ids),
-        texts=asked,
-        label_ids=label_ids,
-        lengths=Lengths([np.array(ids, dtype=np.int64) for ids in tokens], len(start), 1 + len(separator)),
+        start=_listed(found.start),
+        demonstrations=tuple(tuple(text + word for text in texts) for word in words),
+        texts=texts,
+        firsts=tuple(map(_listed, found.firsts)),
+        words=words,
+        answers=Answers.of(found.words),
+        lengths=Lengths(
+            texts=[np.array(ids, dtype=np.int64) for ids in found.texts],
+            firsts=[np.array(ids, dtype=np.int64) for ids in found.firsts],
+            start=len(found.start),
+            suffix=max(map(len, found.words)),
+        ),
+        proof=found.proof,
+        specials=found.specials,
     )
+
+
+def require_readable(task: Task, scoring: str) -> None:
+    """Raise TaskError for label words that this way of scoring cannot tell apart, whatever the model."""
+    if scoring == "top20":
+        require_readable_in_top_tokens(task.label_words)
+
+
+def cautions(tokens: TokenPrompts, scoring: str) -> list[str]:
+    """Return what a user should know of how this model's tokenizer takes these prompts."""
+    if scoring == "top20":  # the server tokenizes the text
+        spelt = ", ".join(tokens.specials)
+        return [f"examples spell {spelt}: special tokens, for search.scoring=top20 sends text"] if spelt else []
+    found = [str(tokens.proof)] if tokens.proof.differing else []
+    times = len(tokens.answers.beginnings)
+    if times > 1:
+        found.append(
+            f"label words are several tokens of this model: each prompt is sent {times} times, once for each beginning of a"
+            " word, where words of one token are sent once"
+        )
+    return found
 
 
 def require_fit(prompts: TokenPrompts, max_model_len: int) -> None:

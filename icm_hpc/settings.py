@@ -172,7 +172,7 @@ class TaskConfig:
     draw: str = (
         ""  # groups: whole groups in random order; blocks: as published, rows by position (search.protocol decides)
     )
-    label_words: list[str] | None = None  # instead of the task's own; each one token, in the order of label 0, 1, ...
+    label_words: list[str] | None = None  # instead of the task's own: of label 0, 1, ...; each with the space before it
 
     def __post_init__(self) -> None:
         _require_at_least(self, 2, "limit")

@@ -87,6 +87,8 @@ def _encoder(file: Path) -> Callable[[str, bool], list[int]] | None:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception:  # the library raises nothing narrower
         return None
+    tokenizer.no_truncation()  # some files hold a limit, which a server does not apply
+    tokenizer.no_padding()
     return lambda text, special: list(tokenizer.encode(text, add_special_tokens=special).ids)
 
 

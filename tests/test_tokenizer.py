@@ -106,3 +106,11 @@ def test_the_ids_of_an_estimate_are_as_many_as_it_says_and_equal_where_texts_are
     ids = tokenizer.LocalTokenizer("m", None)._encode(TEXTS["Thai"], False)
     assert len(ids) == len(set(ids)) > 50
     assert tokenizer.LocalTokenizer("m", None)._encode(TEXTS["Thai"] + " end", False)[: len(ids)] == ids
+
+
+def test_a_limit_in_a_tokenizers_file_cuts_no_text(tmp_path: Path) -> None:
+    made = of_bytes()
+    made.enable_truncation(4)
+    made.enable_padding(length=99)
+    made.save(str(tmp_path / "tokenizer.json"))
+    assert len(tokenizer.LocalTokenizer("m", tmp_path)._encode("ten letters", False)) == 12

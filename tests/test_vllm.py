@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
 
 from benchmarks.serving import ideal_tokens
 from icm_hpc import connect, driver, tasks, weights
@@ -16,6 +17,8 @@ from icm_hpc.core.types import ScorePool, frozen_labels
 from icm_hpc.prompts import of_tokens
 from icm_hpc.rundir import Endpoint
 from icm_hpc.scorer import Scorer
+from icm_hpc.tasks import Example, Task
+from icm_hpc.tokenizer import LocalTokenizer
 from tests.conftest import Served, prepare_run
 
 pytestmark = pytest.mark.vllm
@@ -87,6 +90,63 @@ async def test_prompts_are_the_tasks_text_in_the_servers_own_tokens(tiny_server:
         tokenizer.decode(json.loads(next(parts.write([query], labels))))
         == "".join(shown) + task.examples[query.index].text
     )
+
+
+def reviews_that_spell(*spelt: str) -> Task:
+    """Return reviews, some of which spell special tokens."""
+    texts = [*spelt, "quick and quiet", " it leaks", "\n\nbroken on day 2"]
+    examples = [Example(f"é{i}", f"{i}", f"Review: {text}\nSentiment:") for i, text in enumerate(texts)]
+    return Task("reviews", tuple(examples), (" negative", " positive"))
+
+
+async def test_a_special_token_that_a_row_spells_is_text_to_the_model_and_the_plan_counts_the_same_tokens(
+    tiny_server: Served,
+) -> None:
+    task = reviews_that_spell("I stopped <|endoftext|> there", "<|endoftext|>", "a <|no such token|> <b>")
+    n = len(task.examples)
+    local = LocalTokenizer("tiny", Path(weights.locate(tiny_server.settings.model)))
+    async with connect.connected(tiny_server.settings, tiny_server.run_dir, tiny_server.attempt) as client:
+        parts, planned = await of_tokens(client, task), await of_tokens(local, task)
+        scorer = Scorer(client, parts, task.problem(), "trie")
+        labels = frozen_labels(np.arange(n) % 2)
+        queries = scorer.arranged(ScorePool(labels, "eval"))
+        (scores,) = await scorer.answer([ScorePool(labels, "eval")])
+    assert parts.specials == ("<|endoftext|>",)
+    assert parts.proof.differing == 0
+    written = list(parts.write(queries, labels))
+    assert written == list(planned.write(queries, labels))
+    assert (parts.longest, parts.label_ids) == (planned.longest, planned.label_ids)
+    assert all(0 not in json.loads(prompt) for prompt in written)
+    assert np.isfinite(scores).all()
+    as_text = Tokenizer.from_file(str(Path(weights.locate(tiny_server.settings.model)) / "tokenizer.json"))
+    as_text.encode_special_tokens = True
+    for query, prompt in zip(queries, written, strict=True):
+        shown = [task.examples[i].text + task.label_words[labels[i]] + task.separator for i in query.demonstrations]
+        assert json.loads(prompt) == as_text.encode("".join(shown) + task.examples[query.index].text).ids
+
+
+async def test_label_words_of_several_tokens_score_what_the_model_gives_to_all_of_them(tiny_server: Served) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    task = replace(tasks.load(tiny_server.settings.task, seed=0), label_words=(" zebra", " zebu", " positive"))
+    labels = frozen_labels(np.arange(len(task.examples)) % 3)
+    async with connect.connected(tiny_server.settings, tiny_server.run_dir, tiny_server.attempt) as client:
+        parts = await of_tokens(client, task)
+        scorer = Scorer(client, parts, task.problem(), "trie")
+        (scores,) = await scorer.answer([ScorePool(labels, "eval")])
+        queries = scorer.arranged(ScorePool(labels, "eval"))[:4]
+    words = [json.loads(b"[" + word[:-1] + b"]") for word in parts.words]
+    assert max(map(len, words)) > 1
+    model = AutoModelForCausalLM.from_pretrained(weights.locate(tiny_server.settings.model), dtype=torch.float32)
+    for query in queries:
+        (written,) = parts.write([query], labels)
+        prompt = json.loads(written)
+        for label, word in enumerate(words):
+            with torch.no_grad():
+                logprobs = torch.log_softmax(model(torch.tensor([prompt + word])).logits[0], dim=-1)
+            direct = sum(float(logprobs[len(prompt) - 1 + place, token]) for place, token in enumerate(word))
+            assert scores[query.index, label] == pytest.approx(direct, abs=1e-3)
 
 
 @pytest.mark.parametrize("layout", ["trie", "grouped"])

@@ -4,7 +4,7 @@ roofline, a forecast to within a factor and not a measurement.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,17 +19,23 @@ Tokens = npt.NDArray[np.int64]
 class Lengths:
     """A task's texts as tokens; their lengths decide what a scoring costs, their beginnings what prompts share."""
 
-    texts: Sequence[Tokens]  # by example: where its label is asked
+    texts: Sequence[Tokens]  # by example: the separator and its text, where its label is asked
+    firsts: Sequence[Tokens]  # by example: its text at the beginning of a prompt
     start: int  # tokens that every prompt begins with
-    suffix: int  # tokens of a label and the separator behind it
+    suffix: int  # tokens of a label word; of the longest
 
     def demonstration(self, index: int) -> int:
         """Return an example's length as a demonstration, tokens."""
         return len(self.texts[index]) + self.suffix
 
-    def shared(self, a: int, b: int) -> int:
-        """Return the tokens with which two examples' texts begin alike."""
-        x, y = self.texts[a], self.texts[b]
+    def lead(self, index: int) -> int:
+        """Return the tokens that an example has more at the beginning of a prompt; less than 0 for the missing separator."""
+        return len(self.firsts[index]) - len(self.texts[index])
+
+    def shared(self, a: int, b: int, *, first: bool = False) -> int:
+        """Return the tokens with which two examples' texts begin alike, inside or at the beginning of a prompt."""
+        texts = self.firsts if first else self.texts
+        x, y = texts[a], texts[b]
         n = min(len(x), len(y))
         differs = np.flatnonzero(x[:n] != y[:n])
         return int(differs[0]) if len(differs) else n
@@ -68,7 +74,8 @@ def cost(queries: Sequence[Query], lengths: Lengths, block_size: int, *, changed
         return known[id(block)]
 
     for query in queries:
-        n = lengths.start + sum(map(tokens, query.blocks)) + len(lengths.texts[query.index])
+        lead = lengths.lead(next((block[0] for block in query.blocks if block), query.index))
+        n = lengths.start + lead + sum(map(tokens, query.blocks)) + len(lengths.texts[query.index])
         shared = _shared(query, before, lengths, tokens) if before else 0
         held += n // block_size * block_size - min(shared, n) // block_size * block_size
         if changed is not None:
@@ -88,22 +95,39 @@ def total(costs: Sequence[Cost]) -> Cost:
     return Cost(**sums, longest_prompt=max((one.longest_prompt for one in costs), default=0))
 
 
+def repeated(one: Cost, times: int, block_size: int) -> Cost:
+    """Return what a scoring costs whose prompts are sent so many times, each time with another short end; about.
+
+    All but the tokens behind the last whole block come from the cache: half a block on the mean.
+    """
+    again = one.prompts * (times - 1) * (block_size // 2 + 1)
+    return replace(
+        one,
+        prompts=one.prompts * times,
+        prompt_tokens=one.prompt_tokens * times,
+        computed_tokens=one.computed_tokens + again,
+        context_tokens=one.context_tokens + again * one.prompt_tokens // max(1, one.prompts),
+    )
+
+
 def _shared(query: Query, before: Query, lengths: Lengths, tokens_of: Callable[[Block], int]) -> int:
     """Return the tokens that a prompt shares with the one sent before it: in depth-first order no other shares more."""
-    tokens = lengths.start
+    tokens, first = lengths.start, True  # so far, and whether that is the beginning of the prompt
     for mine, theirs in zip(query.blocks, before.blocks, strict=False):
         if mine is theirs:
-            tokens += tokens_of(mine)
+            tokens += tokens_of(mine) + (lengths.lead(mine[0]) if first and mine else 0)
+            first = first and not mine
             continue
         for a, b in zip(mine, theirs, strict=False):
             if a != b:
-                return tokens + lengths.shared(a, b)
-            tokens += lengths.demonstration(a)
+                return tokens + lengths.shared(a, b, first=first)
+            tokens += lengths.demonstration(a) + (lengths.lead(a) if first else 0)
+            first = False
         if len(mine) != len(theirs):
             a = mine[len(theirs)] if len(mine) > len(theirs) else query.index
             b = theirs[len(mine)] if len(theirs) > len(mine) else before.index
-            return tokens + lengths.shared(a, b)
-    return tokens + lengths.shared(query.index, before.index)
+            return tokens + lengths.shared(a, b, first=first)
+    return tokens + lengths.shared(query.index, before.index, first=first)
 
 
 def _unchanged(ids: Sequence[int], lengths: Lengths, changed: int, n: int) -> int:
@@ -111,7 +135,8 @@ def _unchanged(ids: Sequence[int], lengths: Lengths, changed: int, n: int) -> in
     if changed not in ids:
         return n
     place = ids.index(changed)
-    return lengths.start + sum(map(lengths.demonstration, ids[:place])) + len(lengths.texts[changed])
+    before = lengths.start + lengths.lead(ids[0]) + sum(map(lengths.demonstration, ids[:place]))
+    return before + len(lengths.texts[changed])
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from ..settings import TaskConfig
 from . import claims, comparison, gsm8k, reviews, topics, truthfulqa
 from .family import Family, read
 from .task import Example, Task, drawn_in_blocks, limited, shards
+from .words import require_distinct
 
 __all__ = ["TASKS", "Example", "Family", "Task", "family_of", "load", "shards"]
 
@@ -43,8 +44,8 @@ def load(config: TaskConfig, *, seed: int) -> Task:
         task = drawn_in_blocks(task, config.limit, seed, family.block_size)
     else:
         task = limited(task, config.limit, seed)
-    if config.label_words is None:
-        return task
-    if len(config.label_words) != len(task.label_words):
-        raise TaskError(f"task.label_words: {len(task.label_words)} words are wanted, as in {list(task.label_words)}")
-    return replace(task, label_words=tuple(config.label_words))
+    words = task.label_words if config.label_words is None else tuple(config.label_words)
+    if len(words) != len(task.label_words):
+        raise TaskError(f"task.label_words: {len(task.label_words)} words are expected, as in {list(task.label_words)}")
+    require_distinct(words)
+    return replace(task, label_words=words)

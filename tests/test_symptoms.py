@@ -55,6 +55,11 @@ def test_real_vllm_that_cannot_start_is_told_of_with_the_remedy(tmp_path: Path, 
     assert told in reason, run_dir.server_log.read_text()[-2000:]
 
 
+def test_a_node_without_a_compiler_is_named_with_what_to_install() -> None:
+    said = "InvalidCxxCompiler: No working C++ compiler found in torch._inductor.config.cpp.cxx: (None, 'g++')"
+    assert "apt-get install g++" in (symptoms.remedy(0, f"torch._inductor.exc.InductorError: {said}") or "")
+
+
 def reason_of(run_dir: RunDir) -> str:
     """Run the server component, which must fail; return what it recorded."""
     argv = [sys.executable, "-m", "icm_hpc.server", str(run_dir.path)]

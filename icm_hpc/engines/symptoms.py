@@ -68,6 +68,10 @@ SYMPTOMS = (
         "the GPUs cannot talk to each other: name the network in model.env (NCCL_SOCKET_IFNAME, NCCL_IB_HCA), and see"
         " NCCL_DEBUG=INFO there",
     ),
+    Symptom(
+        ("InvalidCxxCompiler", "fatal error: Python.h"),
+        "vLLM's CPU build compiles what it runs: install g++ and Python's headers on its node (apt-get install g++ python3-dev)",
+    ),
     Symptom(("No space left on device",), "a disk is full: see run.root, HF_HOME and the node's /tmp"),
 )
 

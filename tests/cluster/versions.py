@@ -23,7 +23,7 @@ RELEASES = ("bookworm", "trixie", "forky")  # the oldest first: Slurm 22.05, 24.
 ROOTS = Path("/var/tmp/icm-hpc-slurm-roots")
 CHECKOUT = Path(__file__).parents[2]
 VENV_PYTHON = CHECKOUT / ".venv" / "bin" / "python"
-TOOLS = ("ca-certificates", "python3", "python3-venv", "make", "procps", "iproute2", "e2fsprogs")
+TOOLS = ("ca-certificates", "python3", "python3-venv", "make", "procps", "iproute2", "e2fsprogs", "g++")
 MIRROR = "http://deb.debian.org/debian"
 APT = "DEBIAN_FRONTEND=noninteractive apt-get -o Acquire::Check-Valid-Until=false"
 # glibc's look-ups, as Slurm makes them, find nothing on a machine whose only interface is the loopback.

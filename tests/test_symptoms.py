@@ -57,7 +57,7 @@ def test_real_vllm_that_cannot_start_is_told_of_with_the_remedy(tmp_path: Path, 
 
 def test_a_node_without_a_compiler_is_named_with_what_to_install() -> None:
     said = "InvalidCxxCompiler: No working C++ compiler found in torch._inductor.config.cpp.cxx: (None, 'g++')"
-    assert "apt-get install g++" in (symptoms.remedy(0, f"torch._inductor.exc.InductorError: {said}") or "")
+    assert "apt-get install g++" in (remedy(0, f"torch._inductor.exc.InductorError: {said}") or "")
 
 
 def reason_of(run_dir: RunDir) -> str:

@@ -70,7 +70,8 @@ SYMPTOMS = (
     ),
     Symptom(
         ("InvalidCxxCompiler", "fatal error: Python.h"),
-        "vLLM's CPU build compiles what it runs: install g++ and Python's headers on its node (apt-get install g++ python3-dev)",
+        "vLLM's CPU build compiles what it runs: install g++ and Python's headers on its node (apt-get install g++"
+        " python3-dev)",
     ),
     Symptom(("No space left on device",), "a disk is full: see run.root, HF_HOME and the node's /tmp"),
 )

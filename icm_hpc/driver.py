@@ -178,7 +178,7 @@ async def label(
 
     Nothing is saved once `held` is no longer ours.
     """
-    task = tasks.load(config.task, seed=config.search.seed)
+    task = tasks.load(config.task, seed=config.search.seed, copy=run_dir.data)
     counts = counts or Counts(traffic=client.traffic)
     work = counts.work
     before = await _known_metrics(client)

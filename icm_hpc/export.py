@@ -47,6 +47,6 @@ def _lines(result: Labelled) -> Iterator[dict[str, Any]]:
 
 
 def read_labels(path: Path) -> dict[str, int]:
-    """Return the label of each example, by id."""
+    """Return the label of each example, by id as a text."""
     with path.open(encoding="utf-8") as file:
-        return {row["id"]: int(row["label"]) for row in map(json.loads, file)}
+        return {str(row["id"]): int(row["label"]) for row in map(json.loads, file)}

@@ -32,8 +32,8 @@ def family_of(config: TaskConfig) -> Family:
 def load(config: TaskConfig, *, seed: int, copy: Path | None = None) -> Task:
     """Return the task that `config` names, in the order that `seed` gives, cut to `task.limit` examples.
 
-    The examples are those of a run's `copy`, where there is one. Raises TaskError for an unknown name, unusable data, or label words
-    that do not fit the task.
+    The examples are those of a run's `copy`, where there is one. Raises TaskError for an unknown name, unusable data, or
+    label words that do not fit the task.
     """
     family = family_of(config)
     if copy is not None and copy.exists():
@@ -63,9 +63,6 @@ def _drawn(family: Family, config: TaskConfig, seed: int) -> Task:
     else:
         task = limited(task, config.limit, seed)
     if task.conflict_rule and not task.has_conflicts():
-        note = (
-            f"no two examples can conflict: the search may collapse to one label; a conflict rule of task={config.name} applies to"
-            f" {family.conflicts_need}"
-        )
+        note = f"no two rows {family.conflicting}, as task={config.name} expects: the search may collapse to one label"
         task = replace(task, notes=(*task.notes, note))
     return task

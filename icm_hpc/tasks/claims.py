@@ -46,5 +46,5 @@ FAMILY = Family(
     check=_require_exclusions_in_one_group,
     group=lambda row: row.name("exclusion_group"),
     group_prefix="exclusion",
-    conflicts_need="two rows with one exclusion_group",
+    conflicting="share an exclusion_group",
 )

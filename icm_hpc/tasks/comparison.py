@@ -5,6 +5,7 @@ Reads the published rows, and pairs as `preferences` knows them.
 
 import json
 from collections.abc import Callable
+from functools import lru_cache
 
 from ..core.types import Rule
 from . import preferences
@@ -31,8 +32,12 @@ def _helpful(row: Row) -> str:
 def _rule(a: Example, b: Example) -> Rule | None:
     if a.key == b.key:
         return SAME
-    first, second = json.loads(a.key)
-    return EXACTLY_ONE if [second, first] == json.loads(b.key) else None
+    return EXACTLY_ONE if a.key == _reversed(b.key) else None
+
+
+@lru_cache(maxsize=4096)
+def _reversed(key: str) -> str:
+    return json.dumps(json.loads(key)[::-1])
 
 
 def _unordered_pair(row: Row) -> str:
@@ -52,7 +57,7 @@ def _family(text: Callable[[Row], str]) -> Family:
         block_size=2,
         group=_unordered_pair,
         group_prefix="pair",
-        conflicts_need="a row with the answers of another in the other order",
+        conflicting="hold the same two answers",
     )
 
 

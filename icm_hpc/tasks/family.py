@@ -28,12 +28,12 @@ class Family:
     group_columns: tuple[str, ...] = (GROUP,)  # that may name a row's group, the first one first
     group: Callable[[Row], str | None] = lambda _row: None  # what rows without one are grouped by; None: a row is alone
     group_prefix: str = "group"  # of the names of such groups
-    conflicts_need: str = "two rows with one consistency_id"  # what the conflict rule applies to
+    conflicting: str = "share a consistency_id"  # what two rows do to which the conflict rule applies
 
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """The rows of `task.data` in the published format, each with an id and a group, and what is to be known of those dropped."""
+    """The rows of `task.data` in the published format, each with an id and a group; and notes on those that were dropped."""
 
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()

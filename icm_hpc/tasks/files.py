@@ -10,6 +10,7 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ READ = (*LINES, ".json", *TABLES, *COLUMNS)
 FORMATS = ".json, .jsonl, .ndjson, .csv, .tsv (each also .gz), .parquet, .arrow"
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 MAX_DIGITS = 4000  # of an integer; Python itself refuses 4300
+SPACE = re.compile(r"\s*")
 MAX_FIELD = 2**31 - 1  # characters of a CSV field
 
 
@@ -98,7 +100,7 @@ def _bytes(path: Path) -> bytes:
 
 
 def _text(path: Path, content: bytes) -> str:
-    encoding = json.detect_encoding(content)  # type: ignore[attr-defined]  # UTF-8, or by their first bytes UTF-16 and 32
+    encoding = json.detect_encoding(content)  # UTF-8, or by their first bytes UTF-16 and 32
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
@@ -127,14 +129,40 @@ def _document(path: Path, text: str) -> Iterator[Row]:
     if rest.strip() and first.rstrip().endswith("}") and first.startswith("{"):
         yield from _lines(path, text)
         return
-    for name, value in _rows_of(path, _parse(str(path), text)):
+    rows = _elements(path, text) if text.lstrip().startswith("[") else _rows_of(path, _parse(str(path), text))
+    for name, value in rows:
         yield _row(f"{path}, row {name}", value)
 
 
+def _elements(path: Path, text: str) -> Iterator[tuple[int, Any]]:
+    """Yield the numbered elements of a JSON list, one by one, so that an error names its row."""
+    decoder = json.JSONDecoder(**HOOKS)
+    start = _after(text, text.index("[") + 1)
+    number = 1
+    while text[start : start + 1] != "]":
+        where = f"{path}, row {number}"
+        with _named(where):
+            value, end = decoder.raw_decode(text, start)
+        yield number, value
+        start = _after(text, end)
+        if text[start : start + 1] == ",":
+            start = _after(text, start + 1)
+            if text[start : start + 1] == "]":
+                raise TaskError(f"{where}: is not JSON: a comma before the end of the list")
+        elif text[start : start + 1] != "]":
+            raise TaskError(f"{where}: is not JSON: no comma and no end of the list after it")
+        number += 1
+    if text[start + 1 :].strip():
+        raise TaskError(f"{path}: is not JSON: more text after the end of the list")
+
+
+def _after(text: str, start: int) -> int:
+    """Return where the white space from `start` on ends."""
+    return SPACE.match(text, start).end()  # type: ignore[union-attr]  # it matches nothing, too
+
+
 def _rows_of(path: Path, value: Any) -> Iterable[tuple[object, Any]]:
-    """Return the rows of a JSON value with their names: of a list, of an object that holds one, or of columns or rows."""
-    if isinstance(value, list):
-        return enumerate(value, start=1)
+    """Return the rows of a JSON object with their names: of a list that it holds, or of its columns or rows."""
     if isinstance(value, dict) and value:
         members = list(value.values())
         if isinstance(value.get("columns"), list) and isinstance(value.get("data"), list):  # pandas, orient="split"
@@ -163,8 +191,15 @@ def _are_columns(value: dict[str, dict[str, Any]]) -> bool:
 
 
 def _parse(where: str, text: str) -> Any:
+    with _named(where):
+        return json.loads(text, **HOOKS)
+
+
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Raise what the JSON library finds wrong as a TaskError that says where."""
     try:
-        return json.loads(text, object_pairs_hook=_unique, parse_int=_integer, parse_float=_number)
+        yield
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
         raise TaskError(f"{where}: is not JSON: {error.msg} ({place})") from error
@@ -196,6 +231,9 @@ def _number(text: str) -> float | Decimal:
         raise ValueError(f"the number {shown(text)} is too large; write it as a text, in quotes")
     exact = len(text) <= 17 or (len(text) < MAX_DIGITS and Decimal(text) == Decimal(repr(value)))
     return value if exact else Decimal(text)
+
+
+HOOKS: dict[str, Any] = {"object_pairs_hook": _unique, "parse_int": _integer, "parse_float": _number}
 
 
 def _row(where: str, value: Any) -> Row:
@@ -240,14 +278,14 @@ def _require_header(where: str, header: list[str], separator: str) -> None:
 def _columns(path: Path, kind: str) -> Iterator[Row]:
     """Yield the rows of a Parquet or Arrow file."""
     try:
-        import pyarrow
+        import pyarrow as pa
         from pyarrow import parquet
     except ImportError as error:
         raise TaskError(
             f"task.data={path}: {kind} files need: pip install 'icm-hpc[hub]'; or convert it to .jsonl"
         ) from error
     try:
-        table = parquet.read_table(path) if kind == ".parquet" else _arrow(pyarrow, path)
+        table = parquet.read_table(path) if kind == ".parquet" else _arrow(pa, path)
         rows = table.to_pylist()
     except Exception as error:  # the library raises many kinds; each ends the command with its text
         raise TaskError(f"task.data={path}: cannot be read as {kind}: {_line(error)}") from error
@@ -255,13 +293,13 @@ def _columns(path: Path, kind: str) -> Iterator[Row]:
         yield Row(f"{path}, row {number}", values)
 
 
-def _arrow(pyarrow: Any, path: Path) -> Any:
-    with pyarrow.memory_map(str(path)) as source:
+def _arrow(pa: Any, path: Path) -> Any:
+    with pa.memory_map(str(path)) as source:
         try:
-            return pyarrow.ipc.open_file(source).read_all()
-        except pyarrow.ArrowInvalid:
+            return pa.ipc.open_file(source).read_all()
+        except pa.ArrowInvalid:
             source.seek(0)
-            return pyarrow.ipc.open_stream(source).read_all()
+            return pa.ipc.open_stream(source).read_all()
 
 
 def _folder(path: Path, split: str) -> Iterator[Row]:
@@ -270,14 +308,14 @@ def _folder(path: Path, split: str) -> Iterator[Row]:
         yield from _saved(path, split)
         return
     files = [file for file in sorted(path.rglob("*")) if _kind(file) and file.is_file() and file.name[0] not in "._"]
-    named = [file for file in files if re.match(rf"{re.escape(split)}(?![A-Za-z0-9])", file.name) or _is_in(file, split)]
-    if not named and len(files) == 1 and split == TaskConfig.split and not _other_split(files[0]):
+    named = [
+        file for file in files if re.match(rf"{re.escape(split)}(?![A-Za-z0-9])", file.name) or _is_in(file, split)
+    ]
+    if not named and len(files) == 1 and split == "train" and not _other_split(files[0]):
         named = files
     if not named:
         found = ", ".join(str(file.relative_to(path)) for file in files[:5]) or f"none of {FORMATS}"
-        raise TaskError(
-            f"task.data={path}: the folder has no file of split {split} (task.split); it has {found}"
-        )
+        raise TaskError(f"task.data={path}: the folder has no file of split {split} (task.split); it has {found}")
     for file in named:
         yield from read_file(file)
 

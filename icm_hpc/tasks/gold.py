@@ -35,7 +35,8 @@ def load(config: TaskConfig) -> dict[str, int]:
 def found(config: TaskConfig) -> Gold:
     """Return the gold labels of `task.data`, or the built-in ones.
 
-    A value that is no label is left out. A number that is no label's says that labels are counted in another way: then none is used.
+    A value that is no label is left out. A number that is no label's says that labels are counted in another way: then none
+    is used.
     """
     family = family_of(config)
     words = [family.label_words] if config.label_words is None else [config.label_words, family.label_words]
@@ -72,7 +73,7 @@ NONE = -1  # what data sets without gold labels have in their place
 def _label(row: Row, words: Sequence[Sequence[str]]) -> int | None:
     """Return the label that a row's gold label says, None if it has none, UNREAD for what says none."""
     value = row.values.get(GOLD)
-    if value is None or value != value or (isinstance(value, str) and value.strip() in {"", *NO_NAME}):  # noqa: PLR0124
+    if value is None or value != value or (isinstance(value, str) and value.strip() in {"", *NO_NAME}):
         return None
     text = str(value).strip().casefold() if isinstance(value, (str, int, float)) else ""
     for known in words:

@@ -5,6 +5,7 @@ Two solutions of one problem that end in different answers cannot both be right;
 
 import json
 import re
+from functools import lru_cache
 
 from ..core.types import Rule
 from . import claims
@@ -21,7 +22,9 @@ SAID = re.compile(r"\banswer(?:\s+is|\s*[:=])[\s:*]*([^\n]*?)(?=[.!?]*\**(?:\s*$
 def _example(row: Row, place: int) -> Example:
     """Return a row with `question`, `choice` (the solution) and perhaps `answer` (what the solution ends in)."""
     claim = claims.example(row, place)
-    found = _answer(row.value("answer"), row.text("choice"))
+    blank = "" if isinstance(row.values.get("answer"), str) else None
+    stated = row.value("answer")
+    found = _answer(blank if stated is None else stated, row.text("choice"))
     key = json.dumps([found.number, found.text, sorted(found.units)]) if found.number or found.text else ""
     return Example(claim.id, claim.group, claim.text, key=key)
 
@@ -29,17 +32,19 @@ def _example(row: Row, place: int) -> Example:
 def final_answer(stated: object, solution: str) -> str:
     """Return the answer that a solution ends in, in one form for all ways to write a number; empty if there is none.
 
-    Without a stated one it is what follows ####, or stands in a box, or follows "the answer is", or the last number.
+    Without a stated one it is what follows ####, or stands in a box, or follows "the answer is", or the last number. The last
+    number is no answer where the stated one is blank: published data have that where a solution was cut off.
     """
     found = _answer(stated, solution)
     return found.number or found.text
 
 
 def _answer(stated: object, solution: str) -> Answer:
-    if stated is not None:
-        text = str(stated)
+    text = "" if stated is None else str(stated)
+    if text.strip():
         return _marked(text) or answer_in(text)
-    return _numeric(_marked(solution) or last_number(solution))
+    found = _marked(solution) or (last_number(solution) if stated is None else Answer())
+    return found if found.number else Answer()  # the words of a solution are no answer by themselves
 
 
 def _marked(text: str) -> Answer | None:
@@ -51,31 +56,32 @@ def _marked(text: str) -> Answer | None:
     return None
 
 
-def _numeric(found: Answer) -> Answer:
-    """Return an answer only if it is a number: the words of a solution are no answer by themselves."""
-    return found if found.number else Answer()
-
-
 def _rule(a: Example, b: Example) -> Rule | None:
     """Return the rule of two answers; None where they cannot be compared.
 
-    Units that neither agree nor contain each other (2 hours, 120 minutes) leave open whether numbers mean the same, and so do two
-    texts of several words.
+    Units that neither agree nor contain each other (2 hours, 120 minutes) leave open whether numbers mean the same, and so do
+    two texts of several words.
     """
     if not a.key or not b.key:
         return None
     if a.key == b.key:
         return SAME
-    (number, text, units), (other, other_text, other_units) = json.loads(a.key), json.loads(b.key)
+    (number, text, units), (other, other_text, other_units) = _read(a.key), _read(b.key)
     if number and other:
-        if not (set(units) <= set(other_units) or set(other_units) <= set(units)):
+        if not (units <= other_units or other_units <= units):
             return None
         return SAME if number == other or _is_share(number, units, other, other_units) else AT_MOST_ONE
     one_word = text.isalnum() and other_text.isalnum()
     return AT_MOST_ONE if one_word else None
 
 
-def _is_share(number: str, units: list[str], other: str, other_units: list[str]) -> bool:
+@lru_cache(maxsize=4096)
+def _read(key: str) -> tuple[str, str, frozenset[str]]:
+    number, text, units = json.loads(key)
+    return number, text, frozenset(units)
+
+
+def _is_share(number: str, units: frozenset[str], other: str, other_units: frozenset[str]) -> bool:
     """Return whether one is a percentage, and the other the same without the sign: 50 %, 0.5."""
     if ("percent" in units) == ("percent" in other_units):
         return False
@@ -89,5 +95,5 @@ FAMILY = Family(
     conflict_rule=_rule,
     group=claims.question_of,
     group_prefix="question",
-    conflicts_need="two rows with one question (or consistency_id), each with a final answer",
+    conflicting="share a question (or consistency_id) and both have a final answer",
 )

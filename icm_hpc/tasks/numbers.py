@@ -15,7 +15,22 @@ NO_ANSWER = {
 }  # fmt: skip
 CURRENCIES = {"$": "dollar", "€": "euro", "£": "pound", "¥": "yen", "₹": "rupee"}
 UNITS = {"usd": "dollar", "eur": "euro", "gbp": "pound", "buck": "dollar", "pct": "percent"}
-FILLERS = {"a", "an", "the", "of", "about", "approximately", "roughly", "exactly", "only", "total", "is", "are", "and", "in"}
+FILLERS = {
+    "a",
+    "an",
+    "the",
+    "of",
+    "about",
+    "approximately",
+    "roughly",
+    "exactly",
+    "only",
+    "total",
+    "is",
+    "are",
+    "and",
+    "in",
+}
 SEPARATED = r"\d{1,3}(?:[,'_\u2009\u202f\u00a0]\d{3})+(?!\d)|\d{1,2}(?:,\d{2})+,\d{3}(?!\d)"
 EUROPEAN = r"\d{1,3}(?:\.\d{3})+,\d+|\d{1,3}(?:\.\d{3}){2,}(?!\d)"
 PLAIN = rf"(?:{EUROPEAN}|(?:{SEPARATED}|\d+)(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?"

@@ -25,7 +25,14 @@ PAIRS = (
 WINNERS = ("winner", "preference", "preferred", "better_response_id", "overall_preference", "label")
 TIES = {"tie", "tie (bothbad)", "tie (both bad)", "bothbad", "both_bad", "both", "neither", "equal", "draw", "same"}
 SENTENCE_END = re.compile(r"[.?!:\n]\s+")
-SPEAKERS = {"user": HUMAN, "human": HUMAN, "prompter": HUMAN, "assistant": ASSISTANT, "gpt": ASSISTANT, "model": ASSISTANT}
+SPEAKERS = {
+    "user": HUMAN,
+    "human": HUMAN,
+    "prompter": HUMAN,
+    "assistant": ASSISTANT,
+    "gpt": ASSISTANT,
+    "model": ASSISTANT,
+}
 UNREADABLE = "its messages are not texts with a role"
 
 
@@ -70,7 +77,9 @@ def _pair(row: Row, first: str, second: str) -> tuple[str, str, str]:
     if isinstance(one, list) or isinstance(other, list):
         question, one, other = _of_messages(prompt, _messages(one, ASSISTANT), _messages(other, ASSISTANT))
     else:
-        question, one, other = _of_texts(_dialogue(_messages(prompt, HUMAN)) if isinstance(prompt, list) else prompt, one, other)
+        question, one, other = _of_texts(
+            _dialogue(_messages(prompt, HUMAN)) if isinstance(prompt, list) else prompt, one, other
+        )
     question, one, other = question.strip(), one.strip(), other.strip()
     if one == other:
         raise Dropped("both answers are the same")
@@ -103,13 +112,17 @@ def _value(row: Row, column: str) -> Any:
 def _of_texts(prompt: str | None, one: str, other: str) -> tuple[str, str, str]:
     """Return question and answers of two texts: a prompt of its own, or what both begin with."""
     if prompt is not None:
-        one, other = (text[len(prompt) :] if text.startswith(prompt) else text for text in (one, other))
+        one, other = one.removeprefix(prompt), other.removeprefix(prompt)
         question = prompt
     else:
         start = _shared_start(one, other)
         question, one, other = one[:start], one[start:], other[start:]
-    question = question.rstrip().removesuffix(ASSISTANT.strip()).strip()
-    return question.removeprefix(HUMAN.strip()), *(text.strip().removeprefix(ASSISTANT.strip()) for text in (one, other))
+    question = question.rstrip().removesuffix(ASSISTANT.strip()).strip().removeprefix(HUMAN.strip())
+    return question, _without_speaker(one), _without_speaker(other)
+
+
+def _without_speaker(answer: str) -> str:
+    return answer.strip().removeprefix(ASSISTANT.strip())
 
 
 def _shared_start(one: str, other: str) -> int:
@@ -183,7 +196,11 @@ def _winner(row: Row, columns: tuple[str, str]) -> object:
         return None
     said = (row.name(column) or "").casefold()
     ends = [re.split(r"[_ ]", name)[-1].removeprefix("response") for name in columns]  # a, b or 0, 1 or 1, 2
-    if said in TIES or (column == "overall_preference" and said == "0") or (ends == ["1", "2"] and said in ("0", "1.5")):
+    if (
+        said in TIES
+        or (column == "overall_preference" and said == "0")
+        or (ends == ["1", "2"] and said in ("0", "1.5"))
+    ):
         raise Dropped("it is a tie")
     if column == "overall_preference" and re.fullmatch(r"-?[1-3]", said):  # below 0: the first
         return said.startswith("-")

@@ -20,5 +20,5 @@ FAMILY = Family(
     data=DATA,
     block_size=2,
     group_columns=("pair", "consistency_id"),
-    conflicts_need="two rows with one pair",
+    conflicting="share a pair",
 )

@@ -70,7 +70,8 @@ class Row:
         """Return the string under `key`; raises TaskError, naming the row, where there is none."""
         value = self.value(key)
         if not isinstance(value, str):
-            found = f"{key} is {shown(self.values[key])}" if key in self.values else f"has no {key}"
+            keys = ", ".join(name for name in self.values if name != key)
+            found = f"{key} is {shown(self.values[key])}" if key in self.values else f"has no {key}, but {keys}"
             raise TaskError(f"{self.where}: {found}; expected: a text under {key!r}")
         return value
 

@@ -21,5 +21,5 @@ FAMILY = Family(
     data=Path(__file__).with_name("topics.jsonl"),
     block_size=2,
     group_columns=("pair", "consistency_id"),
-    conflicts_need="two rows with one pair",
+    conflicting="share a pair",
 )

@@ -70,8 +70,8 @@ class Row:
         """Return the string under `key`; raises TaskError, naming the row, where there is none."""
         value = self.value(key)
         if not isinstance(value, str):
-            keys = ", ".join(name for name in self.values if name != key)
-            found = f"{key} is {shown(self.values[key])}" if key in self.values else f"has no {key}, but {keys}"
+            others = ", ".join(shown(name) for name in self.values if name not in ("id", "consistency_id"))
+            found = f"{key} is {shown(self.values[key])}" if key in self.values else f"has no {key}, but {others}"
             raise TaskError(f"{self.where}: {found}; expected: a text under {key!r}")
         return value
 

@@ -24,8 +24,8 @@ class Labelled:
 
 def write_labels(path: Path, task: Task, results: Iterable[Labelled]) -> None:
     """Write the labels of all shards, one line an example, in the task's order."""
-    lines = {line["id"]: line for result in results for line in _lines(result)}
-    ordered = [json.dumps(lines[example.id], ensure_ascii=False) for example in task.examples]
+    lines = {str(line["id"]): line for result in results for line in _lines(result)}
+    ordered = [json.dumps(lines[str(example.id)], ensure_ascii=False) for example in task.examples]
     write_atomically(path, ("\n".join(ordered) + "\n").encode())
 
 

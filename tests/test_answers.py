@@ -20,7 +20,7 @@ def rule(one: object, other: object) -> str | None:
     )
     assert family.conflict_rule is not None
     found = family.conflict_rule(a, b)
-    return found and found.name
+    return found.name if found else None
 
 
 @pytest.mark.parametrize(

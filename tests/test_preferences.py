@@ -50,6 +50,7 @@ FORMATS: dict[str, dict[str, Any]] = {
         "rejected": [{"from": "human", "value": ASK}, {"from": "gpt", "value": BAD}],
     },
     "messages written as JSON, as in CSV": {"prompt": ASK, "chosen": json.dumps([YES]), "rejected": json.dumps([NO])},
+    "messages as pandas writes them to CSV": {"prompt": ASK, "chosen": str([YES]), "rejected": str([NO])},
     "question": {"question": ASK, "chosen": GOOD, "rejected": BAD},
     "instruction": {"instruction": ASK, "input": "", "chosen": GOOD, "rejected": BAD},
     "arena": {"question": ASK, "response_a": GOOD, "response_b": BAD, "winner": "model_a"},
@@ -111,17 +112,18 @@ def test_rows_that_are_dropped_are_counted_and_the_first_is_named(tmp_path: Path
         {"prompt": ASK, "chosen": GOOD, "rejected": None},
         {"chosen": "A", "rejected": "B"},
         {**FORMATS["arena"], "winner": "tie"},
+        {"question": "Q", "choice": "a", "choice_2": "a"},
         {**FORMATS["AlpacaEval"], "preference": 0},
         {"prompt": ASK, "chosen": [{"role": "assistant", "content": None}], "rejected": [NO]},
     ]
     task, _ = loaded(tmp_path, rows)
     file = tmp_path / "rows.jsonl"
     assert task.notes == (
-        f"2 rows dropped: both answers are the same, first is {file}, line 2",
+        f"3 rows dropped: both answers are the same, first is {file}, line 2",
         f"1 row dropped: rejected is missing, first is {file}, line 4",
         f"1 row dropped: there is no prompt, and the answers do not begin alike, first is {file}, line 5",
         f"2 rows dropped: it is a tie, first is {file}, line 6",
-        f"1 row dropped: its messages are not texts with a role, first is {file}, line 8",
+        f"1 row dropped: its messages are not texts with a role, first is {file}, line 9",
     )
     assert len(task.examples) == 2
 
@@ -143,7 +145,7 @@ def test_a_winner_that_cannot_be_read_is_a_note_and_no_gold_label(tmp_path: Path
 @pytest.mark.parametrize("form", FORMATS)
 def test_which_answer_won_changes_nothing_but_gold(tmp_path: Path, form: str) -> None:
     row = FORMATS[form]
-    turned: dict[str, Any] = {"model_a": "model_b", "model_b": "model_a", 1: 2, 2.0: 1, -2: 2}
+    turned: dict[Any, Any] = {"model_a": "model_b", "model_b": "model_a", 1: 2, 2.0: 1, -2: 2}
     if "chosen" in row:
         other = {**row, "chosen": row["rejected"], "rejected": row["chosen"]}
     elif "winner_model_a" in row:

@@ -46,7 +46,7 @@ def test_a_missing_value_is_absent_for_every_reader(value: Any) -> None:
     assert row.value("choice") is None
     assert row.id("choice") is None
     assert row.name("choice") is None
-    with pytest.raises(TaskError, match="here, line 1: choice is .*; expected: a text under 'choice'"):
+    with pytest.raises(TaskError, match=r"here, line 1: choice is .*; expected: a text under 'choice'"):
         row.text("choice")
 
 
@@ -89,13 +89,15 @@ def test_an_id_keeps_its_type(tmp_path: Path) -> None:
 
 
 def test_a_number_and_a_text_that_look_alike_are_one_id(tmp_path: Path) -> None:
-    with pytest.raises(TaskError, match="the id '1' occurs twice; ids must differ"):
-        loaded(tmp_path, claims(id=[1, "1"]))
+    for one, other in ((1, "1"), (1, 1.0), (2.0, "2")):
+        with pytest.raises(TaskError, match=f"the id {other!r} occurs twice; ids must differ"):
+            loaded(tmp_path, claims(id=[one, other]))
 
 
 def test_an_id_that_is_no_text_and_no_number_is_refused_by_its_line(tmp_path: Path) -> None:
-    with pytest.raises(TaskError, match=r"rows\.jsonl, line 2: id is \[1\]; expected: a text or a number"):
-        loaded(tmp_path, claims(id=[1, [1]]))
+    for value, shown in (([1], r"\[1\]"), (True, "True"), ({"a": 1}, "{'a': 1}")):
+        with pytest.raises(TaskError, match=rf"rows\.jsonl, line 2: id is {shown}; expected: a text or a number"):
+            loaded(tmp_path, claims(id=[1, value]))
 
 
 def test_half_of_a_surrogate_pair_is_refused_by_its_line(tmp_path: Path) -> None:
@@ -108,7 +110,7 @@ def test_half_of_a_surrogate_pair_is_refused_by_its_line(tmp_path: Path) -> None
 
 def test_a_row_without_a_column_is_refused_with_those_that_it_has(tmp_path: Path) -> None:
     with pytest.raises(
-        TaskError, match="line 1: has no choice, but 'question', 'answer'; expected: a text under 'choice'"
+        TaskError, match="line 1: has no choice, only 'question', 'answer'; expected: a text under 'choice'"
     ):
         loaded(tmp_path, [{"question": "1+1?", "answer": "#### 2"}] * 2, name="gsm8k")
 

@@ -24,6 +24,7 @@ TABLES = {".csv": ",", ".tsv": "\t"}  # by ending, what separates the columns
 COLUMNS = (".parquet", ".arrow", ".feather")
 READ = (*LINES, ".json", *TABLES, *COLUMNS)
 FORMATS = ".json, .jsonl, .ndjson, .csv, .tsv (each also .gz), .parquet, .arrow"
+CARDS = ("dataset_info.json", "dataset_infos.json")  # that the datasets library puts beside rows
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 MAX_DIGITS = 4000  # of an integer; Python itself refuses 4300
 SPACE = re.compile(r"\s*")
@@ -118,7 +119,7 @@ def _lines(path: Path, text: str) -> Iterator[Row]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             where = f"{path}, line {number}"
-            yield _row(where, _parse(where, line))
+            yield _row(where, _parse(where, line.lstrip("\ufeff")))  # of files that were put together
 
 
 def _document(path: Path, text: str) -> Iterator[Row]:
@@ -136,13 +137,12 @@ def _document(path: Path, text: str) -> Iterator[Row]:
 
 def _elements(path: Path, text: str) -> Iterator[tuple[int, Any]]:
     """Yield the numbered elements of a JSON list, one by one, so that an error names its row."""
-    decoder = json.JSONDecoder(**HOOKS)
     start = _after(text, text.index("[") + 1)
     number = 1
     while text[start : start + 1] != "]":
         where = f"{path}, row {number}"
         with _named(where):
-            value, end = decoder.raw_decode(text, start)
+            value, end = DECODER.raw_decode(text, start)
         yield number, value
         start = _after(text, end)
         if text[start : start + 1] == ",":
@@ -192,7 +192,7 @@ def _are_columns(value: dict[str, dict[str, Any]]) -> bool:
 
 def _parse(where: str, text: str) -> Any:
     with _named(where):
-        return json.loads(text, **HOOKS)
+        return DECODER.decode(text)
 
 
 @contextmanager
@@ -233,7 +233,7 @@ def _number(text: str) -> float | Decimal:
     return value if exact else Decimal(text)
 
 
-HOOKS: dict[str, Any] = {"object_pairs_hook": _unique, "parse_int": _integer, "parse_float": _number}
+DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_int=_integer, parse_float=_number)
 
 
 def _row(where: str, value: Any) -> Row:
@@ -307,25 +307,33 @@ def _folder(path: Path, split: str) -> Iterator[Row]:
     if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
         yield from _saved(path, split)
         return
-    files = [file for file in sorted(path.rglob("*")) if _kind(file) and file.is_file() and file.name[0] not in "._"]
-    named = [
-        file for file in files if re.match(rf"{re.escape(split)}(?![A-Za-z0-9])", file.name) or _is_in(file, split)
-    ]
-    if not named and len(files) == 1 and split == "train" and not _other_split(files[0]):
+    files = [file for file in sorted(path.rglob("*")) if _holds_rows(file, path)]
+    named = [file for file in files if file.parent.name == split or _begins_with(split, file)]
+    if (
+        not named
+        and len(files) == 1
+        and split == "train"
+        and not _begins_with("test|valid|validation|val|dev|eval", files[0])
+    ):
         named = files
     if not named:
         found = ", ".join(str(file.relative_to(path)) for file in files[:5]) or f"none of {FORMATS}"
         raise TaskError(f"task.data={path}: the folder has no file of split {split} (task.split); it has {found}")
+    if len({_kind(file) for file in named}) > 1:
+        found = ", ".join(str(file.relative_to(path)) for file in named[:5])
+        raise TaskError(f"task.data={path}: split {split} is there in several formats, {found}: name one file")
     for file in named:
         yield from read_file(file)
 
 
-def _is_in(file: Path, split: str) -> bool:
-    return file.parent.name == split
+def _holds_rows(file: Path, folder: Path) -> bool:
+    hidden = any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)
+    return bool(_kind(file)) and file.is_file() and not hidden and file.name not in CARDS
 
 
-def _other_split(file: Path) -> bool:
-    return re.match(r"(test|validation|valid|val|dev|eval)(?![A-Za-z0-9])", file.name) is not None
+def _begins_with(split: str, file: Path) -> bool:
+    names = "|".join(map(re.escape, split.split("|")))
+    return re.match(rf"({names})(?![A-Za-z0-9])", file.name) is not None
 
 
 def _saved(path: Path, split: str) -> Iterator[Row]:

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 from ..errors import TaskError
@@ -75,7 +76,7 @@ def _label(row: Row, words: Sequence[Sequence[str]]) -> int | None:
     value = row.values.get(GOLD)
     if value is None or value != value or (isinstance(value, str) and value.strip() in {"", *NO_NAME}):
         return None
-    text = str(value).strip().casefold() if isinstance(value, (str, int, float)) else ""
+    text = str(value).strip().casefold() if isinstance(value, (str, int, float, Decimal)) else ""
     for known in words:
         named = {word.strip().casefold(): label for label, word in enumerate(known)}
         if isinstance(value, str) and text in named:

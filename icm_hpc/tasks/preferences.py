@@ -4,6 +4,7 @@
 what they begin with alike; `response_a` and `response_b` and their like name two answers, and another column the winner.
 """
 
+import ast
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -33,6 +34,7 @@ SPEAKERS = {
     "gpt": ASSISTANT,
     "model": ASSISTANT,
 }
+SAME_TWICE = "both answers are the same"
 UNREADABLE = "its messages are not texts with a role"
 
 
@@ -41,7 +43,10 @@ def expand(row: Row) -> Iterator[Row]:
 
     Which answer is `a` and which `b` does not tell the better one: they stand as their columns do, or as their texts sort.
     """
-    if row.value("choice") is not None and row.value("choice_2") is not None:
+    published = [row.value(column) for column in ("choice", "choice_2")]
+    if None not in published:
+        if published[0] == published[1]:
+            raise Dropped(SAME_TWICE)
         yield row
         return
     columns = _columns(row)
@@ -82,7 +87,7 @@ def _pair(row: Row, first: str, second: str) -> tuple[str, str, str]:
         )
     question, one, other = question.strip(), one.strip(), other.strip()
     if one == other:
-        raise Dropped("both answers are the same")
+        raise Dropped(SAME_TWICE)
     if not question:
         raise Dropped("there is no prompt, and the answers do not begin alike")
     if not one or not other:
@@ -91,15 +96,12 @@ def _pair(row: Row, first: str, second: str) -> tuple[str, str, str]:
 
 
 def _value(row: Row, column: str) -> Any:
-    """Return a text with plain line ends, a list of messages, or None; a list may be written as JSON, as in CSV."""
+    """Return a text with plain line ends, a list of messages, or None; a list may be written as a text, as in CSV."""
     value = row.value(column)
     if isinstance(value, str):
         value = value.replace("\r\n", "\n").replace("\r", "\n")
-        if value.lstrip().startswith(("[{", '["')):
-            try:
-                return json.loads(value)
-            except (ValueError, RecursionError):
-                return value
+        if value.lstrip().startswith(("[{", '["', "['")):
+            return _written_list(value)
     if isinstance(value, dict):
         return [value]
     if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -107,6 +109,16 @@ def _value(row: Row, column: str) -> Any:
     if value is not None and not isinstance(value, (str, list)):
         raise Dropped(f"{column} is {shown(value)}, which is no text and no list of messages")
     return value
+
+
+def _written_list(text: str) -> Any:
+    """Return the list that a text is in JSON or, as pandas writes a table, in Python; else the text."""
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            return parse(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+    return text
 
 
 def _of_texts(prompt: str | None, one: str, other: str) -> tuple[str, str, str]:

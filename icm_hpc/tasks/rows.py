@@ -55,7 +55,7 @@ class Row:
             return None
         if isinstance(value, Decimal):
             return str(value)
-        if not isinstance(value, (str, int, float)):
+        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
             raise TaskError(f"{self.where}: {key} is {shown(value)}; expected: a text or a number")
         return value
 
@@ -71,7 +71,11 @@ class Row:
         value = self.value(key)
         if not isinstance(value, str):
             others = ", ".join(shown(name) for name in self.values if name not in ("id", "consistency_id"))
-            found = f"{key} is {shown(self.values[key])}" if key in self.values else f"has no {key}, but {others}"
+            found = (
+                f"{key} is {shown(self.values[key])}"
+                if key in self.values
+                else f"has no {key}, only {others or 'nothing'}"
+            )
             raise TaskError(f"{self.where}: {found}; expected: a text under {key!r}")
         return value
 

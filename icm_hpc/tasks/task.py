@@ -54,9 +54,13 @@ class Task:
     def __post_init__(self) -> None:
         seen: set[str] = set()
         for example in self.examples:
-            if str(example.id) in seen:  # 1 and "1" are not told apart where ids are compared
-                raise TaskError(f"task {self.name}: the id {example.id!r} occurs twice; ids must differ")
-            seen.add(str(example.id))
+            id_ = example.id
+            name = (
+                str(int(id_)) if isinstance(id_, float) and id_.is_integer() else str(id_)
+            )  # 1, 1.0 and "1" are one id
+            if name in seen:
+                raise TaskError(f"task {self.name}: the id {id_!r} occurs twice; ids must differ")
+            seen.add(name)
 
     def problem(self) -> Problem:
         """Return what the search is given."""

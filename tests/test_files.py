@@ -118,10 +118,25 @@ def test_a_folder_of_files_is_read_by_split(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("What this is.")
     assert read(tmp_path) == ROWS
     assert read(tmp_path, "test") == [{"question": "2+2?", "choice": "4"}]
+    (tmp_path / "dataset_infos.json").write_text("{}")
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".cache" / "train.jsonl").write_text("{}")
+    assert read(tmp_path) == ROWS
     with pytest.raises(
         TaskError, match=r"has no file of split dev \(task.split\); it has data/train-00000-of-00002.jsonl,"
     ):
         read(tmp_path, "dev")
+
+
+def test_a_split_in_two_formats_is_refused_and_a_single_file_needs_no_name_of_a_split(tmp_path: Path) -> None:
+    (tmp_path / "claims.jsonl").write_text(LINES)
+    assert read(tmp_path) == ROWS
+    (tmp_path / "train.jsonl").write_text(LINES)
+    (tmp_path / "train.csv").write_text(table(","))
+    with pytest.raises(
+        TaskError, match=r"split train is there in several formats, train\.csv, train\.jsonl: name one file"
+    ):
+        read(tmp_path)
 
 
 BROKEN: dict[str, tuple[bytes, str]] = {

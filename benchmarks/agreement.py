@@ -54,7 +54,7 @@ async def of_seed(settings: Config, folder: Path, client: Client) -> dict[str, f
         raise ValueError(f"task {settings.task.name}: the data have no gold labels to compare with")
     shares = {"icm": searched.share, "majority": searched.majority}
     for name, scores in (("random_labels", few_shot), ("zero_shot", zero_shot)):
-        chosen = {e.id: int(np.argmax(row)) for e, row in zip(task.examples, scores, strict=True)}
+        chosen = {str(e.id): int(np.argmax(row)) for e, row in zip(task.examples, scores, strict=True)}
         found = evaluate.agreement(settings.task, chosen)
         shares[name] = found.share if found else float("nan")
     return {**shares, "warned": float(not all(one["beats_one_label_for_all"] for one in summary["shards"]))}

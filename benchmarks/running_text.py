@@ -34,7 +34,7 @@ def measured(name: str, n: int) -> dict[str, Any]:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     task, known = tasks.load(settings.task, seed=0), gold.load(settings.task)
     tokens = asyncio.run(prompts.of_tokens(LocalTokenizer("smol", folder), task))
-    labels = frozen_labels([known[example.id] for example in task.examples])
+    labels = frozen_labels([known[str(example.id)] for example in task.examples])
 
     def encoded(text: str) -> list[int]:
         return list(tokenizer.encode(text, add_special_tokens=False).ids)

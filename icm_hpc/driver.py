@@ -188,7 +188,7 @@ async def label(
 
     Nothing is saved once `held` is no longer ours.
     """
-    task = tasks.load(config.task, seed=config.search.seed)
+    task = tasks.load(config.task, seed=config.search.seed, copy=run_dir.data)
     prompts.require_readable(task, config.search.scoring)
     counts = counts or Counts(traffic=client.traffic)
     work = counts.work

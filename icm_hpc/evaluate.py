@@ -3,6 +3,7 @@
 import json
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from . import export
@@ -27,9 +28,14 @@ class Agreement:
         return self.agreeing / self.labelled
 
 
-def agreement(task: TaskConfig, labels: dict[str, int]) -> Agreement | None:
+def agreement(task: TaskConfig, labels: Mapping[str, int]) -> Agreement | None:
     """Compare labels, by id, with the task's gold labels; None if it has none for these examples."""
-    known = {id_: label for id_, label in gold.load(task).items() if id_ in labels}
+    return compared(gold.load(task), labels)
+
+
+def compared(gold_labels: Mapping[str, int], labels: Mapping[str, int]) -> Agreement | None:
+    """Compare labels with gold labels, both by id; None if there are none for these examples."""
+    known = {id_: label for id_, label in gold_labels.items() if id_ in labels}
     if not known:
         return None
     agreeing = sum(labels[id_] == label for id_, label in known.items())
@@ -43,7 +49,7 @@ def of_run(config: Config, run_dir: RunDir) -> Agreement | None:
         labels = export.read_labels(run_dir.labels)
     except FileNotFoundError as error:
         raise ConfigError(f"{run_dir.labels} is not there: the run has not ended") from error
-    return agreement(config.task, labels)
+    return compared(gold.unpacked(run_dir.gold), labels) if run_dir.gold.exists() else agreement(config.task, labels)
 
 
 def main() -> None:

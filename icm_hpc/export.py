@@ -24,8 +24,8 @@ class Labelled:
 
 def write_labels(path: Path, task: Task, results: Iterable[Labelled]) -> None:
     """Write the labels of all shards, one line an example, in the task's order."""
-    lines = {line["id"]: line for result in results for line in _lines(result)}
-    ordered = [json.dumps(lines[example.id], ensure_ascii=False) for example in task.examples]
+    lines = {str(line["id"]): line for result in results for line in _lines(result)}
+    ordered = [json.dumps(lines[str(example.id)], ensure_ascii=False) for example in task.examples]
     write_atomically(path, ("\n".join(ordered) + "\n").encode())
 
 
@@ -47,6 +47,6 @@ def _lines(result: Labelled) -> Iterator[dict[str, Any]]:
 
 
 def read_labels(path: Path) -> dict[str, int]:
-    """Return the label of each example, by id."""
+    """Return the label of each example, by id as a text."""
     with path.open(encoding="utf-8") as file:
-        return {row["id"]: int(row["label"]) for row in map(json.loads, file)}
+        return {str(row["id"]): int(row["label"]) for row in map(json.loads, file)}

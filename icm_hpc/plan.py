@@ -17,7 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from . import config, executor, home, keys, prompts, tasks, weights
+from . import config, disks, executor, home, keys, prompts, tasks, weights
 from .core import fit, forecast
 from .core.fit import Hardware, Model
 from .core.forecast import GPUS, Cost
@@ -94,6 +94,7 @@ def plan(settings: Config, task: Task) -> Plan:
     """
     found = Plan()
     folder = weights.on_disk(settings.model)
+    found.notes.extend(task.notes)
     demand = demand_of(settings, task, folder)
     _plan_data(found, settings, demand)
     found.misfits += executor.misfits(settings)
@@ -354,6 +355,13 @@ def _plan_host_memory(found: Plan, settings: Config, model: Model) -> None:
 
 
 def _plan_disk(found: Plan, settings: Config, demand: Demand) -> None:
+    root = home.expanded(settings.run.root, instead="run.root without ~").absolute()
+    local = disks.of_this_machine_only(root) if settings.cluster.executor == "slurm" else None
+    if local:
+        found.notes.append(
+            f"run.root={settings.run.root} is on {local}, which each machine has for itself: the job's nodes may not see the"
+            " run's folder; set run.root to a folder that all nodes see"
+        )
     searches = len(demand.parts) * settings.search.restarts
     run_mb = searches * (4 * settings.search.memo_mb + settings.search.steps * TRACE_BYTES / 1e6 + 1)
     free_mb = shutil.disk_usage(_existing(Path(settings.run.root))).free / 1e6

@@ -28,7 +28,7 @@ def main() -> None:
                 f"{run_dir.path} has come to its end: its labels are in {run_dir.labels}. To search on, ask for more:"
                 f" search.steps={2 * settings.search.steps}, or search.restarts={settings.search.restarts + 1}"
             )
-        submit.start(settings, "the run's settings", command, **flags)
+        submit.start(settings, "the run's settings", command, resumed=True, **flags)
     except IcmError as error:
         sys.exit(f"icm_hpc: {error}")
     except Interrupted:

@@ -145,6 +145,16 @@ class RunDir:
         return self.path / "summary.json"
 
     @property
+    def data(self) -> Path:
+        """The examples as they were when the run was submitted, without gold labels."""
+        return self.path / "data.jsonl.gz"
+
+    @property
+    def gold(self) -> Path:
+        """Their gold labels, which only the comparison at the end reads."""
+        return self.path / "gold.json"
+
+    @property
     def submitit(self) -> Path:
         """What submitit keeps of its jobs."""
         return self.path / "submitit"

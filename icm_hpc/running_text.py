@@ -227,7 +227,7 @@ async def _proof(plain: Plain, task: Task, found: Fragments) -> Proof:
         if sent != whole:
             at = _shared(sent, whole)
             ours, theirs = sent[at : at + 4], whole[at : at + 4]
-            shown = ", ".join(task.examples[place].id for place, _ in chain)
+            shown = ", ".join(str(task.examples[place].id) for place, _ in chain)
             first = first or f"of examples {shown}, at token {at}: {ours}... sent, {theirs}... in the whole text"
             differing += 1
     return Proof(len(chains), differing, first)

@@ -165,9 +165,9 @@ class TaskConfig:
     """The examples to label, and the words that the labels are."""
 
     name: str = "reviews"  # a name in tasks.TASKS
-    data: str | None = None  # a .json or .jsonl file, or a Hugging Face data set name
+    data: str | None = None  # a file or folder in a format of tasks/files.py, or a Hugging Face data set name
     subset: str | None = None  # of a Hugging Face data set, as `multiple_choice`
-    split: str = "train"  # of a Hugging Face data set
+    split: str = "train"  # of a Hugging Face data set, or of a folder
     limit: int | None = None  # label only this many examples, drawn by search.seed
     draw: str = (
         ""  # groups: whole groups in random order; blocks: as published, rows by position (search.protocol decides)

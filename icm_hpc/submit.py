@@ -13,7 +13,7 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,12 @@ from rich.table import Table
 
 from . import cluster, config, evaluate, executor, home, jobs, keys, local, lock, plan, progress, sbatch, shard, tasks
 from .driver import Interrupted
-from .errors import ClusterError, ConfigError, IcmError, SchedulerError
+from .errors import ClusterError, ConfigError, IcmError, SchedulerError, TaskError
 from .fingerprint import differences, result_settings
 from .progress import Watch
 from .rundir import RunDir, log_to_files, write_atomically
 from .settings import Config
-from .tasks import gold
+from .tasks import Task, gold
 
 FLAGS = ("dry_run", "wait")
 INTERRUPTED = 130  # exit code
@@ -78,10 +78,18 @@ def named(settings: Config) -> Config:
     return dataclasses.replace(settings, run=run, task=task, model=model)
 
 
-def start(given: Config, url_from: str, command: plan.Command, *, dry_run: bool = False, wait: bool = False) -> None:
+def start(
+    given: Config,
+    url_from: str,
+    command: plan.Command,
+    *,
+    dry_run: bool = False,
+    wait: bool = False,
+    resumed: bool = False,
+) -> None:
     """Decide where the run goes, check what can be checked here, make the run's folder, and run or queue the job.
 
-    `url_from` is where the URL of a server that already runs was set.
+    `url_from` is where the URL of a server that already runs was set. A run that is resumed goes on with its copy of the data.
     """
     settings, where = executor.resolved(given)
     read = {"cluster": where, **(plan.defaults_read() if command.run_config is None else {})}
@@ -91,10 +99,11 @@ def start(given: Config, url_from: str, command: plan.Command, *, dry_run: bool 
         else:
             console.print(f"{name:<8} {text}")
     run_dir = RunDir(Path(settings.run.root) / settings.run.name)
-    task = tasks.load(settings.task, seed=settings.search.seed)
-    gold.load(settings.task)  # a malformed gold label is told of now, not after the search
+    task, gold_labels = _data(settings, run_dir, resumed=resumed)
     if dry_run:
         print(sbatch.text(settings, run_dir), end="")
+        for note in task.notes:
+            print(f"icm_hpc: {note}", file=sys.stderr)
         if settings.external_url:
             print(f"icm_hpc: {settings.external_url} runs already ({url_from})", file=sys.stderr)
         return
@@ -106,6 +115,9 @@ def start(given: Config, url_from: str, command: plan.Command, *, dry_run: bool 
     planned = plan.plan(settings, task)
     plan.require_fit(planned, command)
     run_dir.create()
+    if gold_labels is not None:
+        write_atomically(run_dir.data, tasks.packed(task))
+        write_atomically(run_dir.gold, gold.packed(gold_labels))
     write_atomically(run_dir.config, config.to_yaml(settings).encode())
     console.print(f"run      {run_dir.path}")
     console.print(
@@ -124,6 +136,47 @@ def start(given: Config, url_from: str, command: plan.Command, *, dry_run: bool 
         _run_here(settings, run_dir)
     else:
         _queue(settings, run_dir, wait=wait)
+
+
+def _data(settings: Config, run_dir: RunDir, *, resumed: bool) -> tuple[Task, Mapping[str, int] | None]:
+    """Return the task, with notes on its data, and the gold labels that are to be kept with it; None if the run has its copy.
+
+    Raises ConfigError where a run of this name has a copy of other data.
+    """
+    of_run = run_dir.config.exists() and run_dir.data.exists()
+    known = tasks.load(settings.task, seed=settings.search.seed, copy=run_dir.data) if of_run else None
+    asks_for_other_data = known is None or settings.task != config.load_file(run_dir.config).task
+    if known is not None and resumed and not asks_for_other_data:
+        return dataclasses.replace(known, notes=_notes_of_change(settings, run_dir, known)), None
+    task = tasks.load(settings.task, seed=settings.search.seed)
+    if known is None and run_dir.config.exists():  # of an earlier version, which kept no copy
+        return task, None
+    if known is None:
+        found = gold.found(settings.task)
+        kept = {str(example.id) for example in task.examples}
+        labels = {id_: label for id_, label in found.labels.items() if id_ in kept}
+        return dataclasses.replace(task, notes=(*task.notes, *found.notes)), labels
+    _require_same_configuration(settings, run_dir)
+    if task.sha256() != known.sha256():
+        raise ConfigError(
+            f"{run_dir.path} belongs to a run of other data than {settings.task.data} holds now: choose another run.name, or"
+            f" go on with its own copy: {cluster.resume_command(run_dir)}"
+        )
+    return task, None
+
+
+def _notes_of_change(settings: Config, run_dir: RunDir, known: Task) -> tuple[str, ...]:
+    """Return a note if the file that a run's data came from has changed or is gone."""
+    source = settings.task.data
+    if source is None or not Path(source).is_absolute():  # built in, or a data set of the hub
+        return ()
+    try:
+        if tasks.load(settings.task, seed=settings.search.seed).sha256() == known.sha256():
+            return ()
+        how = "has changed since this run was submitted"
+    except TaskError:
+        how = "cannot be read any more"
+    return (f"{source} {how}: the run goes on with its own copy, {run_dir.data}",)
 
 
 def _require_same_configuration(settings: Config, run_dir: RunDir) -> None:

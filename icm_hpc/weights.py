@@ -13,7 +13,7 @@ from pathlib import Path
 from . import home
 from .errors import ServerError
 from .settings import ModelConfig
-from .tasks import TASKS, reviews, rows
+from .tasks import TASKS, files, reviews
 
 
 def locate(model: ModelConfig) -> Path | str:
@@ -134,7 +134,7 @@ def _tiny(folder: Path) -> None:
     # Said often enough, each label word becomes one token.
     words = "".join(word for family in TASKS.values() for word in family.label_words)
     words += " Question: Claim: I think this claim is Review: Sentiment: Sentence: Topic:"
-    texts = [row.text("text") for row in rows.read_file(reviews.DATA)] + [words] * 200
+    texts = [row.text("text") for row in files.read_file(reviews.DATA)] + [words] * 200
     bpe = ByteLevelBPETokenizer()
     bpe.train_from_iterator(texts, vocab_size=2048, special_tokens=["<|endoftext|>"], show_progress=False)
     end = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}

@@ -8,7 +8,7 @@ from typing import Any
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
-from icm_hpc.tasks import TASKS, reviews, rows
+from icm_hpc.tasks import TASKS, files, reviews
 from icm_hpc.tokenizer import LocalTokenizer
 
 SPECIALS = ["<unk>", "<s>", "</s>", "<|endoftext|>", "[INST]"]
@@ -19,7 +19,7 @@ LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^
 
 def _lines() -> Iterator[str]:
     """Yield lines from which each label word of the built-in tasks becomes one token."""
-    yield from (row.text("text") for row in rows.read_file(reviews.DATA))
+    yield from (row.text("text") for row in files.read_file(reviews.DATA))
     words = "".join(word for family in TASKS.values() for word in family.label_words)
     yield from [words + " Question: Claim: I think this claim is Review: Sentiment: Sentence: Topic:"] * 200
 

@@ -11,7 +11,7 @@ import pytest
 from icm_hpc import config, keys, submit, weights
 from icm_hpc.errors import ConfigError, ServerError
 from icm_hpc.settings import TaskConfig
-from icm_hpc.tasks import rows
+from icm_hpc.tasks import files
 
 MODEL = config.load(["model=8B"]).model
 
@@ -37,7 +37,7 @@ def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
         (lambda: weights.hub_cache(MODEL), "HF_HOME"),
         (keys.secrets_file, "ICM_SECRETS"),
         (lambda: keys.addressed(config.load(["model=8B"])), "ICM_SECRETS"),
-        (lambda: rows.read(TaskConfig(name="claims", data="~/a.jsonl"), None), "task.data without ~"),
+        (lambda: files.read(TaskConfig(name="claims", data="~/a.jsonl"), None), "task.data without ~"),
         (lambda: submit.named(config.load(["run.root=~/runs"])), "run.root without ~"),
         (lambda: config.load(["cluster=~/site.yaml"]), "a path without ~"),
     ],

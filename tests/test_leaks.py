@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from icm_hpc import tasks
+from icm_hpc import driver, tasks
 from icm_hpc.core.types import Conflict
 from icm_hpc.settings import TaskConfig
 from icm_hpc.tasks import TASKS, gold
@@ -82,6 +82,32 @@ def test_gold_labels_change_nothing(tmp_path: Path, name: str) -> None:
     other = gold.load(TaskConfig(name=name, data=str(tmp_path / "flipped" / "rows.jsonl")))
     assert given.keys() == other.keys()
     assert all(given[id_] != other[id_] for id_ in given), "the labels did differ"
+
+
+@pytest.mark.parametrize("name", ["comparison", "truthfulqa-preference"])
+def test_which_answer_was_chosen_changes_nothing(tmp_path: Path, name: str) -> None:
+    pairs = [(f"Question {i}? It is {i % 3}.", f"Question {i}? It is not.") for i in range(8)]
+    original: Rows = [{"id": i, "chosen": one, "rejected": other} for i, (one, other) in enumerate(pairs)]
+    exchanged: Rows = [{"id": i, "chosen": other, "rejected": one} for i, (one, other) in enumerate(pairs)]
+    assert seen(tmp_path / "original", name, original) == seen(tmp_path / "exchanged", name, exchanged)
+    given = gold.load(TaskConfig(name=name, data=str(tmp_path / "original" / "rows.jsonl")))
+    other = gold.load(TaskConfig(name=name, data=str(tmp_path / "exchanged" / "rows.jsonl")))
+    assert {id_: 1 - label for id_, label in given.items()} == other, "the labels did differ"
+
+
+def test_the_search_reads_neither_the_gold_labels_of_the_run_nor_the_file_that_holds_them(tmp_path: Path) -> None:
+    rows = rows_of("claims")
+    expected = seen(tmp_path / "by file", "claims", rows).labels
+    data = tmp_path / "rows.jsonl"
+    data.write_text("\n".join(map(json.dumps, rows)))
+    settings, run_dir, client = offline.prepare(
+        tmp_path, "task=claims", f"task.data={data}", "search.steps=25", "search.schedule=constant"
+    )
+    run_dir.data.write_bytes(tasks.packed(tasks.load(settings.task, seed=0)))
+    data.unlink()
+    run_dir.gold.mkdir()  # to open it is an error
+    asyncio.run(driver.label(settings, run_dir, client, lambda _: None))
+    assert run_dir.labels.read_bytes() == expected
 
 
 @pytest.mark.parametrize("where", ["text", "key", "group", "id"])

@@ -47,7 +47,7 @@ def test_a_setting_that_cannot_be_used_is_refused_with_the_remedy(arguments: lis
         ([row(), row(choice=None)], "line 2: choice is None"),
         ([row(), "{", row()], "line 2: is not JSON"),
         ([row(id="x"), row(id="x")], "the id 'x' occurs twice"),
-        ([row(), row(label="maybe")], "line 2: label is 'maybe'"),
+        ([row(), row(choice="half \ud83d")], "line 2: choice holds \\ud83d, half of a surrogate pair"),
     ],
 )
 def test_data_that_cannot_be_used_is_refused_by_its_line(tmp_path: Path, lines: list[str], message: str) -> None:

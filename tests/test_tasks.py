@@ -24,7 +24,7 @@ def loaded(folder: Path, name: str, rows: Rows, **changes: Any) -> Task:
     (folder / "rows.json").write_text(json.dumps(rows))
     config = TaskConfig(name=name, data=str(folder / "rows.json"), **changes)
     task = tasks.load(config, seed=0)
-    return Task(task.name, tuple(sorted(task.examples, key=lambda e: e.id)), task.label_words, task.conflict_rule)
+    return Task(task.name, tuple(sorted(task.examples, key=lambda e: str(e.id))), task.label_words, task.conflict_rule)
 
 
 def conflicts(task: Task) -> list[tuple[int, int, str]]:
@@ -113,7 +113,7 @@ def test_topics_of_a_pair_differ() -> None:
     labels = gold.load(TaskConfig(name="topics"))
     for conflict in task.problem().conflicts:
         a, b = task.examples[conflict.first], task.examples[conflict.second]
-        assert labels[a.id] != labels[b.id]
+        assert labels[str(a.id)] != labels[str(b.id)]
         assert conflict.rule.name == "different"
     assert len(task.problem().conflicts) * 2 == len(task.examples) == 80
 
@@ -123,7 +123,7 @@ def test_the_built_in_reviews_are_pairs_of_which_exactly_one_praises() -> None:
     labels = gold.load(TaskConfig(name="reviews"))
     assert len(task.problem().conflicts) * 2 == len(task.examples) >= 160
     for conflict in task.problem().conflicts:
-        assert {labels[task.examples[conflict.first].id], labels[task.examples[conflict.second].id]} == {0, 1}
+        assert {labels[str(task.examples[conflict.first].id)], labels[str(task.examples[conflict.second].id)]} == {0, 1}
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_published_data_are_read_and_no_gold_labelling_breaks_a_rule(
     assert len(task.examples) == len(labels) == n
     found = task.problem().conflicts
     assert len(found) == n_conflicts
-    given = [labels[example.id] for example in task.examples]
+    given = [labels[str(example.id)] for example in task.examples]
     assert not [c for c in found if (given[c.first], given[c.second]) in c.rule.repairs]
 
 
@@ -156,7 +156,7 @@ def test_rows_of_the_hubs_data_sets_become_published_rows_in_an_order_that_tells
     task = loaded(tmp_path, "truthfulqa", rows)
     labels = gold.load(TaskConfig(name="truthfulqa", data=str(tmp_path / "rows.json")))
     assert [e.text.splitlines()[1] for e in task.examples] == ["Claim: a false one", "Claim: other", "Claim: true one"]
-    assert [labels[e.id] for e in task.examples] == [0, 0, 1]
+    assert [labels[str(e.id)] for e in task.examples] == [0, 0, 1]
     dialogue = "\n\nHuman: Hi\n\nAssistant: Hello.\n\nHuman: How?\n\nAssistant:"
     for chosen, rejected in (("So.", "Not so."), ("Not so.", "So.")):
         task = loaded(
@@ -167,7 +167,7 @@ def test_rows_of_the_hubs_data_sets_become_published_rows_in_an_order_that_tells
             "Human: Hi\n\nAssistant: Hello.\n\nHuman: How?\nResponse 1: Not so.\nResponse 2: So.\n"
             in task.examples[0].text
         )
-        assert [labels[e.id] for e in task.examples] == ([0, 1] if chosen == "So." else [1, 0])
+        assert [labels[str(e.id)] for e in task.examples] == ([0, 1] if chosen == "So." else [1, 0])
         assert conflicts(task) == [(0, 1, "exactly one")]
 
 

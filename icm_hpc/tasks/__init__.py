@@ -1,15 +1,16 @@
 """The tasks that can be labelled: one file a family, one line a task in TASKS."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from ..errors import TaskError
 from ..settings import TaskConfig
-from . import claims, comparison, gsm8k, reviews, topics, truthfulqa
+from . import claims, comparison, gsm8k, kept, reviews, topics, truthfulqa
 from .family import Family, read
 from .task import Example, Task, drawn_in_blocks, limited, shards
 from .words import require_distinct
 
-__all__ = ["TASKS", "Example", "Family", "Task", "family_of", "load", "shards"]
+__all__ = ["TASKS", "Example", "Family", "Task", "family_of", "load", "packed", "shards"]
 
 TASKS: dict[str, Family] = {
     "claims": claims.FAMILY,
@@ -29,23 +30,40 @@ def family_of(config: TaskConfig) -> Family:
     return TASKS[config.name]
 
 
-def load(config: TaskConfig, *, seed: int) -> Task:
+def load(config: TaskConfig, *, seed: int, copy: Path | None = None) -> Task:
     """Return the task that `config` names, in the order that `seed` gives, cut to `task.limit` examples.
 
-    Raises TaskError for an unknown name, unusable data, or label words that do not fit the task.
+    The examples are those of a run's `copy`, where there is one. Raises TaskError for an unknown name, unusable data, or
+    label words that do not fit the task.
     """
     family = family_of(config)
-    rows = [row.without_gold() for row in read(family, config)]
-    examples = tuple(family.example(row, place) for place, row in enumerate(rows))
-    if family.check:
-        family.check(examples)
-    task = Task(config.name, examples, family.label_words, family.conflict_rule)
-    if config.draw == "blocks":
-        task = drawn_in_blocks(task, config.limit, seed, family.block_size)
+    if copy is not None and copy.exists():
+        task = Task(config.name, kept.unpacked(copy), family.label_words, family.conflict_rule)
     else:
-        task = limited(task, config.limit, seed)
+        task = _drawn(family, config, seed)
     words = task.label_words if config.label_words is None else tuple(config.label_words)
     if len(words) != len(task.label_words):
         raise TaskError(f"task.label_words: {len(task.label_words)} words are expected, as in {list(task.label_words)}")
     require_distinct(words)
     return replace(task, label_words=words)
+
+
+def packed(task: Task) -> bytes:
+    """Return a task's examples as a run's folder keeps them, for `load` to read as its `copy`."""
+    return kept.packed(task.examples)
+
+
+def _drawn(family: Family, config: TaskConfig, seed: int) -> Task:
+    data = read(family, config)
+    examples = tuple(family.example(row.without_gold(), place) for place, row in enumerate(data.rows))
+    if family.check:
+        family.check(examples)
+    task = Task(config.name, examples, family.label_words, family.conflict_rule, notes=data.notes)
+    if config.draw == "blocks":
+        task = drawn_in_blocks(task, config.limit, seed, family.block_size)
+    else:
+        task = limited(task, config.limit, seed)
+    if task.conflict_rule and not task.has_conflicts():
+        note = f"no two rows {family.conflicting}, as task={config.name} expects: the search may collapse to one label"
+        task = replace(task, notes=(*task.notes, note))
+    return task

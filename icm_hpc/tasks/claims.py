@@ -15,11 +15,13 @@ from .task import AT_MOST_ONE, Example
 
 def example(row: Row, place: int) -> Example:
     """Return a row with `question` and `choice` as an example."""
-    exclusion = row.name("exclusion_group") or ""
-    named = row.name("consistency_id")
-    group = f"exclusion-{exclusion}" if exclusion and named is None else group_of(row, place)
     text = f"Question: {row.text('question')}\nClaim: {row.text('choice')}\nI think this claim is"
-    return Example(id_of(row, place), group, text, key=exclusion)
+    return Example(id_of(row, place), group_of(row, place), text, key=row.name("exclusion_group") or "")
+
+
+def question_of(row: Row) -> str:
+    """Return a row's question, the same for all ways to space it."""
+    return " ".join(row.text("question").split())
 
 
 def _rule(a: Example, b: Example) -> Rule | None:
@@ -37,4 +39,12 @@ def _require_exclusions_in_one_group(examples: Sequence[Example]) -> None:
             )
 
 
-FAMILY = Family(example, (" False", " True"), conflict_rule=_rule, check=_require_exclusions_in_one_group)
+FAMILY = Family(
+    example,
+    (" False", " True"),
+    conflict_rule=_rule,
+    check=_require_exclusions_in_one_group,
+    group=lambda row: row.name("exclusion_group"),
+    group_prefix="exclusion",
+    conflicting="share an exclusion_group",
+)

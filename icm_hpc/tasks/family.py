@@ -1,13 +1,16 @@
 """What a file of this folder says of its kind of task: how rows become examples, and when two of them conflict."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import TaskError
 from ..settings import TaskConfig
-from . import rows
-from .rows import Row
+from . import files
+from .rows import Dropped, Id, Row
 from .task import ConflictRule, Example
+
+ID, GROUP = "id", "consistency_id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,20 +22,88 @@ class Family:
     conflict_rule: ConflictRule | None = None
     check: Callable[[Sequence[Example]], None] | None = None  # raises TaskError
     data: Path | None = None  # of a built-in task
-    expand: Callable[[Row], Iterable[Row]] = lambda row: (row,)  # a row of another format -> published rows
+    # A row of another format -> published rows, which may have ids of their own; raises Dropped for one that is no example.
+    expand: Callable[[Row], Iterable[Row]] = lambda row: (row,)
     block_size: int = 4  # rows that the published code draws together
+    group_columns: tuple[str, ...] = (GROUP,)  # that may name a row's group, the first one first
+    group: Callable[[Row], str | None] = lambda _row: None  # what rows without one are grouped by; None: a row is alone
+    group_prefix: str = "group"  # of the names of such groups
+    conflicting: str = "share a consistency_id"  # what two rows do to which the conflict rule applies
 
 
-def read(family: Family, config: TaskConfig) -> list[Row]:
-    """Return the rows of `task.data`, or the built-in ones, in the published format and with gold labels."""
-    return [part for row in rows.read(config, family.data) for part in family.expand(row)]
+@dataclass(frozen=True, slots=True)
+class Data:
+    """The rows of `task.data` in the published format, each with an id and a group; and notes on those that were dropped."""
+
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
 
 
-def id_of(row: Row, place: int) -> str:
+def read(family: Family, config: TaskConfig) -> Data:
+    """Return the rows of `task.data`, or the built-in ones, with gold labels; raises TaskError if none can be used."""
+    kept: list[tuple[str, Row]] = []
+    dropped: dict[str, list[str]] = {}
+    for place, row in enumerate(files.read(config, family.data)):
+        try:
+            parts = list(family.expand(row))
+        except Dropped as reason:
+            dropped.setdefault(str(reason), []).append(row.where)
+            continue
+        kept += [(f"row-{place}{part.part}", part) for part in parts]
+    notes = tuple(
+        f"{len(places)} {'row' if len(places) == 1 else 'rows'} dropped: {reason}, first is {places[0]}"
+        for reason, places in dropped.items()
+    )
+    if not kept:
+        raise TaskError(f"task.data={config.data}: no row can be used: {'; '.join(notes)}")
+    return Data(tuple(_identified(family, kept)), notes)
+
+
+def part_of(row: Row, suffix: str, values: dict[str, object]) -> Row:
+    """Return a row that is made of another, with its id and a suffix, and with its group if it has one."""
+    kept = {key: row.values[key] for key in (ID, GROUP) if key in row.values}
+    return Row(row.where, {**kept, **values}, part=suffix)
+
+
+def _identified(family: Family, rows: Sequence[tuple[str, Row]]) -> Iterable[Row]:
+    """Yield rows with an id and a group each; names that are made up differ from all that the data have."""
+    ids = {f"{row.name(ID)}{row.part}" for _, row in rows}
+    named = [next(filter(None, map(row.name, family.group_columns)), None) for _, row in rows]
+    groups = set(named)
+    made: dict[str, str] = {}
+    for place, ((made_id, row), group) in enumerate(zip(rows, named, strict=True)):
+        own = row.id(ID)
+        if own is None:
+            own = _unused(made_id, ids)
+            ids.add(own)
+        elif row.part:
+            own = f"{row.name(ID)}{row.part}"
+        if group is None:
+            shared = family.group(row)
+            key = f"alone {place}" if shared is None else f"shared {shared}"
+            if key not in made:
+                prefix = "alone" if shared is None else family.group_prefix
+                made[key] = _unused(f"{prefix}-{place}", groups)
+                groups.add(made[key])
+            group = made[key]
+        yield Row(row.where, {**row.values, ID: own, GROUP: group})
+
+
+def _unused(name: str, taken: Container[str | None]) -> str:
+    number = 1
+    unused = name
+    while unused in taken:
+        number += 1
+        unused = f"{name}-{number}"
+    return unused
+
+
+def id_of(row: Row, place: int) -> Id:
     """Return the row's own id, or its place."""
-    return row.name("id") or f"row-{place}"
+    own = row.id(ID)
+    return f"row-{place}" if own is None else own
 
 
 def group_of(row: Row, place: int) -> str:
     """Return the row's group; without one it is alone."""
-    return row.name("consistency_id") or f"alone-{place}"
+    return row.name(GROUP) or f"alone-{place}"

@@ -1,26 +1,103 @@
-"""Gold labels, for evaluation only: import-linter keeps this module out of the search's reach."""
+"""Gold labels, for evaluation only: import-linter keeps this module out of the search's reach.
+
+They are optional: what cannot be read as a label is a note and no comparison, never an error.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
 
 from ..errors import TaskError
 from ..settings import TaskConfig
 from . import family_of
 from .family import read
-from .rows import GOLD, Row
+from .rows import GOLD, NO_NAME, Row, shown
+
+TRUTH = {"false": 0, "true": 1}
+WHOLE = re.compile(r"([+-]?\d{1,9})(?:\.0*)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Gold:
+    """The gold label of each example that has one, by id as a text; and what could not be read."""
+
+    labels: Mapping[str, int]
+    notes: tuple[str, ...] = ()
 
 
 def load(config: TaskConfig) -> dict[str, int]:
-    """Return the gold label of each example that has one, by id; raises TaskError for one that is not a label's number."""
+    """Return the gold label of each example that has one, by id as a text."""
+    return dict(found(config).labels)
+
+
+def found(config: TaskConfig) -> Gold:
+    """Return the gold labels of `task.data`, or the built-in ones.
+
+    A value that is no label is left out. A number that is no label's says that labels are counted in another way: then none
+    is used.
+    """
     family = family_of(config)
-    found = {
-        family.example(row.without_gold(), place).id: _label(row, len(family.label_words))
-        for place, row in enumerate(read(family, config))
-    }
-    return {id_: label for id_, label in found.items() if label is not None}
+    words = [family.label_words] if config.label_words is None else [config.label_words, family.label_words]
+    labels: dict[str, int] = {}
+    unread: list[Row] = []
+    beyond: list[Row] = []
+    for place, row in enumerate(read(family, config).rows):
+        label = _label(row, words)
+        if label is None:
+            continue
+        if label == UNREAD:
+            unread.append(row)
+        elif not 0 <= label < len(family.label_words):
+            beyond.append(row)
+        else:
+            labels[str(family.example(row.without_gold(), place).id)] = label
+    last = len(family.label_words) - 1
+    if beyond:
+        return Gold({}, (_note(beyond, f"none is compared, because this task's labels are 0 to {last}"),))
+    expected = f"0 to {last}, true, false, {' or '.join(word.strip() for word in words[0])}, or none"
+    return Gold(labels, (_note(unread, f"not compared; expected: {expected}"),) if unread else ())
 
 
-def _label(row: Row, n_labels: int) -> int | None:
+def _note(rows: Sequence[Row], consequence: str) -> str:
+    first = rows[0]
+    count = f"{len(rows)} gold {'label' if len(rows) == 1 else 'labels'} cannot be used"
+    return f"{count}: {consequence}; first is {first.where}: label is {shown(first.values[GOLD])}"
+
+
+UNREAD = -2
+NONE = -1  # what data sets without gold labels have in their place
+
+
+def _label(row: Row, words: Sequence[Sequence[str]]) -> int | None:
+    """Return the label that a row's gold label says, None if it has none, UNREAD for what says none."""
     value = row.values.get(GOLD)
-    if value is None:
+    if value is None or value != value or (isinstance(value, str) and value.strip() in {"", *NO_NAME}):
         return None
-    if not isinstance(value, (bool, int)) or not 0 <= int(value) < n_labels:
-        raise TaskError(f"{row.where}: label is {value!r}; wanted: 0 to {n_labels - 1}, true, false, or none at all")
-    return int(value)
+    text = str(value).strip().casefold() if isinstance(value, (str, int, float, Decimal)) else ""
+    for known in words:
+        named = {word.strip().casefold(): label for label, word in enumerate(known)}
+        if isinstance(value, str) and text in named:
+            return named[text]
+    if text in TRUTH and len(words[0]) == len(TRUTH):
+        return TRUTH[text]
+    whole = WHOLE.fullmatch(text)
+    if whole is None:
+        return UNREAD
+    number = int(whole[1])
+    return None if number == NONE else number if number >= 0 else UNREAD
+
+
+def packed(labels: Mapping[str, int]) -> bytes:
+    """Return gold labels as a run's folder keeps them."""
+    return json.dumps(labels).encode()
+
+
+def unpacked(path: Path) -> dict[str, int]:
+    """Return the gold labels of a run's folder; raises TaskError if they are damaged."""
+    try:
+        return {str(id_): int(label) for id_, label in json.loads(path.read_bytes()).items()}
+    except (OSError, ValueError, AttributeError) as error:
+        raise TaskError(f"{path}: the run's gold labels cannot be read: {error}") from error

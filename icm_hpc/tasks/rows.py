@@ -1,20 +1,23 @@
-"""Rows of a data set: from a JSON or JSONL file, or by the name of a Hugging Face data set.
+"""A row of a data set, and the one place that decides which of its values are absent.
 
 The published row format has `question`, `choice`, `choice_2` (comparisons), `answer` (solutions), `consistency_id`, and
 the gold label under `label`.
 """
 
-import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from decimal import Decimal
+from typing import Any, TypeAlias
 
-from .. import home
 from ..errors import TaskError
-from ..settings import TaskConfig
 
 GOLD = "label"
+# What pandas and R write where a value is missing; of ids, groups and labels these texts are no value.
+NO_NAME = {"NaN", "nan", "NAN", "None", "null", "NULL", "<NA>", "NaT", "NA", "N/A", "n/a", "#N/A"}
+SHOWN_CHARACTERS = 60  # of a value, in messages
+
+Id: TypeAlias = str | int | float
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,94 +26,78 @@ class Row:
 
     where: str
     values: Mapping[str, Any]
+    part: str = ""  # of one that is made of another row: what follows that row's id
 
     def without_gold(self) -> "Row":
         """Return the row as the search may see it."""
-        return Row(self.where, {key: value for key, value in self.values.items() if key != GOLD})
+        return Row(self.where, {key: value for key, value in self.values.items() if key != GOLD}, self.part)
+
+    def value(self, key: str) -> Any:
+        """Return the value under `key`; None where it is absent: no such key, null, NaN, or a text without a character.
+
+        Raises TaskError for a text that no file in UTF-8 can hold.
+        """
+        value = self.values.get(key)
+        if isinstance(value, str):
+            if not value.strip():
+                return None
+            self._require_characters(key, value)
+            return value
+        if isinstance(value, (float, Decimal)):
+            return value if math.isfinite(value) else None
+        # pandas.NA and NaT, of which neither is equal to itself, for certain
+        return None if type(value).__name__ in ("NAType", "NaTType") else value
+
+    def id(self, key: str) -> Id | None:
+        """Return the text or number that identifies something under `key`, with its type, or None if there is nothing."""
+        value = self.value(key)
+        if value is None or (isinstance(value, str) and value.strip() in NO_NAME):
+            return None
+        if isinstance(value, Decimal):
+            return str(value)
+        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+            raise TaskError(f"{self.where}: {key} is {shown(value)}; expected: a text or a number")
+        return value
 
     def name(self, key: str) -> str | None:
-        """Return what identifies something under `key`, a number or a text, or None if there is nothing."""
-        value = self.values.get(key)
-        return None if value is None else str(value)
+        """Return what identifies something under `key` as a text: 1, 1.0 and "1" are the same; None if there is nothing."""
+        value = self.id(key)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        return None if value is None else str(value).strip()
 
     def text(self, key: str) -> str:
         """Return the string under `key`; raises TaskError, naming the row, where there is none."""
-        value = self.values.get(key)
-        if not isinstance(value, str) or not value.strip():
-            found = f"{key} is {value!r}" if key in self.values else f"has no {key}"
-            raise TaskError(f"{self.where}: {found}; wanted: a text under {key!r}")
+        value = self.value(key)
+        if not isinstance(value, str):
+            others = ", ".join(shown(name) for name in self.values if name not in ("id", "consistency_id"))
+            found = (
+                f"{key} is {shown(self.values[key])}"
+                if key in self.values
+                else f"has no {key}, only {others or 'nothing'}"
+            )
+            raise TaskError(f"{self.where}: {found}; expected: a text under {key!r}")
         return value
 
-
-def read(config: TaskConfig, built_in: Path | None) -> list[Row]:
-    """Return the rows that `task.data` names, or the built-in ones, with their gold labels.
-
-    Raises TaskError for a missing file or a row that is not an object.
-    """
-    if not config.data and built_in:
-        return read_file(built_in)
-    if not config.data:
-        raise TaskError(
-            f"task={config.name} needs data: task.data=FILE (.json, .jsonl) or a Hugging Face data set name"
-        )
-    path = home.expanded(config.data, instead="task.data without ~")
-    if path.suffix in (".json", ".jsonl"):
-        return read_file(path)
-    return list(_read_hub(config.data, config.subset, config.split))
+    def _require_characters(self, key: str, value: str) -> None:
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            half = f"\\u{ord(value[error.start]):04x}"
+            raise TaskError(
+                f"{self.where}: {key} holds {half}, half of a surrogate pair, at character {error.start + 1}; expected: text"
+                " that can be written as UTF-8"
+            ) from error
 
 
-def read_file(path: Path) -> list[Row]:
-    """Return the rows of a .jsonl file (one object a line) or a .json file (one list of objects)."""
+class Dropped(Exception):  # noqa: N818
+    """A row that cannot be an example, for a reason that is counted; not an error."""
+
+
+def shown(value: Any) -> str:
+    """Return a value as a message can hold it: on one line, and not long."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise TaskError(f"task.data={path}: there is no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise TaskError(f"task.data={path}: cannot be read: {error}") from error
-    rows = list(_lines(path, text) if path.suffix == ".jsonl" else _list(path, text))
-    if not rows:
-        raise TaskError(f"task.data={path}: holds no rows")
-    return rows
-
-
-def _lines(path: Path, text: str) -> Iterator[Row]:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            where = f"{path}, line {number}"
-            yield _row(where, _parse(where, line))
-
-
-def _list(path: Path, text: str) -> Iterator[Row]:
-    values = _parse(str(path), text)
-    if not isinstance(values, list):
-        raise TaskError(f"{path}: wanted a JSON list of objects (or one object a line in a .jsonl file)")
-    for number, value in enumerate(values, start=1):
-        yield _row(f"{path}, row {number}", value)
-
-
-def _parse(where: str, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise TaskError(f"{where}: is not JSON: {error.msg} (line {error.lineno}, column {error.colno})") from error
-
-
-def _row(where: str, value: Any) -> Row:
-    if not isinstance(value, dict):
-        raise TaskError(f"{where}: wanted an object with keys and values, found {type(value).__name__}")
-    return Row(where, value)
-
-
-def _read_hub(name: str, subset: str | None, split: str) -> Iterator[Row]:
-    try:
-        import datasets
-    except ImportError as error:
-        raise TaskError(
-            f"task.data={name} is not a .json or .jsonl file, and data sets by name need: pip install 'icm-hpc[hub]'"
-        ) from error
-    try:
-        rows = datasets.load_dataset(name, subset, split=split)
-    except Exception as error:  # the library raises many kinds; each ends the command with its text
-        raise TaskError(f"task.data={name}, split {split}: cannot be loaded: {error}") from error
-    for number, values in enumerate(rows):
-        yield Row(f"{name}, split {split}, row {number}", dict(values))
+        text = repr(value)
+    except (ValueError, RecursionError):  # of an integer of thousands of digits
+        return f"a {type(value).__name__} that is too long to print"
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."

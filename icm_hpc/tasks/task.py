@@ -1,6 +1,6 @@
 """A task: examples, the words that labels are, and the conflicts between examples. It holds no gold label."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +10,7 @@ from ..core.types import Conflict, Problem, Rule
 from ..errors import TaskError
 from ..fingerprint import sha256_of
 from . import packing
+from .rows import Id
 
 # Repairs are in the order in which the published code tries them: of equals, the first is taken.
 ONE_OF_TWO = ((0, 1), (1, 0))
@@ -19,7 +20,7 @@ SAME = Rule("same", dict.fromkeys(ONE_OF_TWO, ((0, 0), (1, 1))))
 
 
 def different(n_labels: int) -> Rule:
-    """Return the rule that two examples cannot have one label; mended by changing either of them."""
+    """Return the rule that two examples cannot have one label; repaired by changing either of them."""
     repairs = {}
     for a in range(n_labels):
         others = [b for b in range(n_labels) if b != a]
@@ -31,7 +32,7 @@ def different(n_labels: int) -> Rule:
 class Example:
     """What is labelled: `text` is the prompt up to where the label word stands."""
 
-    id: str
+    id: Id  # a text or a number, as the row has it
     group: str
     text: str
     key: str = ""  # what the task's conflict rule compares
@@ -49,13 +50,18 @@ class Task:
     label_words: tuple[str, ...]  # by label; with the space that stands before it in running text
     conflict_rule: ConflictRule | None = None
     separator: str = "\n\n"  # after a demonstration
+    notes: tuple[str, ...] = ()  # on the data, for the user
 
     def __post_init__(self) -> None:
         seen: set[str] = set()
         for example in self.examples:
-            if example.id in seen:
-                raise TaskError(f"task {self.name}: the id {example.id!r} occurs twice; ids must differ")
-            seen.add(example.id)
+            id_ = example.id
+            name = (
+                str(int(id_)) if isinstance(id_, float) and id_.is_integer() else str(id_)
+            )  # 1, 1.0 and "1" are one id
+            if name in seen:
+                raise TaskError(f"task {self.name}: the id {id_!r} occurs twice; ids must differ")
+            seen.add(name)
 
     def problem(self) -> Problem:
         """Return what the search is given."""
@@ -67,18 +73,23 @@ class Task:
     def sha256(self) -> str:
         """Return a digest of all that the search and its prompts depend on."""
         rules = [f"{c.first} {c.second} {c.rule.name}" for c in self.problem().conflicts]
-        fields = [field for e in self.examples for field in (e.id, e.group, e.text)]
+        fields = [field for e in self.examples for field in (str(e.id), e.group, e.text)]
         return sha256_of([self.separator, *self.label_words, "examples", *fields, "conflicts", *rules])
 
-    def _conflicts(self) -> list[Conflict]:
+    def has_conflicts(self) -> bool:
+        """Return whether the task's rule applies to any two of its examples."""
+        return next(self._conflicts(), None) is not None
+
+    def _conflicts(self) -> Iterator[Conflict]:
         if self.conflict_rule is None:
-            return []
+            return
         members: dict[str, list[int]] = {}
         for index, example in enumerate(self.examples):
             members.setdefault(example.group, []).append(index)
-        pairs = [(a, b) for group in members.values() for i, a in enumerate(group) for b in group[i + 1 :]]
-        ruled = [(a, b, self.conflict_rule(self.examples[a], self.examples[b])) for a, b in pairs]
-        return [Conflict(a, b, rule) for a, b, rule in ruled if rule is not None]
+        for a, b in ((a, b) for group in members.values() for i, a in enumerate(group) for b in group[i + 1 :]):
+            rule = self.conflict_rule(self.examples[a], self.examples[b])
+            if rule is not None:
+                yield Conflict(a, b, rule)
 
 
 def limited(task: Task, limit: int | None, seed: int) -> Task:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .family import Family
+from .family import Family, group_of, id_of
 from .rows import Row
 from .task import Example, different
 
@@ -10,8 +10,8 @@ WORDS = (" sports", " food", " music", " money")
 RULE = different(len(WORDS))
 
 
-def _example(row: Row, _place: int) -> Example:
-    return Example(row.text("id"), row.text("pair"), f"Sentence: {row.text('text')}\nTopic:")
+def _example(row: Row, place: int) -> Example:
+    return Example(id_of(row, place), group_of(row, place), f"Sentence: {row.text('text')}\nTopic:")
 
 
 FAMILY = Family(
@@ -20,4 +20,6 @@ FAMILY = Family(
     conflict_rule=lambda _a, _b: RULE,
     data=Path(__file__).with_name("topics.jsonl"),
     block_size=2,
+    group_columns=("pair", "consistency_id"),
+    conflicting="share a pair",
 )

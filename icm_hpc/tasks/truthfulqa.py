@@ -8,22 +8,32 @@ from dataclasses import replace
 
 from ..errors import TaskError
 from . import claims
+from .family import part_of
 from .rows import GOLD, Row
 
 
 def _expand(row: Row) -> Iterator[Row]:
     """Yield one row a choice, where a row has them all; sorted, since the data set puts the true one first."""
-    targets = row.values.get("mc1_targets")
+    targets = row.value("mc1_targets")
     if targets is None:
         yield row
         return
     try:
         pairs = sorted(zip(targets["choices"], targets["labels"], strict=True))
     except (KeyError, TypeError, ValueError) as error:
-        raise TaskError(f"{row.where}: mc1_targets wants choices and labels, as many of each") from error
+        raise TaskError(
+            f"{row.where}: mc1_targets must hold two lists of one length, choices (texts) and labels"
+        ) from error
     question = row.text("question")
-    for choice, label in pairs:
-        yield Row(row.where, {"question": question, "choice": choice, GOLD: label, "consistency_id": question})
+    for number, (choice, label) in enumerate(pairs):
+        yield part_of(row, f"-{number}", {"question": question, "choice": choice, GOLD: label})
 
 
-FAMILY = replace(claims.FAMILY, conflict_rule=None, check=None, expand=_expand)
+FAMILY = replace(
+    claims.FAMILY,
+    conflict_rule=None,
+    check=None,
+    expand=_expand,
+    group=claims.question_of,
+    group_prefix="question",
+)

@@ -110,7 +110,11 @@ class ModelConfig:
         if self.engine == "openai":
             _require(not self.path and not self.embedded, "engine=openai: has its own weights: take model=openai")
         else:
-            _require(bool(self.path) != bool(self.embedded), "exactly one of path and embedded names the weights")
+            both = f"path={self.path} and model.embedded={self.embedded} both name weights: give one of them"
+            _require(not (self.path and self.embedded), both)
+            _require(
+                bool(self.path or self.embedded), "path: no weights are named: model.path=FOLDER, or a preset: model=8B"
+            )
         top = self.top_logprobs
         _require(top is None or 1 <= top <= 20, f"top_logprobs={top}: 1 to 20")
         _require(self.max_model_len >= 16, f"max_model_len={self.max_model_len}: at least 16 tokens")
@@ -245,7 +249,8 @@ class ClusterConfig:
     reservation: str | None = None
     driver_constraint: str | None = None  # features of the nodes, as --constraint takes them
     server_constraint: str | None = None
-    time_min: int = 1440
+    # Minutes; written as Slurm's --time: 90, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS, rounded up to whole minutes.
+    time_min: int = field(default=1440, metadata={"is_time": True})
     driver_cpus: int = 2
     driver_mem_gb: int | None = 8  # as server.mem_gb: 0 all of its node's, null the site's default
     signal_s: int = 120  # the driver is signalled this long before the time limit

@@ -2,7 +2,7 @@
 
 | type | command line | YAML file |
 |---|---|---|
-| text | the characters; in quotes, what stands in them | the same, but what YAML takes for a number, a date or a truth value is quoted |
+| text | the characters; in quotes, what stands in them | what YAML takes for a number, a date or a truth value is quoted |
 | whole number | decimal digits, with a sign or without | the same |
 | number | a decimal or an exponent: 30, 0.5, 1e-5 | the same |
 | truth value | true, false | the same |

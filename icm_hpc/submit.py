@@ -124,7 +124,8 @@ def start(
             print(f"icm_hpc: {settings.external_url} runs already ({url_from})", file=sys.stderr)
         return
     seen = claim.Seen.of(run_dir)
-    _require_startable(settings, run_dir)
+    if not name_is_made_up:
+        _require_startable(settings, run_dir)
     key = keys.of_server(settings) if settings.external_url else None
     misfits, remedies = executor.missing(settings)
     plan.require_fit(plan.Plan(misfits=misfits, remedies=remedies), command)
@@ -136,7 +137,7 @@ def start(
         run_dir = claim.unused(run_dir)
         settings = dataclasses.replace(settings, run=dataclasses.replace(settings.run, name=run_dir.path.name))
     with claim.alone(run_dir):
-        if claim.Seen.of(run_dir) != seen:  # another submit or resume has been quicker
+        if not name_is_made_up and claim.Seen.of(run_dir) != seen:  # another submit or resume has been quicker
             _require_startable(settings, run_dir)
         with claim.written(run_dir, config.to_yaml(settings).encode()):
             job = cluster.submit(settings, run_dir) if settings.cluster.executor == "slurm" else None

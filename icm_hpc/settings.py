@@ -28,6 +28,11 @@ PROTOCOLS: dict[str, dict[str, str]] = {
 
 
 MAX_NAME = 200  # letters: names of files end at 255 bytes, and temporary ones are longer
+# Texts of the batch script's directives.
+ONE_LINE = (
+    "account", "qos", "reservation", "gpu_type", "driver_partition", "server_partition", "driver_constraint",
+    "server_constraint",
+)  # fmt: skip
 OPENAI_URL = "https://api.openai.com/v1"
 
 
@@ -123,6 +128,9 @@ class ModelConfig:
         _require(self.weights_gb is None or self.weights_gb > 0, f"weights_gb={self.weights_gb}: over 0")
         share = self.gpu_memory_utilization
         _require(0 < share <= 1, f"gpu_memory_utilization={share}: over 0, at most 1")
+        for name in self.env:
+            legal = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name)
+            _require(legal is not None, f"env: {name!r} is not the name of a variable: letters, digits and _")
 
     @property
     def known_as(self) -> str:
@@ -286,6 +294,11 @@ class ClusterConfig:
             self.time_min * 60 > 2 * self.signal_s,
             f"time_min={self.time_min}: more than twice signal_s={self.signal_s}, which is kept for the end",
         )
+        for key in ONE_LINE:
+            value = getattr(self, key)
+            _require(
+                value is None or value.isprintable(), f"{key}={value!r}: has a line break or another control character"
+            )
         flags = (*self.driver_flags, *self.server_flags, *self.server_srun_flags)
         _require(all(re.fullmatch(r"--\S+", flag) for flag in flags), "driver_flags, server_*flags: each --name=value")
 

@@ -171,6 +171,9 @@ def test_a_line_of_set_up_may_hold_a_colon_a_hash_and_a_shells_own_signs() -> No
         ("cluster.setup=", "cluster.setup is empty: expected a list"),
         ("model.env=x", "model.env=x: expected a map"),
         ("cluster.account.x=1", "cluster.account.x: no such key"),
+        ("cluster.account=a\nb", "cluster.account='a\\nb': has a line break"),
+        ("model.env.A-B=1", "model.env: 'A-B' is not the name of a variable"),
+        ("model.env.=1", "model.env: '' is not the name of a variable"),
     ],
 )
 def test_a_list_or_a_map_that_cannot_be_read_is_refused_on_one_line(words: str, said: str) -> None:
@@ -290,13 +293,13 @@ def test_a_runs_own_file_is_read_back_whatever_its_texts_look_like(tmp_path: Pat
     ]
     saved = tmp_path / "config.yaml"
     for text in texts:
-        words = [f"{key}='{text}'" for key in ("cluster.account", "model.revision", "model.env.A", "model.vllm_args.x")]
+        words = [f"{key}='{text}'" for key in ("run.root", "model.revision", "model.env.A", "model.vllm_args.x")]
         given = config.load(
             [*words, f"cluster.setup=['{text}']", "model.vllm_args.y=1e-07", "search.final_temperature=1e-7"]
         )
         saved.write_text(config.to_yaml(given))
         assert config.load_file(saved) == given
-    assert (given.cluster.account, given.cluster.setup) == ("\\${X}", ["\\${X}"])
+    assert (given.run.root, given.cluster.setup) == ("\\${X}", ["\\${X}"])
 
 
 def test_a_runs_file_of_an_older_version_is_read_as_it_was_meant(tmp_path: Path) -> None:

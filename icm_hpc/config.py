@@ -354,7 +354,8 @@ def _build(tree: Mapping[str, Any]) -> Config:
         try:
             sections[section] = kind(**values)
         except ValueError as error:
-            raise ConfigError(f"{section}.{error}") from error
+            said = str(error).replace("\n", "\\n")  # of a value
+            raise ConfigError(f"{section}.{said}") from error
     return Config(**sections)
 
 

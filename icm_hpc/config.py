@@ -151,7 +151,7 @@ def run_folder(run: RunConfig) -> Path:
 def load_file(path: Path, arguments: Sequence[str] = ()) -> Config:
     """Return the settings that `path` (a run's config.yaml) holds, with `arguments` over them.
 
-    A preset of cluster= begins its section anew, and so does one of another model: nothing of the old one stays.
+    A cluster preset replaces the whole section, and the preset of another model replaces model and server.
     """
     tree = written.read_yaml(path, saved=True)
     told = tree.pop("format", Written("1"))
@@ -202,15 +202,18 @@ def _layers_of_defaults(chosen: dict[str, str]) -> list[dict[str, dict[str, Any]
 
 
 def _layers_of_run(base: Mapping[str, Any], chosen: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Return a run's own settings without the sections that chosen presets begin anew, and what defaults files say of those."""
+    """Return a run's settings without the sections that chosen presets replace, and the defaults files' settings of those."""
     before = base.get("model", {}).get("name")
     other_model = "model" in chosen and not (isinstance(before, Written) and before.text == chosen["model"])
-    anew = [*(["cluster"] if "cluster" in chosen else []), *(["model", "server"] if other_model else [])]
-    kept = {section: values for section, values in base.items() if section not in anew}
-    if "server" in anew and base.get("server", {}).get("url"):
+    replaced = [*(["cluster"] if "cluster" in chosen else []), *(["model", "server"] if other_model else [])]
+    kept = {section: values for section, values in base.items() if section not in replaced}
+    if "server" in replaced and base.get("server", {}).get("url"):
         kept["server"] = {"url": base["server"]["url"]}
-    files = defaults() if anew else []
-    return [kept, *({section: values for section, values in file.tree.items() if section in anew} for file in files)]
+    files = defaults() if replaced else []
+    return [
+        kept,
+        *({section: values for section, values in file.tree.items() if section in replaced} for file in files),
+    ]
 
 
 def _overlay(tree: dict[str, Any], layer: Mapping[str, Mapping[str, Any]]) -> None:

@@ -141,7 +141,7 @@ def test_a_run_without_saved_state_may_be_changed_freely(tmp_path: Path) -> None
     assert "belongs to a run of another configuration" in refused.stderr
 
 
-def test_a_cluster_preset_that_is_chosen_for_a_resume_begins_its_section_anew(tmp_path: Path) -> None:
+def test_a_cluster_preset_that_is_chosen_for_a_resume_replaces_the_whole_section(tmp_path: Path) -> None:
     saved = tmp_path / "config.yaml"
     (tmp_path / "old.yaml").write_text(
         "cluster: {executor: slurm, account: a, qos: q, driver_partition: p, gpu: H100}\n"

@@ -46,12 +46,8 @@ def main() -> None:
 
 
 def submit(config: Config, run_dir: RunDir) -> core.Job[dict[str, Any]]:
-    """Queue the run's job, after sbatch has found that it could start; return submitit's job.
-
-    Raises ClusterError, with sbatch's words, if it could not.
-    """
+    """Queue the run's job and return submitit's; raises ClusterError, with sbatch's words, if it is refused."""
     require_private(run_dir.submitit)
-    sbatch.require_startable(sbatch.text(config, run_dir))
     return HetSlurmExecutor(config, run_dir).submit(DriverJob(str(run_dir.path)))
 
 

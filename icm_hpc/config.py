@@ -1,7 +1,8 @@
 """From defaults files, presets and the command line to settings; OmegaConf stays inside this file.
 
 `model=405B task=claims search.steps=200 cluster.time_min=600`: the command line over presets that are named, there or in a
-defaults file; over the user's defaults file; over the site's; over the code's defaults.
+defaults file; over the user's defaults file; over the site's; over the code's defaults. Values are merged as they are
+written (written.py), and get their types at the end (typed.py).
 """
 
 import dataclasses
@@ -14,13 +15,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from . import home
+from . import credentials, home, vllm_options, written
 from .errors import ConfigError
 from .settings import PROTOCOLS, Config, RunConfig
+from .typed import place_of, value_of
+from .written import NO_MAP, Tree, Written
 
 PRESET_SECTIONS = ("model", "task", "cluster")
 
@@ -29,13 +31,12 @@ FORMAT = 2  # of a run's config.yaml
 # What a layer that names weights replaces in the layers below it.
 WEIGHTS = ("engine", "path", "embedded", "revision", "shape", "weights_gb")
 
-NO_MAP = ""  # stands for the section of a file that holds none
-
 FREE_FORM = ("model.vllm_args", "model.env")
 
 ALIASES = {"run": "run.name", "engine": "model.engine", "replicas": "server.replicas"}
 
 SECTIONS: dict[str, type] = {str(name): kind for name, kind in typing.get_type_hints(Config).items()}
+HINTS = {name: typing.get_type_hints(kind) for name, kind in SECTIONS.items()}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,14 +51,15 @@ class Defaults:
 def load(arguments: Sequence[str], *, base: Mapping[str, Any] | None = None) -> Config:
     """Return the settings that command-line `arguments` (`key=value`) give over presets and defaults files, or over `base`.
 
-    Raises ConfigError for a word without `=`, an unknown key or preset, a wrong type, a value out of range.
+    Raises ConfigError for a word without `=`, an unknown key or preset, a wrong type, a value out of range, an option of vLLM
+    that is not the user's, a secret.
     """
     pairs = [_split(argument) for argument in arguments]
     chosen = {key: value for key, value in pairs if key in PRESET_SECTIONS}
     engine = dict(pairs).get("engine", "")
     if base is None and engine in presets("model"):
         chosen.setdefault("model", engine)  # openai, stub: what they serve has a preset of their own
-    layers = _layers_of_defaults(chosen) if base is None else [dict(base)]
+    layers = _layers_of_defaults(chosen) if base is None else _layers_of_run(base, chosen)
     layers += [_preset(section, chosen[section]) for section in PRESET_SECTIONS if section in chosen]
     dotted = [(ALIASES.get(key, key), value) for key, value in pairs if key not in PRESET_SECTIONS]
     for key, _ in dotted:
@@ -65,13 +67,62 @@ def load(arguments: Sequence[str], *, base: Mapping[str, Any] | None = None) -> 
     tree: dict[str, Any] = {}
     for layer in layers:
         _overlay(tree, layer)
+    given = [(key, _read(key, value)) for key, value in dotted]
+    _replace_weights(tree, dict(given), is_named=base is not None or "model" in chosen)
+    for key, value in given:
+        _put(tree, key.split("."), value)
+    vllm_options.require_allowed(tree.get("model", {}).get("vllm_args", {}))
+    credentials.require_none(tree)
     try:
-        return _build(tree, [f"{key}={value}" for key, value in dotted])
+        return _with_protocol(_with_engine(_build(tree)))
     except ConfigError as error:
-        files = [file.path for file in defaults() if _sets(file.tree, str(error))] if base is None else []
-        if not files or any(str(error).startswith(key) for key, _ in dotted):
-            raise
-        raise ConfigError(f"{error} (set in {files[-1]})") from error
+        raise ConfigError(f"{error}{_set_in(tree, str(error))}") from error
+
+
+def _read(key: str, text: str) -> Tree:
+    """Return a value of the command line; a list or a map where one may stand."""
+    section, name, *inner = key.split(".")
+    hint = HINTS[section][name]
+    for _ in inner:
+        hint = typing.get_args(hint)[1] if typing.get_origin(hint) is dict else Any
+    arms = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return written.read_value(key, text, splits=any(arm is Any or typing.get_origin(arm) for arm in arms))
+
+
+def _put(tree: dict[str, Any], path: Sequence[str], value: Tree) -> None:
+    """Set one value in a tree; a map goes over the map that is there, by key."""
+    name, *inner = path
+    below = tree.get(name)
+    if inner:
+        tree[name] = dict(below) if isinstance(below, dict) else {}
+        _put(tree[name], inner, value)
+    elif isinstance(value, dict) and isinstance(below, dict):
+        for key, item in value.items():
+            tree[name] = dict(tree[name])
+            _put(tree[name], [key], item)
+    else:
+        tree[name] = value
+
+
+def _replace_weights(tree: dict[str, Any], given: Mapping[str, Tree], *, is_named: bool) -> None:
+    """Drop the weights that those of the command line replace; without a preset, the model is called like its folder."""
+    path, embedded = given.get("model.path"), given.get("model.embedded")
+    model = tree["model"] = dict(tree.get("model", {}))
+    if path and not embedded:
+        model.pop("embedded", None)
+        if not is_named and isinstance(path, Written):
+            model["name"] = Written(path.text.rstrip("/").rsplit("/", 1)[-1] or "model", quoted=True)
+    elif embedded and not path:
+        for key in ("path", "revision", "shape", "weights_gb"):
+            model.pop(key, None)
+
+
+def _set_in(tree: Mapping[str, Any], words: str) -> str:
+    """Return the place that sets the key with which the words of an error begin, unless they have it."""
+    found = re.match(r"(\w+)\.(\w+)\b", words)
+    if found is None or "(set in " in words:
+        return ""
+    return place_of(tree.get(found[1], {}).get(found[2]))
 
 
 def defaults() -> list[Defaults]:
@@ -98,22 +149,26 @@ def run_folder(run: RunConfig) -> Path:
 
 
 def load_file(path: Path, arguments: Sequence[str] = ()) -> Config:
-    """Return the settings that `path` (a run's config.yaml) holds, with `arguments` over them."""
-    tree = _read_mapping(path)
-    written_as = tree.pop("format", 1)
+    """Return the settings that `path` (a run's config.yaml) holds, with `arguments` over them.
+
+    A cluster preset replaces the whole section, and the preset of another model replaces model and server.
+    """
+    tree = written.read_yaml(path, saved=True)
+    told = tree.pop("format", Written("1"))
+    written_as = int(told.text) if isinstance(told, Written) and re.fullmatch("[0-9]{1,4}", told.text) else 0
     if written_as not in range(1, FORMAT + 1):
-        raise ConfigError(f"{path}: is of format {written_as}, which a newer icm_hpc has written: use that one")
+        shown = told.shown if isinstance(told, Written) else "unknown"
+        raise ConfigError(f"{path}: is of format {shown}, which a newer icm_hpc has written: use that one")
     _require_sections(tree, path)
     server = tree.get("server", {})
-    if written_as == 1 and server.get("mem_gb", 0) is None:
-        server["mem_gb"] = 0  # format 1 said null for all of the memory, which is 0 now
+    if written_as == 1 and "mem_gb" in server and not server["mem_gb"]:
+        server["mem_gb"] = Written("0", saved=True)  # format 1 said null for all of the memory, which is 0 now
     return load(arguments, base=tree)
 
 
 def to_yaml(config: Config) -> str:
     """Return every setting as YAML, in the form that `load_file` reads."""
-    values = {"format": FORMAT, **dataclasses.asdict(config)}
-    return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+    return written.to_yaml({"format": FORMAT, **dataclasses.asdict(config)})
 
 
 def package_folder(name: str) -> Path:
@@ -146,9 +201,19 @@ def _layers_of_defaults(chosen: dict[str, str]) -> list[dict[str, dict[str, Any]
     return [*(_preset(section, name) for section, name in names.items()), *(file.tree for file in files)]
 
 
-def _sets(tree: Mapping[str, Mapping[str, Any]], words: str) -> bool:
-    """Return whether a tree has the key with which the words of an error begin."""
-    return any(re.match(rf"{section}\.{key}\b", words) for section, values in tree.items() for key in values)
+def _layers_of_run(base: Mapping[str, Any], chosen: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return a run's settings without the sections that chosen presets replace, and the defaults files' settings of those."""
+    before = base.get("model", {}).get("name")
+    other_model = "model" in chosen and not (isinstance(before, Written) and before.text == chosen["model"])
+    replaced = [*(["cluster"] if "cluster" in chosen else []), *(["model", "server"] if other_model else [])]
+    kept = {section: values for section, values in base.items() if section not in replaced}
+    if "server" in replaced and base.get("server", {}).get("url"):
+        kept["server"] = {"url": base["server"]["url"]}
+    files = defaults() if replaced else []
+    return [
+        kept,
+        *({section: values for section, values in file.tree.items() if section in replaced} for file in files),
+    ]
 
 
 def _overlay(tree: dict[str, Any], layer: Mapping[str, Mapping[str, Any]]) -> None:
@@ -164,36 +229,47 @@ def _overlay(tree: dict[str, Any], layer: Mapping[str, Mapping[str, Any]]) -> No
 
 def _read_defaults(path: Path) -> Defaults:
     """Read a file of defaults: sections as in a preset; `model: NAME` or `model: {preset: NAME, ...}` names a preset."""
-    tree, names = _read_mapping(path), {}
+    tree, names = written.read_yaml(path), {}
     for section in [section for section in PRESET_SECTIONS if section in tree]:
         value = tree[section]
         name = value.pop("preset", None) if isinstance(value, dict) else value
-        if not isinstance(value, dict | None):
+        if isinstance(value, Written):
             tree[section] = {}
-        if name is None:
+        if name is None or isinstance(name, list) or (isinstance(name, Written) and not name):
             continue
-        if not isinstance(name, str) or not name:
-            raise ConfigError(f"{path}: {section}: {name!r} is neither the name of a preset nor a section with keys")
-        if name.endswith((".yaml", ".yml")):
-            name = str(path.absolute().parent / Path(name).expanduser())
-        elif name not in presets(section):
-            raise ConfigError(f"{path}: {_no_such_preset(section, name)}")
-        names[section] = name
-    for section, value in tree.items():
-        tree[section] = {} if value is None else value
+        if not isinstance(name, Written) or not name.text or (name.tag != written.TEXT and not name.quoted):
+            shown = name.text if isinstance(name, Written) else "preset"
+            raise ConfigError(f"{path}: {section}: {shown} is neither the name of a preset nor a section with keys")
+        names[section] = name.text
+        if name.text.endswith((".yaml", ".yml")):
+            names[section] = str(path.absolute().parent / Path(name.text).expanduser())
+        elif name.text not in presets(section):
+            raise ConfigError(f"{path}: {_no_such_preset(section, name.text)}")
     _require_sections(tree, path)
-    run = tree.get("run", {})
-    if "root" in run:
-        run["root"] = _with_variables(str(run["root"]), path)
+    root = tree.get("run", {}).get("root")
+    if isinstance(root, Written):
+        tree["run"]["root"] = dataclasses.replace(root, text=_with_shell_variables(_with_variables(root), path))
     return Defaults(path, names, tree)
 
 
-def _with_variables(value: str, path: Path) -> str:
+def _with_shell_variables(value: str, path: Path) -> str:
     """Return a path of a site's file, in which $USER is each user's."""
     whole = os.path.expandvars(value)
     if "$" in whole:
         raise ConfigError(f"{path}: run.root={value}: a variable in it is not set")
     return whole
+
+
+def _with_variables(root: Written) -> str:
+    """Return run.root with its ${oc.env:NAME} replaced; any other ${...} stays as it is."""
+    if "${oc.env:" not in root.text:
+        return root.text
+    literal = re.sub(r"\$\{(?!oc\.env:)", r"\\${", root.text)
+    try:
+        return str(OmegaConf.to_container(OmegaConf.create({"root": literal}), resolve=True)["root"])  # type: ignore[index, call-overload]
+    except OmegaConfBaseException as error:
+        said = str(error).splitlines()[0].rsplit(": ", 1)[-1].strip('"')
+        raise ConfigError(f"run.root={root.shown}: {said}{place_of(root)}") from error
 
 
 def _settings_folder() -> Path | None:
@@ -217,8 +293,10 @@ def _preset(section: str, name: str) -> dict[str, dict[str, Any]]:
         if name not in files:
             raise ConfigError(_no_such_preset(section, name))
         path, stem = files[name], name
-    tree = _read_yaml(path)
-    tree[section] = {"name": stem, **tree.get(section, {})} if section != "task" else tree.get(section, {})
+    tree = written.read_yaml(path)
+    _require_sections(tree, path)
+    named = {} if section == "task" else {"name": Written(stem, quoted=True)}
+    tree[section] = {**named, **tree.get(section, {})}
     return tree
 
 
@@ -227,24 +305,11 @@ def _no_such_preset(section: str, name: str) -> str:
     return f"{section}={name}: no such preset{_nearest(name, list(files))}; there are {', '.join(sorted(files))}"
 
 
-def _read_yaml(path: Path) -> dict[str, dict[str, Any]]:
-    tree = _read_mapping(path)
-    _require_sections(tree, path)
-    return tree
-
-
-def _read_mapping(path: Path) -> dict[str, Any]:
-    try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader) or {}  # noqa: S506  a SafeLoader
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is not YAML: {error}") from error
-    return tree if isinstance(tree, dict) else {NO_MAP: tree}
-
-
-def _require_sections(tree: Mapping[str, Any], path: Path) -> None:
+def _require_sections(tree: dict[str, Any], path: Path) -> None:
+    """Refuse what is no section, and a key that no section has; an empty section becomes one without keys."""
     for section, values in tree.items():
+        if section != NO_MAP and isinstance(values, Written) and not values:
+            values = tree[section] = {}
         if section not in SECTIONS and section != NO_MAP:
             near = _nearest(str(ALIASES.get(section, section)), [*SECTIONS, *ALIASES.values()])
             raise ConfigError(f"{path}: {section}: no such section{near}; sections: {', '.join(SECTIONS)}")
@@ -252,21 +317,6 @@ def _require_sections(tree: Mapping[str, Any], path: Path) -> None:
             raise ConfigError(f"{path}: must hold sections ({', '.join(SECTIONS)}), each with its keys")
         for key in values:
             _check_key(f"{section!s}.{key!s}", str(path))
-
-
-class _Loader(yaml.SafeLoader):  # type: ignore[misc]
-    """Refuses a key that stands twice in one map, of which YAML would take the last."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """Return the map; raises ConstructorError for a key that is there already."""
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key_node.tag != "tag:yaml.org,2002:merge" and isinstance(key, str):
-                if key in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"{key} stands twice", key_node.start_mark)
-                seen.add(key)
-        return dict(super().construct_mapping(node, deep))
 
 
 def _keys_of(section: str) -> list[str]:
@@ -292,32 +342,24 @@ def _nearest(word: str, known: Sequence[str]) -> str:
     return f"; did you mean {lowered[near[0]]}?" if near else ""
 
 
-def _build(tree: Mapping[str, Any], dotlist: list[str]) -> Config:
+def _build(tree: Mapping[str, Any]) -> Config:
     sections = {}
     for section, kind in SECTIONS.items():
-        mine = [pair.split(".", 1)[1] for pair in dotlist if pair.startswith(f"{section}.")]
+        given = dict(tree.get(section, {}))
+        root = given.get("root") if section == "run" else None
+        if isinstance(root, Written) and not root.saved:
+            given["root"] = dataclasses.replace(root, text=_with_variables(root))
+        times = [field.name for field in dataclasses.fields(kind) if field.metadata.get("is_time")]
+        hints = HINTS[section]
+        values = {
+            key: value_of(value, hints[key], f"{section}.{key}", is_time=key in times) for key, value in given.items()
+        }
         try:
-            given = OmegaConf.from_dotlist(_literal(mine))
-            merged = OmegaConf.merge(OmegaConf.structured(kind), _literal(tree.get(section, {})), given)
-            sections[section] = OmegaConf.to_object(merged)
-        except OmegaConfBaseException as error:
-            full_key = str(error.full_key or "")
-            key = ".".join(filter(None, (section, full_key)))
-            wanted = _wanted_type(kind, full_key)
-            said = str(error.msg or error).splitlines()[0]
-            raise ConfigError(f"{key}: {said}{wanted}") from error
+            sections[section] = kind(**values)
         except ValueError as error:
-            raise ConfigError(f"{section}.{error}") from error
-    return _with_protocol(_with_engine(Config(**sections)))  # type: ignore[arg-type]
-
-
-def _literal(value: Any) -> Any:
-    """Escape what OmegaConf would take for an interpolation of its own: ${HOME} is the shell's."""
-    if isinstance(value, str):
-        return value.replace("${", "\\${")
-    if isinstance(value, dict):
-        return {key: _literal(inner) for key, inner in value.items()}
-    return [_literal(inner) for inner in value] if isinstance(value, list) else value
+            said = str(error).replace("\n", "\\n")  # of a value
+            raise ConfigError(f"{section}.{said}") from error
+    return Config(**sections)
 
 
 def _with_engine(config: Config) -> Config:
@@ -348,11 +390,3 @@ def _with_protocol(config: Config) -> Config:
             filled = dataclasses.replace(getattr(config, section), **{key: value})
             config = dataclasses.replace(config, **{section: filled})
     return config
-
-
-def _wanted_type(kind: type, key: str) -> str:
-    hint = typing.get_type_hints(kind).get(key.split(".")[0].split("[")[0])
-    if hint is None:
-        return ""
-    name = str(hint) if isinstance(hint, types.UnionType) or typing.get_args(hint) else hint.__name__
-    return f" (wanted: {name})"

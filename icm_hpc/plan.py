@@ -13,24 +13,19 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from . import config, disks, executor, home, keys, prompts, tasks, weights
-from .core import fit, forecast
+from . import config, context, disks, executor, home, keys, prompts, search_time, tasks, weights
+from .core import fit
 from .core.fit import Hardware, Model
-from .core.forecast import GPUS, Cost
+from .core.forecast import GPUS
 from .errors import FitError, IcmError
 from .executor import EXAMPLE_URL
 from .needs import Demand, demand_of, hardware_of, model_of, serving_of
-from .prompts import TokenPrompts
 from .settings import Config
 from .tasks import Task
 
-BLOCK_SIZE = 16  # vLLM's own on GPUs
-POOLS = 6  # sizes of the pool at which a scoring's cost is worked out
-POOL_SHARE = 0.95  # of the examples that would fit if all were as long: some are longer
 CPU_PROCESS_GB = 2.0  # of the engine's own on CPUs, beside weights and cache; an assumption
 TRACE_BYTES = 400  # a step, at most
 
@@ -71,7 +66,9 @@ def main() -> None:
             found.lines["server"] += f" ({url_from})"
     except IcmError as error:
         sys.exit(f"icm_hpc: {error}")
-    works = None if found.fits else working_command(found, Command("submit", tuple(given)))
+    command = Command("submit", tuple(given))
+    works = None if found.fits else working_command(found, command)
+    found.remedies = fitting(found, command)
     if "json=true" in words:
         print(json.dumps({"fits": found.fits, **asdict(found), "works": works and str(works)}))
     else:
@@ -106,7 +103,7 @@ def plan(settings: Config, task: Task) -> Plan:
     elif settings.model.engine == "vllm":
         model = _plan_weights(found, settings, folder)
         _plan_serving(found, settings, model, demand)
-    _plan_context(found, settings, model, demand)
+    _plan_context(found, settings, model, demand, task, folder)
     _plan_disk(found, settings, demand)
     return found
 
@@ -124,6 +121,10 @@ class Command:
         given = config.load_file(self.run_config, self.words) if self.run_config else config.load(self.words)
         return executor.resolved(keys.addressed(given)[0])[0]
 
+    def with_(self, remedy: str) -> "Command":
+        """Return this command with the settings of a remedy instead of its own."""
+        return replace(self, words=tuple(executor.changed(self.words, remedy)))
+
     def __str__(self) -> str:
         return shlex.join(["python", "-m", f"icm_hpc.{self.module}", *self.words])
 
@@ -133,27 +134,36 @@ def require_fit(found: Plan, command: Command | None = None) -> None:
     if found.fits:
         return
     told = "".join(f"\n  - {misfit}" for misfit in found.misfits)
-    remedies = "".join(f"\n  fits: {remedy}" for remedy in found.remedies)
+    remedies = "".join(f"\n  fits: {remedy}" for remedy in (fitting(found, command) if command else found.remedies))
     works = working_command(found, command) if command else None
     remedies += f"\nthis works:\n  {works}" if works else ""
     raise FitError(f"this run cannot work, so it was not started:{told}{remedies}")
 
 
+def fitting(found: Plan, command: Command) -> list[str]:
+    """Return the remedies each of which alone makes the user's command fit, by the plan of that command."""
+    return [remedy for remedy in found.remedies if (planned := _planned(command.with_(remedy))) and planned.fits]
+
+
 def working_command(found: Plan, command: Command, changes: int = 3) -> Command | None:
     """Return a command whose plan fits: the user's, with at most so many remedies of plans on it; None if none is found."""
     for remedy in found.remedies if changes else []:
-        if EXAMPLE_URL in remedy:
-            continue
-        other = replace(command, words=tuple(executor.changed(command.words, remedy)))
-        try:
-            settings = other.settings()
-            planned = plan(settings, tasks.load(settings.task, seed=settings.search.seed))
-        except IcmError:
-            continue
-        works = other if planned.fits else working_command(planned, other, changes - 1)
-        if works:
-            return works
+        other = command.with_(remedy)
+        planned = None if EXAMPLE_URL in remedy else _planned(other)
+        if planned is not None:
+            works = other if planned.fits else working_command(planned, other, changes - 1)
+            if works:
+                return works
     return None
+
+
+def _planned(command: Command) -> Plan | None:
+    """Return the plan of a command, or None if its settings are refused."""
+    try:
+        settings = command.settings()
+        return plan(settings, tasks.load(settings.task, seed=settings.search.seed))
+    except IcmError:
+        return None
 
 
 def print_plan(found: Plan) -> None:
@@ -182,26 +192,29 @@ def _plan_data(found: Plan, settings: Config, demand: Demand) -> None:
     )
 
 
-def _plan_context(found: Plan, settings: Config, model: Model | None, demand: Demand) -> None:
+def _plan_context(
+    found: Plan, settings: Config, model: Model | None, demand: Demand, task: Task, folder: Path | None
+) -> None:
     """Check that the longest prompt fits; what lacks certainty is no misfit."""
-    context, most = settings.model.max_model_len, max(len(part.examples) for part, _ in demand.parts)
-    if demand.at_least <= context < demand.at_most:
+    most = settings.model.max_model_len
+    if demand.at_least <= most < demand.at_most:
         found.notes.append(
             f"the longest prompt may be {demand.at_most:,} tokens, for it is estimated: then it does not fit"
         )
-    if demand.at_least <= context:
+    if demand.at_least <= most:
         return
     alone = found.fits
-    estimated = "" if demand.counted else " (estimated)"
-    found.misfits.append(
-        f"a prompt with all {most} examples is {demand.longest:,} tokens{estimated}, and model.max_model_len={context:,}"
-    )
+    found.misfits.append(context.misfit(demand, settings))
     hardware = hardware_of(settings)
     if not alone and hardware is None:
         found.remedies = executor.remedies(settings) if executor.misfits(settings) else []  # no other repairs any of it
     if not alone:
         return  # what would fit the rest holds this prompt too
-    found.remedies.append(f"search.pool_size={int(POOL_SHARE * most * context / demand.at_most)}")
+    size = context.pool_size(demand, settings, task, folder)
+    if size is not None:
+        found.remedies.append(f"search.pool_size={size}")
+    elif (one := context.longest(demand)) and one.tokens <= most:
+        found.notes.append(f"no search.pool_size helps: the longest example is {one.id!r}, {one.tokens:,} tokens")
     if model and hardware:
         found.remedies += _remedies(settings, model, hardware, demand)
     elif model is None or model.shape.max_positions is None or demand.context <= model.shape.max_positions:
@@ -276,7 +289,9 @@ def _remedies(settings: Config, model: Model, hardware: Hardware, demand: Demand
 
 def _plan_memory(found: Plan, settings: Config, model: Model, hardware: Hardware, demand: Demand) -> None:
     has = fit.gpu_memory(model, serving_of(settings), hardware.gpu_memory_gb)
-    cost = max((_cost(settings, part, tokens) for part, tokens in demand.parts), key=lambda one: one.held_tokens)
+    cost = max(
+        (search_time.cost(settings, part, tokens) for part, tokens in demand.parts), key=lambda one: one.held_tokens
+    )
     together = min(settings.search.parallel_searches, len(demand.parts) * settings.search.restarts)
     wanted, holds = cost.held_tokens * together, has.cache_tokens * settings.server.replicas
     found.lines["GPU memory"] = (
@@ -292,14 +307,9 @@ def _plan_memory(found: Plan, settings: Config, model: Model, hardware: Hardware
         )
 
 
-def _cost(settings: Config, part: Task, tokens: TokenPrompts, pool: int | None = None) -> Cost:
-    groups, size = part.problem().groups, settings.model.block_size or BLOCK_SIZE
-    return tokens.cost(settings.search.layout, groups, size, replicas=settings.server.replicas, pool=pool)
-
-
 def _plan_time(found: Plan, settings: Config, model: Model, demand: Demand) -> None:
     """Forecast the run: one scoring a step of the pool as it grows by one example a step, each from an empty cache."""
-    seconds = sum(_search_seconds(settings, model, part, tokens) for part, tokens in demand.parts)
+    seconds = sum(search_time.seconds(settings, model, part, tokens) for part, tokens in demand.parts)
     hours = seconds * settings.search.restarts / 3600
     gpus = settings.nodes * settings.gpus_per_node
     found.figures |= {"forecast_hours": hours, "forecast_gpu_hours": hours * gpus}
@@ -317,22 +327,6 @@ def _plan_time(found: Plan, settings: Config, model: Model, demand: Demand) -> N
         found.notes.append(
             f"the search will take about {int(hours / limit_h) + 1} starts of the job, each going on from the last"
         )
-
-
-def _search_seconds(settings: Config, model: Model, part: Task, tokens: TokenPrompts) -> float:
-    n, search = len(part.examples), settings.search
-    first = min(max(search.num_seeds, 2), n)
-    sizes = np.unique(np.geomspace(first, n, POOLS).astype(int))
-    each = [_scoring_seconds(settings, model, _cost(settings, part, tokens, int(size))) for size in sizes]
-    return float(np.interp(np.minimum(first + np.arange(search.steps), n), sizes, each).sum())
-
-
-def _scoring_seconds(settings: Config, model: Model, cost: Cost) -> float:
-    gpu = GPUS[settings.cluster.gpu or ""]
-    serving = serving_of(settings)
-    dtype = "fp8" if model.weights_bytes < 1.5 * model.shape.parameters else "bf16"
-    replicas = serving.replicas
-    return forecast.seconds(cost, model.shape, gpu, serving.gpus, dtype, serving.batch_tokens, replicas=replicas)
 
 
 def _plan_host_memory(found: Plan, settings: Config, model: Model) -> None:

@@ -28,6 +28,11 @@ PROTOCOLS: dict[str, dict[str, str]] = {
 
 
 MAX_NAME = 200  # letters: names of files end at 255 bytes, and temporary ones are longer
+# Texts of the batch script's directives.
+ONE_LINE = (
+    "account", "qos", "reservation", "gpu_type", "driver_partition", "server_partition", "driver_constraint",
+    "server_constraint",
+)  # fmt: skip
 OPENAI_URL = "https://api.openai.com/v1"
 
 
@@ -110,7 +115,11 @@ class ModelConfig:
         if self.engine == "openai":
             _require(not self.path and not self.embedded, "engine=openai: has its own weights: take model=openai")
         else:
-            _require(bool(self.path) != bool(self.embedded), "exactly one of path and embedded names the weights")
+            both = f"path={self.path} and model.embedded={self.embedded} both name weights: give one of them"
+            _require(not (self.path and self.embedded), both)
+            _require(
+                bool(self.path or self.embedded), "path: no weights are named: model.path=FOLDER, or a preset: model=8B"
+            )
         top = self.top_logprobs
         _require(top is None or 1 <= top <= 20, f"top_logprobs={top}: 1 to 20")
         _require(self.max_model_len >= 16, f"max_model_len={self.max_model_len}: at least 16 tokens")
@@ -119,6 +128,9 @@ class ModelConfig:
         _require(self.weights_gb is None or self.weights_gb > 0, f"weights_gb={self.weights_gb}: over 0")
         share = self.gpu_memory_utilization
         _require(0 < share <= 1, f"gpu_memory_utilization={share}: over 0, at most 1")
+        for name in self.env:
+            legal = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name)
+            _require(legal is not None, f"env: {name!r} is not the name of a variable: letters, digits and _")
 
     @property
     def known_as(self) -> str:
@@ -245,7 +257,8 @@ class ClusterConfig:
     reservation: str | None = None
     driver_constraint: str | None = None  # features of the nodes, as --constraint takes them
     server_constraint: str | None = None
-    time_min: int = 1440
+    # Minutes; written as Slurm's --time: 90, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS, rounded up to whole minutes.
+    time_min: int = field(default=1440, metadata={"is_time": True})
     driver_cpus: int = 2
     driver_mem_gb: int | None = 8  # as server.mem_gb: 0 all of its node's, null the site's default
     signal_s: int = 120  # the driver is signalled this long before the time limit
@@ -281,6 +294,11 @@ class ClusterConfig:
             self.time_min * 60 > 2 * self.signal_s,
             f"time_min={self.time_min}: more than twice signal_s={self.signal_s}, which is kept for the end",
         )
+        for key in ONE_LINE:
+            value = getattr(self, key)
+            _require(
+                value is None or value.isprintable(), f"{key}={value!r}: has a line break or another control character"
+            )
         flags = (*self.driver_flags, *self.server_flags, *self.server_srun_flags)
         _require(all(re.fullmatch(r"--\S+", flag) for flag in flags), "driver_flags, server_*flags: each --name=value")
 

@@ -22,12 +22,28 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from . import cluster, config, evaluate, executor, home, jobs, keys, local, lock, plan, progress, sbatch, shard, tasks
+from . import (
+    claim,
+    cluster,
+    config,
+    evaluate,
+    executor,
+    home,
+    jobs,
+    keys,
+    local,
+    lock,
+    plan,
+    progress,
+    sbatch,
+    shard,
+    tasks,
+)
 from .driver import Interrupted
 from .errors import ClusterError, ConfigError, IcmError, SchedulerError, TaskError
 from .fingerprint import differences, result_settings
 from .progress import Watch
-from .rundir import RunDir, log_to_files, write_atomically
+from .rundir import RunDir, log_to_files
 from .settings import Config
 from .tasks import Task, gold
 
@@ -47,7 +63,8 @@ def main() -> None:
     try:
         arguments, flags = split_flags(sys.argv[1:])
         settings, url_from = keys.addressed(config.load(arguments))
-        start(named(settings), url_from, plan.Command("submit", tuple(arguments)), **flags)
+        command = plan.Command("submit", tuple(arguments))
+        start(named(settings), url_from, command, name_is_made_up=not settings.run.name, **flags)
     except IcmError as error:
         sys.exit(f"icm_hpc: {error}")
     except Interrupted:
@@ -83,13 +100,15 @@ def start(
     url_from: str,
     command: plan.Command,
     *,
+    name_is_made_up: bool = False,
     dry_run: bool = False,
     wait: bool = False,
     resumed: bool = False,
 ) -> None:
     """Decide where the run goes, check what can be checked here, make the run's folder, and run or queue the job.
 
-    `url_from` is where the URL of a server that already runs was set. A run that is resumed goes on with its copy of the data.
+    Until the job can start nothing is written. `url_from` is where the URL of a server that already runs was set. A run that
+    is resumed goes on with its copy of the data.
     """
     settings, where = executor.resolved(given)
     read = {"cluster": where, **(plan.defaults_read() if command.run_config is None else {})}
@@ -107,35 +126,50 @@ def start(
         if settings.external_url:
             print(f"icm_hpc: {settings.external_url} runs already ({url_from})", file=sys.stderr)
         return
-    _require_same_configuration(settings, run_dir)
-    _require_idle(run_dir)
+    seen = claim.Seen.of(run_dir)
+    if not name_is_made_up:
+        _require_startable(settings, run_dir)
     key = keys.of_server(settings) if settings.external_url else None
     misfits, remedies = executor.missing(settings)
     plan.require_fit(plan.Plan(misfits=misfits, remedies=remedies), command)
     planned = plan.plan(settings, task)
     plan.require_fit(planned, command)
-    run_dir.create()
-    if gold_labels is not None:
-        write_atomically(run_dir.data, tasks.packed(task))
-        write_atomically(run_dir.gold, gold.packed(gold_labels))
-    write_atomically(run_dir.config, config.to_yaml(settings).encode())
-    console.print(f"run      {run_dir.path}")
-    console.print(
-        f"task     {task.name}: {len(task.examples)} examples, labels {', '.join(map(repr, task.label_words))}"
-    )
-    if settings.external_url:
-        planned.lines["server"] += f" ({url_from})"
-    for name in ("server", "time", "cost"):
-        if name in planned.lines:
-            console.print(f"{name:<8} {planned.lines[name]}")
-    if settings.external_url:
-        console.print(f"key      {key.source if key else 'none: the server must want none'}")
-    for note in planned.notes:
-        console.print(f"note     {note}")
-    if settings.cluster.executor == "local":
-        _run_here(settings, run_dir)
-    else:
-        _queue(settings, run_dir, wait=wait)
+    if settings.cluster.executor == "slurm":
+        sbatch.require_startable(sbatch.text(settings, run_dir))
+    if name_is_made_up:
+        run_dir = claim.unused(run_dir)
+        settings = dataclasses.replace(settings, run=dataclasses.replace(settings.run, name=run_dir.path.name))
+    with claim.alone(run_dir):
+        if not name_is_made_up and claim.Seen.of(run_dir) != seen:  # another submit or resume has been quicker
+            _require_startable(settings, run_dir)
+        files = {run_dir.config: config.to_yaml(settings).encode()}
+        if gold_labels is not None:
+            files |= {run_dir.data: tasks.packed(task), run_dir.gold: gold.packed(gold_labels)}
+        with claim.written(run_dir, files):
+            job = cluster.submit(settings, run_dir) if settings.cluster.executor == "slurm" else None
+        console.print(f"run      {run_dir.path}")
+        console.print(
+            f"task     {task.name}: {len(task.examples)} examples, labels {', '.join(map(repr, task.label_words))}"
+        )
+        if settings.external_url:
+            planned.lines["server"] += f" ({url_from})"
+        for name in ("server", "time", "cost"):
+            if name in planned.lines:
+                console.print(f"{name:<8} {planned.lines[name]}")
+        if settings.external_url:
+            console.print(f"key      {key.source if key else 'none: the server must want none'}")
+        for note in planned.notes:
+            console.print(f"note     {note}")
+        if job is None:
+            _run_here(settings, run_dir)
+    if job is not None:
+        _queued(job, settings, run_dir, wait=wait)
+
+
+def _require_startable(settings: Config, run_dir: RunDir) -> None:
+    """Refuse a folder whose saved state has other settings, and a run that is being driven or queued."""
+    _require_same_configuration(settings, run_dir)
+    _require_idle(run_dir)
 
 
 def _data(settings: Config, run_dir: RunDir, *, resumed: bool) -> tuple[Task, Mapping[str, int] | None]:
@@ -149,13 +183,13 @@ def _data(settings: Config, run_dir: RunDir, *, resumed: bool) -> tuple[Task, Ma
     if known is not None and resumed and not asks_for_other_data:
         return dataclasses.replace(known, notes=_notes_of_change(settings, run_dir, known)), None
     task = tasks.load(settings.task, seed=settings.search.seed)
-    if known is None and run_dir.config.exists():  # of an earlier version, which kept no copy
-        return task, None
-    if known is None:
+    if not claim.has_state(run_dir):
         found = gold.found(settings.task)
         kept = {str(example.id) for example in task.examples}
         labels = {id_: label for id_, label in found.labels.items() if id_ in kept}
         return dataclasses.replace(task, notes=(*task.notes, *found.notes)), labels
+    if known is None:  # of an earlier version, which kept no copy
+        return task, None
     _require_same_configuration(settings, run_dir)
     if task.sha256() != known.sha256():
         raise ConfigError(
@@ -180,8 +214,8 @@ def _notes_of_change(settings: Config, run_dir: RunDir, known: Task) -> tuple[st
 
 
 def _require_same_configuration(settings: Config, run_dir: RunDir) -> None:
-    """Refuse a folder that belongs to a run whose labels would be others."""
-    if not run_dir.config.exists():
+    """Refuse a folder that belongs to a run whose labels would be others; without saved state there are none yet."""
+    if not run_dir.config.exists() or not claim.has_state(run_dir):
         return
     ours, theirs = result_settings(settings), result_settings(config.load_file(run_dir.config))
     differing = differences(ours, theirs)
@@ -225,8 +259,8 @@ def _run_here(settings: Config, run_dir: RunDir) -> None:
     _print_summary(settings, run_dir, summary)
 
 
-def _queue(settings: Config, run_dir: RunDir, *, wait: bool) -> None:
-    job = cluster.submit(settings, run_dir)
+def _queued(job: Any, settings: Config, run_dir: RunDir, *, wait: bool) -> None:
+    """Print what to do with a queued job, and wait for its end if that is asked for."""
     console.print(f"job      {job.job_id}")
     other = jobs.on_cluster(jobs.cluster_of(run_dir.submitit, job.job_id))
     _print_commands(settings, f"cancel   {shlex.join(['scancel', job.job_id, *other])}")

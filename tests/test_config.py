@@ -42,8 +42,8 @@ def test_a_protocol_decides_what_is_left_empty_and_a_switch_stands_alone(protoco
     ("change", "told"),
     [
         ("search.alpha=2", "search.alpha: 30.0 there, 2.0 here"),
-        ("model.vllm_args.quantization=fp8", "model.vllm_args: {} there, {'quantization': 'fp8'} here"),
-        ("model.vllm_args.block-size=16", ""),
+        ("model.vllm_args.load-format=dummy", "model.vllm_args: {} there, {'load-format': 'dummy'} here"),
+        ("model.vllm_args.num-gpu-blocks-override=16", ""),
         ("search.steps=9", ""),
         ("server.cpus=4", ""),
     ],

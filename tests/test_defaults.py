@@ -124,7 +124,7 @@ def test_a_value_of_a_file_that_cannot_be_is_refused_by_the_files_name(here: Fil
     with pytest.raises(ConfigError, match=f"search.alpha=-1.0: 0 or more .set in {here.user}"):
         config.load(["cluster.time_min=7"])
     here.write(user="")
-    with pytest.raises(ConfigError, match=f"cluster.time_min: Value 'soon'.* .set in {here.site}"):
+    with pytest.raises(ConfigError, match=f"cluster.time_min=soon: expected a time .* .set in {here.site}, line 1"):
         config.load([])
     with pytest.raises(ConfigError) as refused:
         config.load(["cluster.time_min=later"])

@@ -158,3 +158,33 @@ def test_only_an_override_of_the_context_switches_its_check_off(options: dict[st
 def test_a_preset_whose_context_is_too_long_for_its_model_is_refused() -> None:
     found = planned("model=70B", "model.max_model_len=200000")
     assert any("was trained for contexts of 131072 tokens" in misfit for misfit in found.misfits)
+
+
+def test_an_example_that_no_prompt_can_hold_is_named_and_no_pool_size_proposed(tmp_path: Path) -> None:
+    rows = [
+        {"question": "Q?", "choice": "word " * 9000},
+        *({"question": f"Q{i}?", "choice": f"c{i}"} for i in range(20)),
+    ]
+    data = tmp_path / "long.jsonl"
+    data.write_text("\n".join(map(json.dumps, rows)))
+    done = run("plan", "model=stub", "model.max_model_len=8192", "task=claims", f"task.data={data}", "json=true")
+    told = json.loads(done.stdout)
+    assert done.returncode == 1
+    (misfit,) = told["misfits"]
+    assert "the example 'row-0' is " in misfit
+    assert misfit.endswith("by itself, and model.max_model_len=8,192: shorten or remove it")
+    (remedy,) = told["remedies"]
+    assert remedy.startswith("model.max_model_len=")
+    assert run("plan", "model=stub", "task=claims", f"task.data={data}", remedy).returncode == 0
+
+
+@pytest.mark.parametrize("long", [1, 5])
+def test_each_setting_that_is_said_to_fit_does(tmp_path: Path, long: int) -> None:
+    rows = [{"question": f"Q{i}?", "choice": "word " * (700 if i < long else 3)} for i in range(40)]
+    data = tmp_path / "mixed.jsonl"
+    data.write_text("\n".join(map(json.dumps, rows)))
+    words = ("model=stub", "model.max_model_len=900", "task=claims", f"task.data={data}")
+    remedies = json.loads(run("plan", *words, "json=true").stdout)["remedies"]
+    assert remedies
+    for remedy in remedies:
+        assert run("plan", *words, remedy).returncode == 0, remedy

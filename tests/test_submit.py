@@ -24,7 +24,7 @@ def row(**changes: object) -> str:
     [
         (["model=405b"], "model=405b: no such preset; did you mean 405B?"),
         (["search.step=3"], "search.step: no such key (in the command line); did you mean search.steps?"),
-        (["search.steps=many"], "search.steps: Value 'many' of type 'str' could not be converted to Integer"),
+        (["search.steps=many"], "search.steps=many: expected a whole number in decimal digits"),
         (["search.alpha=-1"], "search.alpha=-1.0: 0 or more"),
         (["cluster=slrm"], "cluster=slrm: no such preset; did you mean slurm?"),
         (["task.name=revews"], "task.name=revews: no such task"),

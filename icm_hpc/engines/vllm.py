@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ..errors import BadAnswer, NoAnswer, ScoringError
 from ..settings import ModelConfig
+from ..vllm_options import REASONS
 from . import symptoms
 from .rank import Rank
 
@@ -67,7 +68,9 @@ def argv(
     }
     optional = ("revision", "quantization", "kv_cache_dtype", "block_size", "enforce_eager", "trust_remote_code")
     options.update({name.replace("_", "-"): getattr(model, name) for name in (*optional, "download_dir")})
-    options.update({name.replace("_", "-"): value for name, value in model.vllm_args.items()})
+    # vllm_options refuses what a run sets itself; a run of an older version may still hold it.
+    own = {name.replace("_", "-"): value for name, value in model.vllm_args.items()}
+    options.update({name: value for name, value in own.items() if name not in REASONS})
     if options.get("headless"):
         options.pop("api-server-count", None)  # it has none, and vLLM refuses to be told how many
     flags = [word for name, value in options.items() if name not in GONE for word in _flag(name, value)]

@@ -41,7 +41,7 @@ def test_a_server_that_cannot_start_fails_the_job_within_30_s_with_its_last_word
     slurm: Cluster, tmp_path: Path
 ) -> None:
     require_vllm()
-    failed = submit(tmp_path, "bad", "model=tiny", "model.vllm_args.kv-cache-dtype=nonsense", "wait=true")
+    failed = submit(tmp_path, "bad", "model=tiny", "model.kv_cache_dtype=nonsense", "wait=true")
     assert failed.returncode == 1
     assert "the server ended: vllm exited with code" in failed.stderr, logs(tmp_path / "bad")
     assert "nonsense" in failed.stderr, "the server's own words reach the submitter"

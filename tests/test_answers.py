@@ -33,6 +33,8 @@ def rule(one: object, other: object) -> str | None:
         ("x = 5", "5"), ("5 apples", "5"), ("5 apples", "5 red apples"), ("1 apple", "1 apples"), (r"\text{18 dollars}", "18"),
         ("3.0e2", "300"), (r"3 \times 10^5", "300000"), ("２４", "24"), ("-0", "0"), ("#### 42", "42"), (18, "18"), (18.0, 18),
         ("+7", "7"), ("007", "7"), ("1/3", "2/6"), ("Yes", "yes."), (NINES + "1", int(NINES + "1")), ("(5)", "5"),
+        ("5 million", "5,000,000"), ("5k", 5000), ("2 dozen eggs", "24"), ("1 / 2", "0.5"), (r"#### \boxed{12}", "12"),
+        ("30°", "30"), ("33 1/3 %", "1/3"), ("5 km", "5km"),
     ],
 )  # fmt: skip
 def test_equal_answers_are_recognised(one: object, other: object) -> None:
@@ -45,6 +47,7 @@ def test_equal_answers_are_recognised(one: object, other: object) -> None:
         ("18", "19"), (NINES + "1", NINES + "2"), ("0." + NINES, "0." + NINES[:-1]), ("0.333333333333333333", "1/3"),
         ("1e9999999", "2"), ("9" * 5000, "8" * 5000), ("1e400", "1e401"), ("yes", "no"), ("-5", "5"), ("50%", "0.6"),
         ("1,234", "1.234"), ("$5", "$6"),
+        ("5 million", "5"), ("5k", "5"),
     ],
 )  # fmt: skip
 def test_different_answers_are_recognised(one: object, other: object) -> None:
@@ -56,7 +59,8 @@ def test_different_answers_are_recognised(one: object, other: object) -> None:
     [
         ("[invalid]", "[invalid]"), ("N/A", "[invalid]"), ("N/A", "5"), ("none", "None"), ("", "5"), ("unknown", "unknown"),
         ("2 hours", "120 minutes"), ("5 hours", "5 minutes"), ("$5", "5 euros"), ("5 and 6", "6 and 5"), ("twelve", "12"),
-        ("the red one", "red"), (float("nan"), "5"),
+        ("the red one", "red"), ("√2", "2"), ("3π", "3"), ("3x", "3"), (r"\sqrt{2}", "2"), ("0x1F", "0"),
+        ("I don't know", "I don't know."), ("5 dollars and 50 cents", "5"), (float("nan"), "5"),
     ],
 )  # fmt: skip
 def test_answers_that_are_missing_or_cannot_be_compared_have_no_rule(one: object, other: object) -> None:

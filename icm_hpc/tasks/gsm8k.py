@@ -5,16 +5,18 @@ Two solutions of one problem that end in different answers cannot both be right;
 
 import json
 import re
+from fractions import Fraction
 from functools import lru_cache
 
 from ..core.types import Rule
 from . import claims
 from .family import Family
-from .numbers import Answer, answer_in, exact, last_number
+from .numbers import MAX_DIGITS, Answer, answer_in, last_number
 from .rows import Row
 from .task import AT_MOST_ONE, SAME, Example
 
 BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
+WORKED_OUT = re.compile(rf"-?\d{{1,{MAX_DIGITS}}}(?:[./]\d{{1,{MAX_DIGITS}}})?")
 HASHES = re.compile(r"####([^\n]*)")
 SAID = re.compile(r"\banswer(?:\s+is|\s*[:=])[\s:*]*([^\n]*?)(?=[.!?]*\**(?:\s*$|[.!?]\**\s)|\n)", re.IGNORECASE)
 
@@ -86,7 +88,9 @@ def _is_share(number: str, units: frozenset[str], other: str, other_units: froze
     if ("percent" in units) == ("percent" in other_units):
         return False
     percentage, share = (number, other) if "percent" in units else (other, number)
-    return exact(f"{percentage}e-2") == share
+    if not (WORKED_OUT.fullmatch(percentage) and WORKED_OUT.fullmatch(share)):
+        return False
+    return Fraction(percentage) / 100 == Fraction(share)
 
 
 FAMILY = Family(

@@ -11,7 +11,8 @@ MAX_EXPONENT = 1000
 # What stands where no answer was found; compared without case, brackets and full stops.
 NO_ANSWER = {
     "", "nan", "none", "null", "na", "n/a", "nil", "invalid", "unknown", "no answer", "not found", "error", "undefined",
-    "cannot be determined", "unanswerable", "?", "-",
+    "cannot be determined", "unanswerable", "?", "-", "i don't know", "i do not know", "idk", "not known", "unclear", "tbd",
+    "no answer found", "not enough information", "insufficient information", "cannot be answered",
 }  # fmt: skip
 CURRENCIES = {"$": "dollar", "€": "euro", "£": "pound", "¥": "yen", "₹": "rupee"}
 UNITS = {"usd": "dollar", "eur": "euro", "gbp": "pound", "buck": "dollar", "pct": "percent"}
@@ -31,13 +32,26 @@ FILLERS = {
     "and",
     "in",
 }
+SCALES = {
+    "hundred": 100,
+    "thousand": 10**3,
+    "k": 10**3,
+    "million": 10**6,
+    "billion": 10**9,
+    "trillion": 10**12,
+    "dozen": 12,
+}
+SCALE = rf"\s?(?i:{'|'.join(SCALES)})\b"
+ALGEBRA = re.compile(
+    r"[√π∞^]|\b(?:sqrt|pi)\b|\\[a-zA-Z]|\d[a-fn-z]\b|\b0x", re.IGNORECASE
+)  # beside a number, it is not alone
 SEPARATED = r"\d{1,3}(?:[,'_\u2009\u202f\u00a0]\d{3})+(?!\d)|\d{1,2}(?:,\d{2})+,\d{3}(?!\d)"
 EUROPEAN = r"\d{1,3}(?:\.\d{3})+,\d+|\d{1,3}(?:\.\d{3}){2,}(?!\d)"
 PLAIN = rf"(?:{EUROPEAN}|(?:{SEPARATED}|\d+)(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?"
-NUMBER = re.compile(rf"(?<![\w.])(?:(?<![)\]\d] )-\s?)?(?:\d+ \d+/\d+|{PLAIN}(?:/{PLAIN})?)")
+NUMBER = re.compile(rf"(?<![\w.])(?:(?<![)\]\d] )-\s?)?(?:\d+ \d+/\d+|{PLAIN}(?:/{PLAIN})?)(?:{SCALE})?")
 LATEX_SPACE = re.compile(r"\\[,;:! ]|\\(?:quad|qquad|left|right|displaystyle)(?![a-zA-Z])|~")
 LATEX_THOUSANDS = re.compile(r"(?<=\d)(?:\\[,!;: ]|\{,\})(?=\d{3}(?!\d))")
-LATEX_TEXT = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}")
+LATEX_TEXT = re.compile(r"\\(?:boxed|fbox|text|textbf|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}")
 LATEX_FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{([^{}]*)\}|(\d))\s*(?:\{([^{}]*)\}|(\d))")
 POWER_OF_TEN = re.compile(r"\s*(?:\*|×|x|\\times|\\cdot)\s*10\s*(?:\^|\*\*)\s*\{?\s*(-?\d+)\s*\}?")
 
@@ -57,7 +71,7 @@ def answer_in(text: str) -> Answer:
     if plain.casefold().strip(" []().") in NO_ANSWER:
         return Answer()
     found = NUMBER.findall(plain.rpartition("=")[2]) or NUMBER.findall(plain)
-    if len(found) != 1:
+    if len(found) != 1 or ALGEBRA.search(plain):
         return Answer(text=" ".join(plain.casefold().strip(" .").split()))
     return Answer(number=exact(found[0]), units=_units(plain.replace(found[0], " ")))
 
@@ -72,14 +86,15 @@ def exact(number: str) -> str:
     """Return the one form of a number: a fraction in lowest terms; one of more than MAX_DIGITS digits as it is written."""
     if len(number) > MAX_DIGITS:
         return number
-    whole, _, rest = number.replace("- ", "-").partition(" ")
+    scale = re.search(SCALE, number)
+    whole, _, rest = (number[: scale.start()] if scale else number).replace("- ", "-").partition(" ")
     try:
         value = _ratio(rest or whole)
         if rest:
             value = Fraction(whole) + (-value if whole.startswith("-") else value)
     except (ValueError, ZeroDivisionError):
         return number
-    return _written(value)
+    return _written(value * SCALES[scale[0].strip().casefold()] if scale else value)
 
 
 def _written(value: Fraction) -> str:
@@ -129,7 +144,8 @@ def _plain(text: str) -> str:
     text = LATEX_TEXT.sub(r" \1", LATEX_SPACE.sub(" ", text))
     text = _without_math_signs(text)
     text = LATEX_FRACTION.sub(lambda m: f" {m[1] or m[2]}/{m[3] or m[4]} ", text)
-    text = POWER_OF_TEN.sub(r"e\1", text)
+    text = POWER_OF_TEN.sub(r"e\1", re.sub(r"\^\s*\{?\\circ\}?|°", " degree", text))
+    text = re.sub(r"(?<=\d)\s*/\s*(?=\d)", "/", text)
     text = re.sub(r"-\s+(?=\d+/)", "-", text)
     return re.sub(r"(-?)\s*([$€£¥₹])\s*(?=[-\d.])", r"\2 \1", text.replace("{", "").replace("}", "")).strip()
 

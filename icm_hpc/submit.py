@@ -179,8 +179,7 @@ def _data(settings: Config, run_dir: RunDir, *, resumed: bool) -> tuple[Task, Ma
     """
     of_run = run_dir.config.exists() and run_dir.data.exists()
     known = tasks.load(settings.task, seed=settings.search.seed, copy=run_dir.data) if of_run else None
-    asks_for_other_data = known is None or settings.task != config.load_file(run_dir.config).task
-    if known is not None and resumed and not asks_for_other_data:
+    if known is not None and resumed and _asks_for_the_same_data(settings, config.load_file(run_dir.config)):
         return dataclasses.replace(known, notes=_notes_of_change(settings, run_dir, known)), None
     task = tasks.load(settings.task, seed=settings.search.seed)
     if not claim.has_state(run_dir):
@@ -197,6 +196,11 @@ def _data(settings: Config, run_dir: RunDir, *, resumed: bool) -> tuple[Task, Ma
             f" go on with its own copy: {cluster.resume_command(run_dir)}"
         )
     return task, None
+
+
+def _asks_for_the_same_data(ours: Config, theirs: Config) -> bool:
+    """Return whether two settings draw the same examples from the same data."""
+    return (ours.task, ours.search.seed) == (theirs.task, theirs.search.seed)
 
 
 def _notes_of_change(settings: Config, run_dir: RunDir, known: Task) -> tuple[str, ...]:

@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
+from icm_hpc import config as configs
 from icm_hpc import disks, tasks
+from icm_hpc import submit as submission
 from icm_hpc.errors import TaskError
+from icm_hpc.rundir import RunDir
 from icm_hpc.settings import TaskConfig
 from icm_hpc.tasks import gold
 from tests.test_submit import submit
@@ -140,3 +143,17 @@ def test_a_slurm_run_in_a_folder_of_this_machine_is_noticed_before_it_is_queued(
     planned = submit("model=stub", "cluster=slurm", "task.limit=12", root, command="plan")
     assert "run.root=/tmp/icm-runs-of-nobody is on /tmp, which each machine has for itself" in planned.stdout
     assert "for itself" not in submit("model=stub", "task.limit=12", root, command="plan").stdout
+
+
+def test_a_run_without_saved_state_that_is_resumed_with_another_seed_draws_other_examples(tmp_path: Path) -> None:
+    words = ("model=stub", "task=reviews", "task.limit=12", f"run.root={tmp_path}", "run=mine")
+    before, now = (submission.named(configs.load([*words, f"search.seed={seed}"])) for seed in (0, 1))
+    run_dir = RunDir(tmp_path / "mine")
+    run_dir.create()
+    run_dir.config.write_text(configs.to_yaml(before))
+    run_dir.data.write_bytes(tasks.packed(tasks.load(before.task, seed=0)))
+    kept, gold_labels = submission._data(before, run_dir, resumed=True)
+    assert (kept.sha256(), gold_labels) == (tasks.load(before.task, seed=0).sha256(), None)
+    drawn, gold_labels = submission._data(now, run_dir, resumed=True)
+    assert drawn.sha256() == tasks.load(now.task, seed=1).sha256() != kept.sha256()
+    assert gold_labels is not None

@@ -69,7 +69,7 @@ SYMPTOMS = (
         " NCCL_DEBUG=INFO there",
     ),
     Symptom(
-        ("InvalidCxxCompiler", "fatal error: Python.h"),
+        ("InvalidCxxCompiler",),
         "vLLM's CPU build compiles what it runs: install g++ and Python's headers on its node (apt-get install g++"
         " python3-dev)",
     ),

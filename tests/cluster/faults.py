@@ -120,13 +120,20 @@ def _immutable(sign: str) -> Callable[[Run], object]:
 
 
 def _second_driver(_slurm: Cluster, run: Run) -> None:
-    """Queue another job of the same run, past the check of `submit`; it must be refused, and not disturb the first."""
+    """Queue another job of the same run, past the check of `submit`; it must be refused, and not disturb the first.
+
+    So that the search does not end before the second job starts, the engine is held up.
+    """
+    engine = run.engine()
+    held = (engine, *children(engine))
+    kill(*held, number=signal.SIGSTOP)
     refused = icm("resume", f"run={run.name}", f"run.root={run.root}")
     assert "is in the queue (RUNNING, RUNNING)" in refused.stderr, refused.stderr
     settings = config.load_file(run.dir.config)
     first = run.job
     second = cluster.submit(settings, run.dir)
     until(lambda: "is in use: attempt" in logs(run.dir.path), "a refusal")
+    kill(*held, number=signal.SIGCONT)
     until(lambda: not command("squeue", "--noheader", f"--jobs={second.job_id}", "--states=R,PD,CG").strip(), "its end")
     for path in run.dir.submitit.glob(f"{second.job_id}_submitted.pkl"):
         path.unlink()

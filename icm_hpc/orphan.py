@@ -1,7 +1,7 @@
 """A server component whose driver's node has died, while no other node is free for the driver.
 
 Slurm then requeues component 0 of the job alone, and component 1 keeps its nodes, GPUs included, for as long as component 0
-waits. To requeue the leader requeues what still runs, although scontrol answers that the job is pending (measured with
+waits. To requeue the leader requeues what still runs, although scontrol answers that the job is pending (measured with 22.05,
 24.11 and 26.05).
 """
 

@@ -13,6 +13,7 @@ from .errors import ClusterError, SchedulerError
 
 LIVE = ("RUNNING", "COMPLETING", "CONFIGURING", "PENDING", "SUSPENDED", "STOPPED")
 PASSING = ("PREEMPTED", "REQUEUED", "NODE_FAIL")  # followed by another start, if the job is still in the queue
+SBATCH_S = 120.0  # it also waits for a site's own filters of jobs
 ANSWER_S = 45.0  # Slurm's commands give up on a controller that is away after 18 s (22.05)
 
 # Settings of a site or a person, which Slurm does not set inside a job.
@@ -166,7 +167,7 @@ def run(*argv: str) -> "subprocess.CompletedProcess[str]":
 def sbatch(script: Path, *flags: str) -> "subprocess.CompletedProcess[str]":
     """Run sbatch as from outside of any job, without keys: all that is queued, or tested, goes this way.
 
-    Raises ClusterError where there is no sbatch.
+    Raises ClusterError where there is no sbatch, and UnknownJob where it does not answer.
     """
     environment = outside_environment(os.environ, script.read_text())
     try:
@@ -177,8 +178,16 @@ def sbatch(script: Path, *flags: str) -> "subprocess.CompletedProcess[str]":
             capture_output=True,
             text=True,
             errors="replace",
+            timeout=SBATCH_S,
             check=False,
         )
+    except subprocess.TimeoutExpired as error:
+        if "--test-only" in flags:
+            raise ClusterError(f"sbatch --test-only does not answer within {SBATCH_S:g} s: try again later") from error
+        raise UnknownJob(
+            f"sbatch does not answer within {SBATCH_S:g} s: a job may have been queued; look for it with `squeue --me`, and"
+            " scancel it before you submit again"
+        ) from error
     except OSError as error:
         why = "is not on the PATH" if isinstance(error, FileNotFoundError) else f"cannot be run: {error}"
         raise ClusterError(f"sbatch {why}: submit from a login node, or use cluster=local") from error

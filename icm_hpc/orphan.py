@@ -6,6 +6,7 @@ waits. To requeue the leader requeues what still runs, although scontrol answers
 """
 
 import os
+import subprocess
 import time
 from pathlib import Path
 
@@ -39,6 +40,6 @@ class Watch:
             if states != ["PENDING", "RUNNING"]:
                 return False
             jobs.run("scontrol", "requeue", leader)
-        except (OSError, SchedulerError):
+        except (OSError, SchedulerError, subprocess.TimeoutExpired):
             return False  # asked again after SILENT_S
         return True

@@ -206,8 +206,14 @@ class RunDir:
         _write_json(self.rank_arrival(attempt, number), {"address": address})
 
     def has_arrived(self, attempt: str, number: int) -> bool:
-        """Return whether the component of a node that is not the first has started."""
-        return read_json(self.rank_arrival(attempt, number)) is not None
+        """Return whether the component of a node that is not the first has started.
+
+        By a list of the folder: a network file system may go on saying that a file is not there which it was asked for before.
+        """
+        try:
+            return self.rank_arrival(attempt, number).name in os.listdir(self.attempt(attempt))  # noqa: PTH208
+        except FileNotFoundError:
+            return False
 
     def write_rank_exit(self, attempt: str, number: int, start: int, how: str) -> None:
         """Tell the first node that a rank of this start has ended."""

@@ -105,7 +105,8 @@ def serve(config: Config, run_dir: RunDir, attempt: str, *, local: bool) -> str:
 
     A `local` server listens to this machine only, one of a job to the nodes of the cluster.
     """
-    require_ranks(config, run_dir, attempt)
+    if not local:
+        require_ranks(config, run_dir, attempt)
     served = weights.locate(config.model)
     host = "127.0.0.1" if local else "0.0.0.0"  # noqa: S104 - every route wants the key
     hosts = (host,) if local else addresses()

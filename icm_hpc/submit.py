@@ -118,7 +118,7 @@ def start(
         else:
             console.print(f"{name:<8} {text}")
     run_dir = RunDir(Path(settings.run.root) / settings.run.name)
-    task, gold_labels = _data(settings, run_dir, resumed=resumed)
+    task, gold_labels = _data(settings, run_dir, resumed=resumed, is_new=name_is_made_up)
     if dry_run:
         print(sbatch.text(settings, run_dir), end="")
         for note in task.notes:
@@ -172,17 +172,20 @@ def _require_startable(settings: Config, run_dir: RunDir) -> None:
     _require_idle(run_dir)
 
 
-def _data(settings: Config, run_dir: RunDir, *, resumed: bool) -> tuple[Task, Mapping[str, int] | None]:
+def _data(
+    settings: Config, run_dir: RunDir, *, resumed: bool, is_new: bool = False
+) -> tuple[Task, Mapping[str, int] | None]:
     """Return the task, with notes on its data, and the gold labels that are to be kept with it; None if the run has its copy.
 
+    Whatever a folder of a name that was made up holds is of another run: this one gets another name.
     Raises ConfigError where a run of this name has a copy of other data.
     """
-    of_run = run_dir.config.exists() and run_dir.data.exists()
+    of_run = not is_new and run_dir.config.exists() and run_dir.data.exists()
     known = tasks.load(settings.task, seed=settings.search.seed, copy=run_dir.data) if of_run else None
     if known is not None and resumed and _asks_for_the_same_data(settings, config.load_file(run_dir.config)):
         return dataclasses.replace(known, notes=_notes_of_change(settings, run_dir, known)), None
     task = tasks.load(settings.task, seed=settings.search.seed)
-    if not claim.has_state(run_dir):
+    if is_new or not claim.has_state(run_dir):
         found = gold.found(settings.task)
         kept = {str(example.id) for example in task.examples}
         labels = {id_: label for id_, label in found.labels.items() if id_ in kept}
@@ -200,7 +203,8 @@ def _data(settings: Config, run_dir: RunDir, *, resumed: bool) -> tuple[Task, Ma
 
 def _asks_for_the_same_data(ours: Config, theirs: Config) -> bool:
     """Return whether two settings draw the same examples from the same data."""
-    return (ours.task, ours.search.seed) == (theirs.task, theirs.search.seed)
+    of_ours, of_theirs = (dataclasses.replace(one.task, label_words=None) for one in (ours, theirs))
+    return (of_ours, ours.search.seed) == (of_theirs, theirs.search.seed)
 
 
 def _notes_of_change(settings: Config, run_dir: RunDir, known: Task) -> tuple[str, ...]:

@@ -157,3 +157,28 @@ def test_a_run_without_saved_state_that_is_resumed_with_another_seed_draws_other
     drawn, gold_labels = submission._data(now, run_dir, resumed=True)
     assert drawn.sha256() == tasks.load(now.task, seed=1).sha256() != kept.sha256()
     assert gold_labels is not None
+
+
+def test_a_name_that_was_made_up_has_nothing_of_the_run_that_it_collides_with(tmp_path: Path) -> None:
+    settings = submission.named(configs.load(["model=stub", "task.limit=12", f"run.root={tmp_path}", "run=mine"]))
+    run_dir = RunDir(tmp_path / "mine")
+    run_dir.create()
+    run_dir.config.write_text(configs.to_yaml(settings))
+    run_dir.data.write_bytes(tasks.packed(tasks.load(settings.task, seed=0)))
+    run_dir.labels.write_text("")
+    assert submission._data(settings, run_dir, resumed=False)[1] is None, "the run has its copy"
+    assert submission._data(settings, run_dir, resumed=False, is_new=True)[1], "the new one gets its own"
+
+
+def test_other_label_words_do_not_need_the_file_that_a_run_was_made_of(tmp_path: Path, data: Path) -> None:
+    words = ("model=stub", "task=claims", f"task.data={data}", f"run.root={tmp_path}", "run=mine")
+    before, now = (
+        submission.named(configs.load([*words, *more])) for more in ((), ("task.label_words=[' no',' yes']",))
+    )
+    run_dir = RunDir(tmp_path / "mine")
+    run_dir.create()
+    run_dir.config.write_text(configs.to_yaml(before))
+    run_dir.data.write_bytes(tasks.packed(tasks.load(before.task, seed=0)))
+    data.unlink()
+    task, _ = submission._data(now, run_dir, resumed=True)
+    assert task.label_words == (" no", " yes")

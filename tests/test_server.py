@@ -187,3 +187,12 @@ def test_the_engine_of_a_second_node_waits_as_long(tmp_path: Path, monkeypatch: 
     run_dir.write_rendezvous(Rendezvous("a1", 0, "10.0.0.1", 1, 2))
     follower.follow(settings, run_dir, "a1", 1, "10.0.0.2", lambda: bool(given))
     assert given == ["7200"]
+
+
+def test_a_server_on_this_machine_does_not_count_the_tasks_of_a_step_that_it_was_started_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, run_dir = prepare_run(tmp_path, "model=stub")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    monkeypatch.setattr(stub, "argv", lambda *_, **__: [sys.executable, "-c", "raise SystemExit(3)"])
+    assert server.serve(settings, run_dir, "a1", local=True) == "stub exited with code 3"

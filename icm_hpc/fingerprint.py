@@ -51,6 +51,12 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
     return "; ".join(f"{key}: {theirs.get(key)!r} there, {ours.get(key)!r} here" for key in keys)
 
 
+def draw_the_same_examples(ours: Config, theirs: Config) -> bool:
+    """Return whether two settings take the same examples from the same data; label words do not matter for that."""
+    of_ours, of_theirs = (dataclasses.replace(one.task, label_words=None) for one in (ours, theirs))
+    return (of_ours, ours.search.seed) == (of_theirs, theirs.search.seed)
+
+
 def sha256_of(parts: Iterable[str]) -> str:
     """Return the SHA-256 of `parts`, each ended by a zero byte."""
     digest = hashlib.sha256()

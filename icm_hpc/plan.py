@@ -22,7 +22,9 @@ from .core.fit import Hardware, Model
 from .core.forecast import GPUS
 from .errors import FitError, IcmError
 from .executor import EXAMPLE_URL
+from .fingerprint import draw_the_same_examples
 from .needs import Demand, demand_of, hardware_of, model_of, serving_of
+from .rundir import RunDir
 from .settings import Config
 from .tasks import Task
 
@@ -118,8 +120,9 @@ class Command:
 
     def settings(self) -> Config:
         """Return the settings that these words stand for, with their executor decided."""
-        given = config.load_file(self.run_config, self.words) if self.run_config else config.load(self.words)
-        return executor.resolved(keys.addressed(given)[0])[0]
+        if self.run_config:  # a resume looks for no server but the run's own
+            return executor.resolved(config.load_file(self.run_config, self.words))[0]
+        return executor.resolved(keys.addressed(config.load(self.words))[0])[0]
 
     def with_(self, remedy: str) -> "Command":
         """Return this command with the settings of a remedy instead of its own."""
@@ -160,8 +163,10 @@ def working_command(found: Plan, command: Command, changes: int = 3) -> Command 
 def _planned(command: Command) -> Plan | None:
     """Return the plan of a command, or None if its settings are refused."""
     try:
-        settings = command.settings()
-        return plan(settings, tasks.load(settings.task, seed=settings.search.seed))
+        settings, copy = command.settings(), None
+        if command.run_config and draw_the_same_examples(settings, config.load_file(command.run_config)):
+            copy = RunDir(command.run_config.parent).data
+        return plan(settings, tasks.load(settings.task, seed=settings.search.seed, copy=copy))
     except IcmError:
         return None
 

@@ -41,7 +41,7 @@ from . import (
 )
 from .driver import Interrupted
 from .errors import ClusterError, ConfigError, IcmError, SchedulerError, TaskError
-from .fingerprint import differences, result_settings
+from .fingerprint import differences, draw_the_same_examples, result_settings
 from .progress import Watch
 from .rundir import RunDir, log_to_files
 from .settings import Config
@@ -182,7 +182,7 @@ def _data(
     """
     of_run = not is_new and run_dir.config.exists() and run_dir.data.exists()
     known = tasks.load(settings.task, seed=settings.search.seed, copy=run_dir.data) if of_run else None
-    if known is not None and resumed and _asks_for_the_same_data(settings, config.load_file(run_dir.config)):
+    if known is not None and resumed and draw_the_same_examples(settings, config.load_file(run_dir.config)):
         return dataclasses.replace(known, notes=_notes_of_change(settings, run_dir, known)), None
     task = tasks.load(settings.task, seed=settings.search.seed)
     if is_new or not claim.has_state(run_dir):
@@ -199,12 +199,6 @@ def _data(
             f" go on with its own copy: {cluster.resume_command(run_dir)}"
         )
     return task, None
-
-
-def _asks_for_the_same_data(ours: Config, theirs: Config) -> bool:
-    """Return whether two settings draw the same examples from the same data."""
-    of_ours, of_theirs = (dataclasses.replace(one.task, label_words=None) for one in (ours, theirs))
-    return (of_ours, ours.search.seed) == (of_theirs, theirs.search.seed)
 
 
 def _notes_of_change(settings: Config, run_dir: RunDir, known: Task) -> tuple[str, ...]:

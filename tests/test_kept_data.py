@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from icm_hpc import config as configs
-from icm_hpc import disks, tasks
+from icm_hpc import disks, plan, tasks
 from icm_hpc import submit as submission
 from icm_hpc.errors import TaskError
 from icm_hpc.rundir import RunDir
@@ -182,3 +182,22 @@ def test_other_label_words_do_not_need_the_file_that_a_run_was_made_of(tmp_path:
     data.unlink()
     task, _ = submission._data(now, run_dir, resumed=True)
     assert task.label_words == (" no", " yes")
+
+
+def test_what_would_fit_a_resumed_run_is_planned_with_its_copy_of_the_data(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_BASE_URL", "http://gpu7:8000")  # which a resume does not look at
+    settings = submission.named(
+        configs.load(["model=stub", "task=claims", f"task.data={data}", f"run.root={tmp_path}", "run=mine"])
+    )
+    run_dir = RunDir(tmp_path / "mine")
+    run_dir.create()
+    run_dir.config.write_text(configs.to_yaml(settings))
+    run_dir.data.write_bytes(tasks.packed(tasks.load(settings.task, seed=0)))
+    data.unlink()
+    command = plan.Command("resume", ("run=mine", f"run.root={tmp_path}"), run_dir.config)
+    assert command.settings().external_url is None
+    planned = plan._planned(command)
+    assert planned is not None
+    assert planned.fits, planned.misfits

@@ -95,7 +95,8 @@ def _tested(root: Path, options: list[str]) -> Report:
 def _results(xml: Path) -> dict[str, str]:
     found = {}
     for case in ET.parse(xml).iter("testcase"):
-        name = case.get("name", "").removeprefix("test_").replace("_", " ")
+        test, bracket, parameters = case.get("name", "").removeprefix("test_").partition("[")
+        name = test.replace("_", " ") + bracket + parameters
         kinds = {child.tag for child in case}
         found[name] = "**failed**" if kinds & {"failure", "error"} else "skipped" if "skipped" in kinds else "ok"
     return found

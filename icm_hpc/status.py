@@ -94,7 +94,7 @@ def _asking_until_a_failure() -> Queued:
 
 
 def status(run_dir: RunDir, queued: Queued | None = None) -> Status:
-    """Return what a run's folder and Slurm tell of it; of a run that has just started or was damaged, what is there."""
+    """Return what a run's folder and Slurm say about it; of a run that has just started or was damaged, what is there."""
     settings = config.load_file(run_dir.config)
     attempts = _attempts(run_dir)
     progress = _current_progress(run_dir, attempts)

@@ -32,7 +32,7 @@ def test_labels_from_two_nodes_are_those_from_one(
     assert two.dir.rank_log(1).stat().st_size > 0, "the second node's engine has a log of its own"
 
 
-def test_a_rank_that_dies_is_started_anew_with_the_others_and_the_run_ends_as_if_nothing_had_happened(
+def test_a_rank_that_dies_is_restarted_with_the_others_and_the_run_ends_as_if_nothing_had_happened(
     undisturbed_stub: tuple[Run, str], slurm: Cluster, tmp_path: Path
 ) -> None:
     outcome = inflicted("rank-killed", slurm, tmp_path, undisturbed_stub[0], STUB_SLOW)

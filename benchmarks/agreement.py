@@ -18,14 +18,16 @@ from typing import Any
 import numpy as np
 
 from benchmarks.serving import Connect, arguments, with_server
-from icm_hpc import config, driver, evaluate, tasks
-from icm_hpc.client import Client
+from icm_hpc import evaluate, tasks
+from icm_hpc.config import loading
+from icm_hpc.config.schema import Config
 from icm_hpc.core.layout import Query
 from icm_hpc.core.types import ScorePool, frozen_labels
-from icm_hpc.prompts import of_tokens
-from icm_hpc.rundir import RunDir
-from icm_hpc.scorer import Scorer
-from icm_hpc.settings import Config
+from icm_hpc.driver import run
+from icm_hpc.rundir.folder import RunDir
+from icm_hpc.scoring.client import Client
+from icm_hpc.scoring.prompts import of_tokens
+from icm_hpc.scoring.scorer import Scorer
 
 # Task -> file under `data`, and pools small enough for a model on two CPU cores.
 SUITE: dict[str, tuple[str | None, int]] = {
@@ -42,7 +44,7 @@ async def of_seed(settings: Config, folder: Path, client: Client) -> dict[str, f
     """Return the agreement of each labelling of one seed's examples, and whether the search was degenerate."""
     run_dir = RunDir(folder)
     run_dir.create()
-    summary = await driver.label(settings, run_dir, client, lambda _: None)
+    summary = await run.label(settings, run_dir, client, lambda _: None)
     task = tasks.load(settings.task, seed=settings.search.seed)
     problem = task.problem()
     scorer = Scorer(client, await of_tokens(client, task), problem, settings.search.layout)
@@ -104,7 +106,7 @@ def main() -> None:
     for name in mine["tasks"].split(","):
         file, limit = SUITE[name]
         chosen = [f"task={name}", f"task.limit={limit}", *([f"task.data={Path(mine['data']) / file}"] if file else [])]
-        variants[name] = config.load([*chosen, *rest])
+        variants[name] = loading.load([*chosen, *rest])
 
     async def of_all(folder: Path, connected: Connect) -> Any:
         return await measure(variants, folder, connected, int(mine["seeds"]))

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.serving import Connect, arguments, printed, with_server
-from icm_hpc import config, prompts
+from icm_hpc.config import loading
 from icm_hpc.core.types import ScorePool, frozen_labels
-from icm_hpc.scorer import Scorer
+from icm_hpc.scoring import prompts
+from icm_hpc.scoring.scorer import Scorer
 from icm_hpc.tasks import Example, Task
 
 
@@ -58,7 +59,7 @@ async def of_size(connected: Connect, n: int, tokens: int, repeats: int) -> dict
 def main() -> None:
     """Run the benchmark."""
     mine, rest = arguments({"sizes": "16,64,256,1024,4096", "tokens": "10", "repeats": "3", "profile": ""})
-    settings = config.load(["model=stub", "model.max_model_len=100000000", *rest])
+    settings = loading.load(["model=stub", "model.max_model_len=100000000", *rest])
 
     async def measure(_folder: Path, connected: Connect) -> list[dict[str, Any]]:
         sizes = [int(size) for size in (mine["profile"] or mine["sizes"]).split(",")]

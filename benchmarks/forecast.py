@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.serving import arguments
-from icm_hpc import config, prompts, tasks, weights
+from icm_hpc import tasks
+from icm_hpc.config import loading
 from icm_hpc.core.forecast import GPUS, Cost, Lengths, ModelShape, cost, seconds, shape_of
 from icm_hpc.core.layout import LAYOUTS
-from icm_hpc.tokenizer import LocalTokenizer
+from icm_hpc.scoring import prompts
+from icm_hpc.scoring.tokenizer import LocalTokenizer
+from icm_hpc.serving import weights
 
 # Model, GPU, GPUs in all, dtype, bytes of a key or value, tokens a step.
 ROWS = (
@@ -27,7 +30,7 @@ ROWS = (
 
 def lengths_of(data: str, n: int) -> tuple[tasks.Task, Lengths]:
     """Return claims of a file, and their tokens."""
-    settings = config.load(["model=smol", "task=truthfulqa", f"task.data={data}", f"task.limit={n}"])
+    settings = loading.load(["model=smol", "task=truthfulqa", f"task.data={data}", f"task.limit={n}"])
     task = tasks.load(settings.task, seed=0)
     tokenizer = LocalTokenizer("smol", Path(weights.locate(settings.model)))
     return task, asyncio.run(prompts.of_tokens(tokenizer, task)).lengths
@@ -35,7 +38,7 @@ def lengths_of(data: str, n: int) -> tuple[tasks.Task, Lengths]:
 
 def shape_of_preset(name: str) -> ModelShape:
     """Return the shape that a preset of configs/model states."""
-    shape = shape_of(config.load([f"model={name}"]).model.shape)
+    shape = shape_of(loading.load([f"model={name}"]).model.shape)
     assert shape is not None
     return shape
 

@@ -19,10 +19,11 @@ import numpy as np
 
 from benchmarks.driver import task_of
 from benchmarks.serving import Connect, arguments, printed, with_server
-from icm_hpc import config, prompts
-from icm_hpc.client import Client, all_of
+from icm_hpc.config import loading
 from icm_hpc.core.types import ScorePool, frozen_labels
-from icm_hpc.scorer import Scorer
+from icm_hpc.scoring import prompts
+from icm_hpc.scoring.client import Client, all_of
+from icm_hpc.scoring.scorer import Scorer
 
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
@@ -108,7 +109,7 @@ def main() -> None:
         'model.env.VLLM_CPU_KVCACHE_SPACE="4"',
         "model.vllm_args.enable-scale-out=true",
     ]
-    settings = config.load(["model=tiny", *space, *rest])
+    settings = loading.load(["model=tiny", *space, *rest])
 
     async def measure(_folder: Path, connected: Connect) -> dict[str, Any]:
         return await of_routes(connected, int(mine["n"]), int(mine["tokens"]), int(mine["repeats"]))

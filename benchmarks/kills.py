@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.serving import arguments, printed
-from icm_hpc import checkpoint
-from icm_hpc.rundir import RunDir
+from icm_hpc.rundir import checkpoint
+from icm_hpc.rundir.folder import RunDir
 from tests.cluster.processes import children
 
 SLOW, FAST = "model.vllm_args.delay-ms=20", "model.vllm_args.delay-ms=0"  # while it is killed, and after

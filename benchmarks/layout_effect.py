@@ -15,12 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.serving import Connect, arguments, empty_cache, printed, with_server
-from icm_hpc import config, prompts, tasks
-from icm_hpc.client import Client
+from icm_hpc import tasks
+from icm_hpc.config import loading
+from icm_hpc.config.schema import Config
 from icm_hpc.core.layout import LAYOUTS, Query
 from icm_hpc.core.types import frozen_labels
-from icm_hpc.scorer import Scorer
-from icm_hpc.settings import Config
+from icm_hpc.scoring import prompts
+from icm_hpc.scoring.client import Client
+from icm_hpc.scoring.scorer import Scorer
 
 SUITE = {"reviews": (None, 24), "truthfulqa": ("truthfulqa_train.json", 24), "gsm8k": ("gsm8k_verification.json", 12)}
 
@@ -75,7 +77,7 @@ def main() -> None:
         file, limit = SUITE[name]
         chosen = [f"task={name}", f"task.limit={limit}"] + ([f"task.data={Path(mine['data']) / file}"] if file else [])
         seeds = range(int(mine["pools"]))
-        variants[name] = [config.load([*chosen, f"search.seed={seed}", *rest]) for seed in seeds]
+        variants[name] = [loading.load([*chosen, f"search.seed={seed}", *rest]) for seed in seeds]
 
     async def measure(_folder: Path, connected: Connect) -> dict[str, Any]:
         async with empty_cache(connected) as client:

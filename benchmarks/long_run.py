@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from benchmarks.serving import arguments, printed
-from icm_hpc import checkpoint, driver
-from icm_hpc.progress import Progress
+from icm_hpc.driver import run
+from icm_hpc.rundir import checkpoint
+from icm_hpc.rundir.progress import Progress
 from tests.offline import OfflineClient, prepare
 
 
@@ -44,7 +45,7 @@ async def measured(folder: Path, steps: int, points: int, arguments: list[str]) 
                 }
             )
 
-    await driver.label(settings, run_dir, client, watch)
+    await run.label(settings, run_dir, client, watch)
     return looks
 
 

@@ -6,8 +6,9 @@
 from pathlib import Path
 
 from benchmarks.serving import arguments
-from icm_hpc import config, tasks
-from icm_hpc.plan import Plan, plan
+from icm_hpc import tasks
+from icm_hpc.capacity.plan import Plan, plan
+from icm_hpc.config import loading
 
 HARDWARE = {
     "8 x A100-80": ("cluster.gpu=A100-80", "cluster.max_nodes=1"),
@@ -34,7 +35,7 @@ def main() -> None:
         verdicts: dict[str, list[str]] = {}
         for name, hardware in HARDWARE.items():
             words = [*chosen, "task=truthfulqa", data, "cluster.executor=slurm", "cluster.node_gpus=8"]
-            settings = config.load([*words, *hardware, f"search.steps={mine['steps']}"])
+            settings = loading.load([*words, *hardware, f"search.steps={mine['steps']}"])
             found = plan(settings, tasks.load(settings.task, seed=0))
             verdicts.setdefault(_verdict(found), []).append(name)
         for verdict, names in verdicts.items():

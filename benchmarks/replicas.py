@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.serving import Connect, arguments, empty_cache, with_server
-from icm_hpc import config, tasks
-from icm_hpc.client import Client
+from icm_hpc import tasks
+from icm_hpc.config import loading
 from icm_hpc.core.types import ScorePool, frozen_labels
-from icm_hpc.prompts import of_tokens
-from icm_hpc.scorer import Scorer
+from icm_hpc.scoring.client import Client
+from icm_hpc.scoring.prompts import of_tokens
+from icm_hpc.scoring.scorer import Scorer
 
 BLOCK = 32
 
@@ -24,7 +25,7 @@ def main() -> None:
     mine, rest = arguments({"n": "64", "replicas": "2", "data": "../shared/data/truthfulqa_train.json"})
     data = f"task.data={Path(mine['data']).resolve()}"
     words = ["model=tiny", "task=truthfulqa", data, f"task.limit={mine['n']}", f"server.replicas={mine['replicas']}"]
-    settings = config.load([*words, "model.vllm_args.api-server-count=1", *rest])
+    settings = loading.load([*words, "model.vllm_args.api-server-count=1", *rest])
     task = tasks.load(settings.task, seed=0)
     problem, labels = task.problem(), frozen_labels(np.arange(len(task.examples)) % 2)
 

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.serving import Connect, arguments, counted, empty_cache, printed, with_server
-from icm_hpc import checkpoint, config, driver
-from icm_hpc.rundir import RunDir
-from icm_hpc.settings import Config
+from icm_hpc.config import loading
+from icm_hpc.config.schema import Config
+from icm_hpc.driver import run
+from icm_hpc.rundir import checkpoint
+from icm_hpc.rundir.folder import RunDir
 
 ASKED_ANEW = ("search.memo_mb=0", "search.ahead=1")
 VARIANTS: dict[str, tuple[str, ...]] = {
@@ -27,7 +29,7 @@ async def of_variant(settings: Config, folder: Path, connected: Connect) -> tupl
     run_dir = RunDir(folder)
     run_dir.create()
     async with empty_cache(connected) as client:
-        summary, cost = await counted(client, driver.label(settings, run_dir, client, lambda _: None))
+        summary, cost = await counted(client, run.label(settings, run_dir, client, lambda _: None))
     energies = ("energy", "proposed_energy")
     steps = [{k: v for k, v in line.items() if k not in energies} for line in checkpoint.read_trace(run_dir.shard(0))]
     scorings = {key: summary["since_start"][key] for key in ("scorings", "scorings_from_memo", "waits")}
@@ -41,7 +43,7 @@ def main() -> None:
     task = ["task=truthfulqa", f"task.data={Path(mine['data']).resolve()}", f"task.limit={mine['n']}"]
     search = [f"search.steps={mine['steps']}", f"search.seed={mine['seed']}"]
     common = [f"model={mine['model']}", *task, *search, *rest]
-    variants = {name: config.load([*common, *changes]) for name, changes in VARIANTS.items()}
+    variants = {name: loading.load([*common, *changes]) for name, changes in VARIANTS.items()}
 
     async def measure(folder: Path, connected: Connect) -> dict[str, Any]:
         return {name: await of_variant(one, folder / name, connected) for name, one in variants.items()}

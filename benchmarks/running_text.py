@@ -16,11 +16,14 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from benchmarks.serving import arguments, printed
-from icm_hpc import config, prompts, tasks, weights
+from icm_hpc import tasks
+from icm_hpc.config import loading
 from icm_hpc.core.layout import Query
 from icm_hpc.core.types import frozen_labels
+from icm_hpc.scoring import prompts
+from icm_hpc.scoring.tokenizer import LocalTokenizer
+from icm_hpc.serving import weights
 from icm_hpc.tasks import gold
-from icm_hpc.tokenizer import LocalTokenizer
 
 
 def measured(name: str, n: int) -> dict[str, Any]:
@@ -28,7 +31,7 @@ def measured(name: str, n: int) -> dict[str, Any]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    settings = config.load(["model=smol", f"task={name}"])
+    settings = loading.load(["model=smol", f"task={name}"])
     folder = Path(weights.locate(settings.model))
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.serving import arguments, printed
-from icm_hpc import checkpoint
-from icm_hpc.checkpoint import Saved, Trace
+from icm_hpc.core.memo import KEY_BYTES, Remembered
 from icm_hpc.core.types import Labelling, State, StepInfo, frozen_labels
-from icm_hpc.memo import KEY_BYTES, Remembered
+from icm_hpc.rundir import checkpoint
+from icm_hpc.rundir.checkpoint import Saved, Trace
 
 MARK = "{}"
 

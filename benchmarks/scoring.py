@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.serving import Connect, arguments, counted, empty_cache, ideal_tokens, printed, with_server
-from icm_hpc import config, prompts, tasks
+from icm_hpc import tasks
+from icm_hpc.config import loading
+from icm_hpc.config.schema import Config
 from icm_hpc.core import forecast
 from icm_hpc.core.types import ScorePool, frozen_labels, with_labels
-from icm_hpc.scorer import Scorer
-from icm_hpc.settings import Config
+from icm_hpc.scoring import prompts
+from icm_hpc.scoring.scorer import Scorer
 
 
 async def of_layout(settings: Config, connected: Connect, layout: str) -> dict[str, Any]:
@@ -51,11 +53,11 @@ def main() -> None:
     """Run the benchmark."""
     mine, settings_arguments = arguments({"n": "64", "data": "../shared/data/truthfulqa_train.json", "seed": "0"})
     chosen = ["task=truthfulqa", f"task.data={Path(mine['data']).resolve()}", f"task.limit={mine['n']}"]
-    settings = config.load([*chosen, f"search.seed={mine['seed']}", *settings_arguments])
+    settings = loading.load([*chosen, f"search.seed={mine['seed']}", *settings_arguments])
 
     async def measure(_folder: Path, connected: Connect) -> dict[str, Any]:
         # Something to compile and to warm up on, in a cache of its own.
-        small = config.load([*chosen, "task.limit=8", *settings_arguments])
+        small = loading.load([*chosen, "task.limit=8", *settings_arguments])
         await of_layout(small, connected, "trie")
         return {layout: await of_layout(settings, connected, layout) for layout in ("reference", "trie")}
 

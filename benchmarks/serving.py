@@ -15,13 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from icm_hpc import config, connect, local
-from icm_hpc.client import Client
+from icm_hpc.config import loading
+from icm_hpc.config.schema import Config
 from icm_hpc.core.layout import Query
 from icm_hpc.core.types import Labels
-from icm_hpc.prompts import TokenPrompts
-from icm_hpc.rundir import RunDir, new_attempt, write_atomically
-from icm_hpc.settings import Config
+from icm_hpc.jobs import local
+from icm_hpc.rundir.folder import RunDir, new_attempt, write_atomically
+from icm_hpc.scoring import connect
+from icm_hpc.scoring.client import Client
+from icm_hpc.scoring.prompts import TokenPrompts
 
 
 def arguments(defaults: dict[str, str]) -> tuple[dict[str, str], list[str]]:
@@ -36,7 +38,7 @@ def with_server(settings: Config, measure: Callable[[Path, "Connect"], Awaitable
     with tempfile.TemporaryDirectory() as folder:
         run_dir, attempt = RunDir(Path(folder)), new_attempt()
         run_dir.create()
-        write_atomically(run_dir.config, config.to_yaml(settings).encode())
+        write_atomically(run_dir.config, loading.to_yaml(settings).encode())
 
         @asynccontextmanager
         async def connected() -> AsyncIterator[Client]:

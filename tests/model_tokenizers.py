@@ -8,8 +8,8 @@ from typing import Any
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
+from icm_hpc.scoring.tokenizer import LocalTokenizer
 from icm_hpc.tasks import TASKS, files, reviews
-from icm_hpc.tokenizer import LocalTokenizer
 
 SPECIALS = ["<unk>", "<s>", "</s>", "<|endoftext|>", "[INST]"]
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]

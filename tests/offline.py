@@ -8,13 +8,13 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from icm_hpc import driver
-from icm_hpc.client import Client, Traffic
-from icm_hpc.config import load
+from icm_hpc.config.loading import load
+from icm_hpc.config.schema import Config
+from icm_hpc.driver import run
 from icm_hpc.engines import stub
 from icm_hpc.engines.vllm import Metrics
-from icm_hpc.rundir import RunDir
-from icm_hpc.settings import Config
+from icm_hpc.rundir.folder import RunDir
+from icm_hpc.scoring.client import Client, Traffic
 
 
 class OfflineClient:
@@ -77,5 +77,5 @@ def prepare(folder: Path, *arguments: str) -> tuple[Config, RunDir, Client]:
 async def label(folder: Path, *arguments: str) -> tuple[dict[str, Any], RunDir, OfflineClient]:
     """Run a whole labelling; return its summary, its folder, and the client with all that was asked."""
     settings, run_dir, client = prepare(folder, *arguments)
-    summary = await driver.label(settings, run_dir, client, lambda _: None)
+    summary = await run.label(settings, run_dir, client, lambda _: None)
     return summary, run_dir, cast(OfflineClient, client)

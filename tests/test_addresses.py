@@ -2,9 +2,10 @@
 
 import pytest
 
-from icm_hpc import config, keys, verify
+from icm_hpc import verify
+from icm_hpc.config import credentials, loading
+from icm_hpc.config.schema import ServerConfig
 from icm_hpc.errors import ConfigError
-from icm_hpc.settings import ServerConfig
 
 
 @pytest.mark.parametrize(
@@ -37,7 +38,7 @@ def test_an_address_that_no_server_can_have_is_refused_at_once_wherever_it_is_gi
     for variable, model in (("VLLM_BASE_URL", "model=tiny"), ("OPENAI_BASE_URL", "engine=openai")):
         monkeypatch.setenv(variable, url)
         with pytest.raises(ConfigError, match=f"{variable} of the environment: (url=|has a space)"):
-            keys.addressed(config.load([model]))
+            credentials.addressed(loading.load([model]))
     with pytest.raises(ConfigError, match="url=http://HOST:PORT"):
         verify.parse([f"url={url}"])
 

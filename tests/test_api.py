@@ -15,16 +15,19 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from icm_hpc import checkpoint, client, config, prompts, tasks
-from icm_hpc.api import ApiClient
-from icm_hpc.client import open_session
-from icm_hpc.driver import run as drive
-from icm_hpc.engines import openai, stub
+from icm_hpc import tasks
+from icm_hpc.capacity.plan import plan
+from icm_hpc.config import loading
+from icm_hpc.config.fingerprint import differences, result_settings
+from icm_hpc.driver.run import run as drive
+from icm_hpc.engines import openai_api, stub
 from icm_hpc.errors import BadAnswer, ConfigError, ScoringError
-from icm_hpc.fingerprint import differences, result_settings
-from icm_hpc.plan import plan
-from icm_hpc.progress import Progress
-from icm_hpc.tokenizer import estimate
+from icm_hpc.rundir import checkpoint
+from icm_hpc.rundir.progress import Progress
+from icm_hpc.scoring import client, prompts
+from icm_hpc.scoring.client import open_session
+from icm_hpc.scoring.openai_client import ApiClient
+from icm_hpc.scoring.tokenizer import estimate
 from tests.conftest import prepare_run
 from tests.external import KEY, holding, secrets_file, submit
 
@@ -97,7 +100,7 @@ async def test_a_run_asks_for_the_likeliest_tokens_of_texts_and_for_nothing_else
             "prompt": None,
         }
         assert all(isinstance(prompt, str) for prompt in body["prompt"])
-    assert config.load_file(run_dir.config).search.scoring == "top20"
+    assert loading.load_file(run_dir.config).search.scoring == "top20"
 
 
 @pytest.mark.parametrize(
@@ -163,7 +166,7 @@ async def test_every_request_waits_for_its_turn(tmp_path: Path, monkeypatch: pyt
     async def wait(_: object, tokens: int) -> None:
         waits.append(tokens)
 
-    monkeypatch.setattr("icm_hpc.rate_limit.RateLimit.wait", wait)
+    monkeypatch.setattr("icm_hpc.scoring.rate_limit.RateLimit.wait", wait)
     api = Api()
     async with api.served() as url:
         await run(tmp_path, url, "server.requests_per_min=60", "server.tokens_per_min=1000")
@@ -183,9 +186,9 @@ async def test_the_rate_counts_the_text_and_not_the_escapes_of_its_json(
     async def wait(_: object, tokens: int) -> None:
         waits.append(tokens)
 
-    monkeypatch.setattr("icm_hpc.rate_limit.RateLimit.wait", wait)
+    monkeypatch.setattr("icm_hpc.scoring.rate_limit.RateLimit.wait", wait)
     async with Api().served() as url, open_session(KEY, 5) as session:
-        api = ApiClient(session, config.load(list(API)), url)
+        api = ApiClient(session, loading.load(list(API)), url)
         await api.top_logprobs(json.dumps(text, ensure_ascii=escaped).encode() for escaped in (True, False))
     assert waits == [2 * estimate(text)]
     assert len(text.split()) <= estimate(text) <= len(text.encode())
@@ -211,7 +214,7 @@ async def test_a_label_word_that_is_not_among_the_likeliest_gets_the_published_f
             "choices": [{"index": 0, "logprobs": {"top_logprobs": [{" Positive": math.log(0.25), "x": -2}]}}],
         }
 
-    settings = config.load(list(API))
+    settings = loading.load(list(API))
     task = tasks.load(settings.task, seed=0)
     async with Api(spoil).served() as url, open_session(KEY, 5) as session:
         api = ApiClient(session, settings, url)
@@ -234,7 +237,7 @@ async def test_a_label_word_that_is_not_among_the_likeliest_gets_the_published_f
 )
 def test_an_answer_that_is_no_list_of_tokens_is_a_bad_one(counter: str, body: Any) -> None:
     with pytest.raises(BadAnswer) as bad:
-        openai.top_logprobs(body, 1)
+        openai_api.top_logprobs(body, 1)
     assert bad.value.counter == counter
 
 
@@ -250,15 +253,15 @@ def test_an_answer_that_is_no_list_of_tokens_is_a_bad_one(counter: str, body: An
     ],
 )
 def test_a_used_up_account_is_told_from_haste(content: bytes, out: bool) -> None:
-    assert openai.is_out_of_quota(content) is out
+    assert openai_api.is_out_of_quota(content) is out
 
 
 def test_bare_words_choose_the_preset_and_what_an_api_allows() -> None:
-    settings = config.load(["engine=openai"])
+    settings = loading.load(["engine=openai"])
     assert (settings.model.name, settings.model.engine, settings.search.scoring) == ("openai", "openai", "top20")
     assert settings.external_url == "https://api.openai.com/v1"
-    assert config.load(["model=stub", "replicas=2"]).server.replicas == 2
-    three, five = (result_settings(config.load(["engine=openai", *more])) for more in (["model.top_logprobs=3"], []))
+    assert loading.load(["model=stub", "replicas=2"]).server.replicas == 2
+    three, five = (result_settings(loading.load(["engine=openai", *more])) for more in (["model.top_logprobs=3"], []))
     assert differences(three, five) == "model.top_logprobs: 5 there, 3 here"
 
 
@@ -277,7 +280,7 @@ def test_bare_words_choose_the_preset_and_what_an_api_allows() -> None:
 )
 def test_what_an_api_cannot_do_is_refused_with_the_reason(arguments: list[str], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
-        config.load(arguments)
+        loading.load(arguments)
 
 
 def test_without_a_key_nothing_is_begun(tmp_path: Path) -> None:
@@ -292,7 +295,7 @@ def test_without_a_key_nothing_is_begun(tmp_path: Path) -> None:
 
 
 def test_the_plan_of_an_api_measures_prompts_by_an_estimate() -> None:
-    settings = config.load([*API, "model.max_model_len=64"])
+    settings = loading.load([*API, "model.max_model_len=64"])
     found = plan(settings, tasks.load(settings.task, seed=0))
     assert list(found.lines) == ["data", "server", "disk"]
     assert "estimated" in found.lines["data"]

@@ -8,12 +8,13 @@ from typing import Any, cast
 import pytest
 from aiohttp.test_utils import TestServer
 
-from icm_hpc import checks, driver
-from icm_hpc.checks import Check
-from icm_hpc.client import Client
-from icm_hpc.driver import Counts
+from icm_hpc.driver import run
+from icm_hpc.driver.run import Counts
 from icm_hpc.engines import stub
 from icm_hpc.errors import BadAnswer, NoAnswer, ScoringError, ServerError
+from icm_hpc.scoring import checks
+from icm_hpc.scoring.checks import Check
+from icm_hpc.scoring.client import Client
 from tests import offline
 from tests.conftest import prepare_run
 from tests.test_checks import Pretender
@@ -43,7 +44,7 @@ async def test_a_run_checks_its_server_once_an_attempt_for_its_longest_prompt(
     settings, run_dir, client = offline.prepare(tmp_path, *VLLM)
     counts = Counts()
     for _ in range(2):
-        await driver.label(settings, run_dir, client, lambda _: None, counts)
+        await run.label(settings, run_dir, client, lambda _: None, counts)
     (wanted,) = asked
     assert wanted["label_ids"] == (stub.tokenize(" negative")[0], stub.tokenize(" positive")[0])
     assert wanted["context"] > max(map(len, cast(offline.OfflineClient, client).prompts))
@@ -55,7 +56,7 @@ async def test_a_server_that_cannot_score_labels_ends_the_run_with_what_to_do(
     asking(monkeypatch, Check(checks.LABELS, False, "none came", "serve it with vLLM"))
     settings, run_dir, client = offline.prepare(tmp_path, *VLLM)
     with pytest.raises(ServerError, match="none came; serve it with vLLM"):
-        await driver.label(settings, run_dir, client, lambda _: None)
+        await run.label(settings, run_dir, client, lambda _: None)
     assert "✗ label log-probabilities: none came" in caplog.text
     assert not run_dir.labels.exists()
 
@@ -66,7 +67,7 @@ async def test_a_server_that_is_only_slower_is_warned_of_and_the_run_goes_on(
     caplog.set_level(logging.INFO)
     asking(monkeypatch, Check(checks.VERSION, True, "vLLM 0.32.0"), Check(checks.CACHING, False, "off", "turn it on"))
     settings, run_dir, client = offline.prepare(tmp_path, *VLLM)
-    await driver.label(settings, run_dir, client, lambda _: None)
+    await run.label(settings, run_dir, client, lambda _: None)
     levels = {record.getMessage(): record.levelname for record in caplog.records}
     assert levels["✓ version: vLLM 0.32.0"] == "INFO"
     assert levels["✗ prefix caching: off; turn it on"] == "WARNING"
@@ -80,7 +81,7 @@ async def test_a_server_lost_while_it_is_checked_is_a_server_lost(
     settings, run_dir, client = offline.prepare(tmp_path, *VLLM)
     counts = Counts()
     with pytest.raises(NoAnswer, match="the connection broke"):
-        await driver.label(settings, run_dir, client, lambda _: None, counts)
+        await run.label(settings, run_dir, client, lambda _: None, counts)
     assert not counts.checked, "the server that comes back is checked instead"
 
 
@@ -93,11 +94,11 @@ async def test_the_stub_is_not_checked(tmp_path: Path, monkeypatch: pytest.Monke
 async def test_an_external_server_that_ignores_the_ids_ends_the_run_with_the_version_that_is_required(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("icm_hpc.client.RETRY_WAITS_S", ())
+    monkeypatch.setattr("icm_hpc.scoring.client.RETRY_WAITS_S", ())
     async with TestServer(Pretender(logprobs="by_rank").application()) as server:
         settings, run_dir = prepare_run(tmp_path, *VLLM, f"server.url={server.make_url('')}")
         with pytest.raises(ScoringError, match=r"vLLM 0\.26 or newer is required: older ones ignore logprob_token_ids"):
-            await driver.run(settings, run_dir, attempt="a1", stop=asyncio.Event(), watch=lambda _: None)
+            await run.run(settings, run_dir, attempt="a1", stop=asyncio.Event(), watch=lambda _: None)
     assert not run_dir.labels.exists()
 
 
@@ -107,6 +108,6 @@ async def test_on_a_server_that_others_use_spoilt_plain_log_probabilities_are_wa
     spoilt = BadAnswer("-9999 came back", counter="logprobs")
     asking(monkeypatch, Check(checks.LABELS, False, str(spoilt), "serve it with vLLM", spoilt))
     settings, run_dir, client = offline.prepare(tmp_path, *VLLM, "server.url=http://theirs:8000")
-    await driver.label(settings, run_dir, client, lambda _: None)
+    await run.label(settings, run_dir, client, lambda _: None)
     assert "✗ label log-probabilities: -9999 came back" in caplog.text
     assert run_dir.labels.exists()

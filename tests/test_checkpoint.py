@@ -19,11 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from icm_hpc import checkpoint
-from icm_hpc.checkpoint import Trace
+from icm_hpc.core.memo import KEY_BYTES, Remembered
 from icm_hpc.core.types import Labelling, State, StepInfo, frozen_labels
 from icm_hpc.errors import CheckpointError
-from icm_hpc.memo import KEY_BYTES, Remembered
+from icm_hpc.rundir import checkpoint
+from icm_hpc.rundir.checkpoint import Trace
 from tests.conftest import unavailable
 
 MARK = '{"search.seed": 0}'

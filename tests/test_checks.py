@@ -16,10 +16,10 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from icm_hpc import checks
-from icm_hpc.checks import Check
-from icm_hpc.client import Client, open_session
 from icm_hpc.engines import stub
+from icm_hpc.scoring import checks
+from icm_hpc.scoring.checks import Check
+from icm_hpc.scoring.client import Client, open_session
 from tests.conftest import unavailable
 
 AFTER_MODEL = (checks.COMPLETION, checks.LABELS, checks.CACHING, checks.CONTEXT, checks.CLOCK)

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from icm_hpc import claim, config, jobs, submit
+from icm_hpc import scheduler
+from icm_hpc.config import loading
 from icm_hpc.errors import ClusterError, ConfigError
-from icm_hpc.rundir import RunDir
+from icm_hpc.jobs import claim, launch
+from icm_hpc.rundir.folder import RunDir
 from tests.external import submit as command
 from tests.fake_slurm import FakeSlurm, made
 
@@ -35,7 +37,7 @@ def of_run(folder: Path) -> dict[str, bytes]:
 
 def test_names_made_up_in_one_second_do_not_collide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.strftime", lambda _form: "20250101-000000")
-    name = submit.named(config.load([*SMALL, f"run.root={tmp_path}"])).run.name
+    name = launch.named(loading.load([*SMALL, f"run.root={tmp_path}"])).run.name
     paths = [claim.unused(RunDir(tmp_path / "runs" / name)).path.name for _ in range(3)]
     assert paths == [name, f"{name}-2", f"{name}-3"]
 
@@ -45,7 +47,7 @@ def test_two_submits_in_one_second_are_two_runs(tmp_path: Path) -> None:
     both = [subprocess.Popen([*argv, f"search.seed={seed}"], stdout=subprocess.PIPE, text=True) for seed in (1, 2)]
     printed = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], printed
-    seeds = [config.load_file(path).search.seed for path in tmp_path.glob("*/config.yaml")]
+    seeds = [loading.load_file(path).search.seed for path in tmp_path.glob("*/config.yaml")]
     assert sorted(seeds) == [1, 2]
 
 
@@ -57,7 +59,7 @@ def test_of_two_submits_of_one_name_one_wins_and_the_other_says_why(tmp_path: Pa
     assert sorted(process.returncode for process in both) == [0, 1], said
     winner, loser = sorted((0, 1), key=lambda i: both[i].returncode)
     assert re.search("is being started by another submit|is in use|belongs to a run of another", said[loser])
-    assert config.load_file(tmp_path / "mine" / "config.yaml").search.seed == (1, 2)[winner]
+    assert loading.load_file(tmp_path / "mine" / "config.yaml").search.seed == (1, 2)[winner]
 
 
 def test_a_second_submit_is_kept_out_while_the_first_is_at_work(tmp_path: Path) -> None:
@@ -123,15 +125,15 @@ def test_settings_are_put_back_if_sbatch_refuses_and_kept_if_a_job_may_be_queued
         raise ClusterError("no")
     assert run_dir.config.read_bytes() == b"old"
     with pytest.raises(ClusterError), claim.written(run_dir, {run_dir.config: b"new"}):
-        raise jobs.UnknownJob("perhaps")
+        raise scheduler.UnknownJob("perhaps")
     assert run_dir.config.read_bytes() == b"new"
 
 
 def test_a_run_without_saved_state_may_be_changed_freely(tmp_path: Path) -> None:
-    settings = config.load([*SMALL, "model.max_model_len=100", f"run.root={tmp_path}", "run=mine"])
+    settings = loading.load([*SMALL, "model.max_model_len=100", f"run.root={tmp_path}", "run=mine"])
     run_dir = RunDir(tmp_path / "mine")
     run_dir.create()
-    run_dir.config.write_text(config.to_yaml(settings))
+    run_dir.config.write_text(loading.to_yaml(settings))
     refused = command("run=mine", f"run.root={tmp_path}", module="resume")
     remedy = shlex.split(refused.stderr.splitlines()[-1])
     assert any(word.startswith(("search.pool_size=", "model.max_model_len=")) for word in remedy)
@@ -147,34 +149,34 @@ def test_a_cluster_preset_that_is_chosen_for_a_resume_replaces_the_whole_section
         "cluster: {executor: slurm, account: a, qos: q, driver_partition: p, gpu: H100}\n"
     )
     (tmp_path / "new.yaml").write_text("cluster: {executor: slurm, account: b}\n")
-    old = config.load(["model=stub", f"cluster={tmp_path}/old.yaml", "cluster.max_nodes=3", "server.cpus=3"])
-    saved.write_text(config.to_yaml(old))
-    new = config.load_file(saved, [f"cluster={tmp_path}/new.yaml", "cluster.time_min=7"])
-    assert new.cluster == config.load([f"cluster={tmp_path}/new.yaml", "cluster.time_min=7"]).cluster
+    old = loading.load(["model=stub", f"cluster={tmp_path}/old.yaml", "cluster.max_nodes=3", "server.cpus=3"])
+    saved.write_text(loading.to_yaml(old))
+    new = loading.load_file(saved, [f"cluster={tmp_path}/new.yaml", "cluster.time_min=7"])
+    assert new.cluster == loading.load([f"cluster={tmp_path}/new.yaml", "cluster.time_min=7"]).cluster
     assert (new.cluster.account, new.cluster.qos, new.cluster.driver_partition, new.server.cpus) == ("b", None, None, 3)
-    kept = config.load_file(saved, ["cluster.driver_partition=other"]).cluster
+    kept = loading.load_file(saved, ["cluster.driver_partition=other"]).cluster
     assert (kept.account, kept.qos, kept.driver_partition, kept.max_nodes) == ("a", "q", "other", 3)
 
 
 def test_another_models_preset_that_is_chosen_for_a_resume_leaves_nothing_of_the_old_one(tmp_path: Path) -> None:
     saved = tmp_path / "config.yaml"
-    saved.write_text(config.to_yaml(config.load(["model=smol", "model.max_num_seqs=7", "server.url=http://h:1"])))
-    new = config.load_file(saved, ["model=8B"])
-    assert new.model == config.load(["model=8B"]).model
+    saved.write_text(loading.to_yaml(loading.load(["model=smol", "model.max_num_seqs=7", "server.url=http://h:1"])))
+    new = loading.load_file(saved, ["model=8B"])
+    assert new.model == loading.load(["model=8B"]).model
     assert (new.server.cpus, new.server.gpus_per_node, new.server.url) == (8, None, "http://h:1")
-    assert config.load_file(saved, ["model=smol"]).model.max_num_seqs == 64
+    assert loading.load_file(saved, ["model=smol"]).model.max_num_seqs == 64
 
 
 def test_a_path_replaces_embedded_weights_and_embedded_weights_a_path() -> None:
-    alone = config.load(["model.path=/weights/My-Model/"]).model
+    alone = loading.load(["model.path=/weights/My-Model/"]).model
     assert (alone.name, alone.path, alone.embedded) == ("My-Model", "/weights/My-Model/", None)
-    named = config.load(["model=smol", "model.path=x/y"]).model
+    named = loading.load(["model=smol", "model.path=x/y"]).model
     assert (named.name, named.path, named.embedded) == ("smol", "x/y", None)
-    shaped = config.load(["model=70B", "model.path=/w"]).model
+    shaped = loading.load(["model=70B", "model.path=/w"]).model
     assert shaped.shape, "a copy of the preset's weights has the shape of these"
-    embedded = config.load(["model=70B", "model.embedded=tiny"]).model
+    embedded = loading.load(["model=70B", "model.embedded=tiny"]).model
     assert (embedded.path, embedded.embedded, embedded.shape) == ("", "tiny", {})
     with pytest.raises(ConfigError, match=r"model.path=x and model.embedded=tiny both name weights: give one of them"):
-        config.load(["model.path=x", "model.embedded=tiny"])
+        loading.load(["model.path=x", "model.embedded=tiny"])
     with pytest.raises(ConfigError, match=r"model.path: no weights are named"):
-        config.load(["model.embedded=null"])
+        loading.load(["model.embedded=null"])

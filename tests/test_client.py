@@ -11,11 +11,11 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from icm_hpc import client as client_module
-from icm_hpc.client import Client, open_session
 from icm_hpc.engines import stub
 from icm_hpc.engines.vllm import metrics
 from icm_hpc.errors import BadAnswer, IcmError, NoAnswer, ScoringError, TimedOut
+from icm_hpc.scoring import client as client_module
+from icm_hpc.scoring.client import Client, open_session
 
 PROMPTS = [json.dumps(list(range(i, i + 20)), separators=(",", ":")).encode() for i in range(40)]
 Answer = Callable[[dict[str, Any]], Any]

@@ -4,37 +4,37 @@ from pathlib import Path
 
 import pytest
 
-from icm_hpc import config
+from icm_hpc.config import loading
+from icm_hpc.config.fingerprint import differences, result_settings
+from icm_hpc.config.schema import PROTOCOLS
 from icm_hpc.errors import ConfigError
-from icm_hpc.fingerprint import differences, result_settings
-from icm_hpc.settings import PROTOCOLS
 
 
 def test_settings_survive_their_file(tmp_path: Path) -> None:
-    given = config.load(
+    given = loading.load(
         ["model=smol", "search.final_temperature=1e-5", "task.label_words=[' no',' yes']", "cluster.time_min=7"]
     )
-    (tmp_path / "config.yaml").write_text(config.to_yaml(given))
-    assert config.load_file(tmp_path / "config.yaml") == given
+    (tmp_path / "config.yaml").write_text(loading.to_yaml(given))
+    assert loading.load_file(tmp_path / "config.yaml") == given
 
 
 def test_a_shells_variables_are_the_shells(tmp_path: Path) -> None:
     lines = ["export PATH=${HOME}/bin:$PATH", "echo ${#array[@]} ${x:-y}"]
     preset = tmp_path / "site.yaml"
     preset.write_text("cluster:\n  executor: slurm\n  setup:\n" + "".join(f"  - '{line}'\n" for line in lines))
-    given = config.load(["model=stub", f"cluster={preset}", "run.root=/data/${USER}"])
+    given = loading.load(["model=stub", f"cluster={preset}", "run.root=/data/${USER}"])
     assert given.cluster.setup == lines
     assert given.run.root == "/data/${USER}"
-    (tmp_path / "config.yaml").write_text(config.to_yaml(given))
-    assert config.load_file(tmp_path / "config.yaml") == given
+    (tmp_path / "config.yaml").write_text(loading.to_yaml(given))
+    assert loading.load_file(tmp_path / "config.yaml") == given
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_protocol_decides_what_is_left_empty_and_a_switch_stands_alone(protocol: str) -> None:
-    search = config.load([f"search.protocol={protocol}"]).search
+    search = loading.load([f"search.protocol={protocol}"]).search
     assert search.layout == PROTOCOLS[protocol]["search.layout"]
     assert search.result == PROTOCOLS[protocol]["search.result"]
-    alone = config.load([f"search.protocol={protocol}", "search.layout=grouped"]).search
+    alone = loading.load([f"search.protocol={protocol}", "search.layout=grouped"]).search
     assert (alone.layout, alone.scoring) == ("grouped", PROTOCOLS[protocol]["search.scoring"])
 
 
@@ -49,23 +49,23 @@ def test_a_protocol_decides_what_is_left_empty_and_a_switch_stands_alone(protoco
     ],
 )
 def test_what_decides_labels_may_not_differ_between_starts(change: str, told: str) -> None:
-    ours, theirs = (result_settings(config.load(["model=smol", *arguments])) for arguments in ([change], []))
+    ours, theirs = (result_settings(loading.load(["model=smol", *arguments])) for arguments in ([change], []))
     assert differences(ours, theirs) == told
 
 
 def test_a_preset_that_is_not_yaml_is_refused_by_its_name(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("model: [")
     with pytest.raises(ConfigError, match=r"bad\.yaml: is not YAML"):
-        config.load([f"model={tmp_path / 'bad.yaml'}"])
+        loading.load([f"model={tmp_path / 'bad.yaml'}"])
 
 
 def test_all_of_the_memory_in_an_older_runs_settings_stays_all_of_it(tmp_path: Path) -> None:
     saved = tmp_path / "config.yaml"
     saved.write_text("model: {path: x}\nserver: {mem_gb: null}\ncluster: {executor: slurm}\n")
-    assert config.load_file(saved).server.mem_gb == 0
-    given = config.load(["model=stub", "server.mem_gb=null"])
-    saved.write_text(config.to_yaml(given))
-    assert config.load_file(saved).server.mem_gb is None
+    assert loading.load_file(saved).server.mem_gb == 0
+    given = loading.load(["model=stub", "server.mem_gb=null"])
+    saved.write_text(loading.to_yaml(given))
+    assert loading.load_file(saved).server.mem_gb is None
     saved.write_text("format: 9\n")
     with pytest.raises(ConfigError, match="is of format 9, which a newer icm_hpc has written"):
-        config.load_file(saved)
+        loading.load_file(saved)

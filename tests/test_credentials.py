@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from icm_hpc import config
+from icm_hpc.config import loading
 from icm_hpc.errors import ConfigError
 
 SECRET = "s3cretValue0123456789"
@@ -19,7 +19,7 @@ def test_a_secret_in_the_engines_environment_is_refused_with_the_remedy(name: st
     (tmp_path / "mine.yaml").write_text(f'model: {{path: x, env: {{{name}: "{SECRET}"}}}}\n')
     for word in (f"model.env.{name}={SECRET}", f"model.env={{{name}: {SECRET}}}", f"model={tmp_path}/mine.yaml"):
         with pytest.raises(ConfigError) as refused:
-            config.load(["model=stub", word])
+            loading.load(["model=stub", word])
         assert str(refused.value).startswith(f"model.env.{name}: is a secret, and settings are saved and shown: ")
         assert SECRET not in str(refused.value)
         assert "\n" not in str(refused.value)
@@ -43,7 +43,7 @@ def test_a_secret_in_the_engines_environment_is_refused_with_the_remedy(name: st
 def test_a_secret_in_a_line_of_set_up_is_refused(line: str, tmp_path: Path) -> None:
     (tmp_path / "site.yaml").write_text(f"cluster:\n  setup:\n  - |\n    {line}\n")
     with pytest.raises(ConfigError) as refused:
-        config.load([f"cluster={tmp_path}/site.yaml"])
+        loading.load([f"cluster={tmp_path}/site.yaml"])
     assert str(refused.value).startswith("cluster.setup[0]: ")
     assert SECRET not in str(refused.value)
     assert "hf_abc" not in str(refused.value)
@@ -61,7 +61,7 @@ def test_a_secret_in_a_line_of_set_up_is_refused(line: str, tmp_path: Path) -> N
 )
 def test_a_secret_in_flags_or_in_an_address_is_refused(word: str) -> None:
     with pytest.raises(ConfigError) as refused:
-        config.load(["model=stub", word])
+        loading.load(["model=stub", word])
     assert SECRET not in str(refused.value)
 
 
@@ -81,4 +81,4 @@ def test_a_secret_in_flags_or_in_an_address_is_refused(word: str) -> None:
     ],
 )
 def test_what_is_no_secret_is_left_alone(word: str) -> None:
-    config.load(["model=stub", word])
+    loading.load(["model=stub", word])

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from icm_hpc import config, executor
+from icm_hpc.capacity import executor
+from icm_hpc.config import loading
 from icm_hpc.errors import ConfigError
 from tests.external import submit
 from tests.fake_slurm import FakeSlurm, made
@@ -56,41 +57,41 @@ def test_the_users_file_goes_over_the_sites_presets_over_both_and_the_command_li
         site="cluster: {account: site, qos: site, time_min: 7, reservation: site}\nsearch: {steps: 3}\n",
         user="cluster: {account: user, qos: user}\n",
     )
-    plain = config.load([])
+    plain = loading.load([])
     assert (plain.cluster.account, plain.cluster.qos, plain.cluster.time_min) == ("user", "user", 7)
     assert (plain.cluster.executor, plain.search.steps, plain.model.name) == ("auto", 3, "smol")
-    chosen = config.load(["cluster=big", "cluster.qos=mine"]).cluster
+    chosen = loading.load(["cluster=big", "cluster.qos=mine"]).cluster
     assert (chosen.account, chosen.qos, chosen.time_min) == ("of-the-preset", "mine", 7)
 
 
 def test_a_preset_that_nobody_has_named_is_below_the_files(here: Files) -> None:
     here.write(user="server: {mem_gb: 33}\nmodel: {max_num_seqs: 9, env: {NCCL_SOCKET_IFNAME: ib0}}\n")
-    settings = config.load([])
+    settings = loading.load([])
     assert (settings.server.mem_gb, settings.model.max_num_seqs) == (33, 9), "smol has 6 and 64"
     assert settings.model.env["NCCL_SOCKET_IFNAME"] == "ib0"
     assert settings.model.env["VLLM_CPU_KVCACHE_SPACE"] == "2", "smol's own variables stay"
-    assert config.load(["model=tiny"]).model.env["NCCL_SOCKET_IFNAME"] == "ib0"
+    assert loading.load(["model=tiny"]).model.env["NCCL_SOCKET_IFNAME"] == "ib0"
 
 
 def test_a_file_may_name_presets_alone_or_beside_keys(here: Files) -> None:
     here.write(site="model: 405B\ncluster: big\n", user="cluster: {preset: slurm, qos: q}\n")
-    settings = config.load([])
+    settings = loading.load([])
     assert (settings.model.name, settings.model.gpus) == ("405B", 16)
     assert (settings.cluster.name, settings.cluster.account, settings.cluster.qos) == ("slurm", None, "q")
-    assert config.load(["model=tiny", "cluster=big"]).cluster.name == "big"
-    assert config.load(["engine=openai"]).model.name == "openai"
+    assert loading.load(["model=tiny", "cluster=big"]).cluster.name == "big"
+    assert loading.load(["engine=openai"]).model.name == "openai"
 
 
 def test_a_preset_named_by_its_path_is_found_from_the_file_that_names_it(here: Files) -> None:
     (here.user.parent / "mine.yaml").write_text("cluster: {account: mine}\n")
     here.write(user="cluster: mine.yaml\n")
-    assert config.load([]).cluster.account == "mine"
+    assert loading.load([]).cluster.account == "mine"
 
 
 def test_weights_of_a_file_give_way_to_those_of_a_preset(here: Files) -> None:
     here.write(user="model: {path: /shared/weights, revision: abc}\n")
-    assert (config.load([]).model.path, config.load([]).model.embedded) == ("/shared/weights", None)
-    tiny = config.load(["model=tiny"]).model
+    assert (loading.load([]).model.path, loading.load([]).model.embedded) == ("/shared/weights", None)
+    tiny = loading.load(["model=tiny"]).model
     assert (tiny.path, tiny.embedded, tiny.revision) == ("", "tiny", None)
 
 
@@ -115,19 +116,19 @@ def test_a_file_that_cannot_be_used_is_refused_by_its_name_with_the_nearest_word
     for which in ("site", "user"):
         here.write(**{"site": "", "user": "", which: text})
         with pytest.raises(ConfigError) as refused:
-            config.load([])
+            loading.load([])
         assert words.format(file=getattr(here, which)) in str(refused.value)
 
 
 def test_a_value_of_a_file_that_cannot_be_is_refused_by_the_files_name(here: Files) -> None:
     here.write(site="cluster: {time_min: soon}\n", user="search: {alpha: -1}\n")
     with pytest.raises(ConfigError, match=f"search.alpha=-1.0: 0 or more .set in {here.user}"):
-        config.load(["cluster.time_min=7"])
+        loading.load(["cluster.time_min=7"])
     here.write(user="")
     with pytest.raises(ConfigError, match=f"cluster.time_min=soon: expected a time .* .set in {here.site}, line 1"):
-        config.load([])
+        loading.load([])
     with pytest.raises(ConfigError) as refused:
-        config.load(["cluster.time_min=later"])
+        loading.load(["cluster.time_min=later"])
     assert str(here.site) not in str(refused.value)
 
 
@@ -135,12 +136,12 @@ def test_a_sites_file_that_is_not_there_is_refused_and_one_of_the_user_is_not_ne
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    assert config.defaults() == []
+    assert loading.defaults() == []
     monkeypatch.setenv("ICM_DEFAULTS", str(tmp_path / "none.yaml"))
     with pytest.raises(ConfigError, match=r"ICM_DEFAULTS=.*none\.yaml: there is no such file"):
-        config.load([])
+        loading.load([])
     monkeypatch.setenv("ICM_DEFAULTS", "")
-    assert config.defaults() == []
+    assert loading.defaults() == []
 
 
 def test_without_a_home_there_are_no_defaults_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -148,18 +149,18 @@ def test_without_a_home_there_are_no_defaults_of_the_user(monkeypatch: pytest.Mo
     (tmp_path / ".config" / "icm_hpc").mkdir(parents=True)
     (tmp_path / ".config" / "icm_hpc" / "defaults.yaml").write_text("search: {steps: 3}\n")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert config.load([]).search.steps == 3
+    assert loading.load([]).search.steps == 3
     monkeypatch.delenv("HOME")
-    assert config.defaults() == []
+    assert loading.defaults() == []
     monkeypatch.setenv("HOME", "")
-    assert config.load([]).search.steps == 200
+    assert loading.load([]).search.steps == 200
 
 
 def test_a_runs_own_settings_do_not_read_defaults(here: Files, tmp_path: Path) -> None:
     saved = tmp_path / "config.yaml"
-    saved.write_text(config.to_yaml(config.load([])))
+    saved.write_text(loading.to_yaml(loading.load([])))
     here.write(user="search: {steps: 3}\n", site="cluster: {acount: x}\n")
-    assert config.load_file(saved).search.steps == 200
+    assert loading.load_file(saved).search.steps == 200
 
 
 def test_commands_find_runs_in_the_root_of_the_defaults(files: Files, tmp_path: Path) -> None:
@@ -203,7 +204,7 @@ def test_the_literal_command_goes_to_slurm_and_says_why_first(
     assert script.count("#SBATCH --account=mine") == 2
     assert "#SBATCH --gres=gpu:8" in script
     (run,) = (tmp_path / "runs").iterdir()
-    assert config.load_file(run / "config.yaml").cluster.executor == "slurm", "a resumed run goes where it ran"
+    assert loading.load_file(run / "config.yaml").cluster.executor == "slurm", "a resumed run goes where it ran"
 
 
 def test_without_sbatch_the_refusal_ends_in_a_command_that_works(
@@ -268,13 +269,13 @@ def test_a_model_without_gpus_and_one_that_is_served_already_run_here(
 ) -> None:
     monkeypatch.setenv("PATH", slurm_here.variables["PATH"])
     for words in (["model=smol"], ["model=8B", "server.url=http://host:8000"], ["engine=openai"]):
-        settings, why = executor.resolved(config.load(words))
+        settings, why = executor.resolved(loading.load(words))
         assert settings.cluster.executor == "local"
         assert why.startswith("local: ")
-    assert executor.resolved(config.load(["model=8B"]))[0].cluster.executor == "slurm"
+    assert executor.resolved(loading.load(["model=8B"]))[0].cluster.executor == "slurm"
     for words in (["model=tiny", "cluster=slurm"], ["model=tiny", "cluster.executor=slurm"]):
-        assert executor.resolved(config.load(words))[0].cluster.executor == "slurm"
-    assert executor.resolved(config.load(["model=8B", "cluster=local"]))[0].cluster.executor == "local"
+        assert executor.resolved(loading.load(words))[0].cluster.executor == "slurm"
+    assert executor.resolved(loading.load(["model=8B", "cluster=local"]))[0].cluster.executor == "local"
 
 
 def test_inside_an_allocation_a_new_job_is_queued_and_the_other_choice_is_named(
@@ -282,11 +283,11 @@ def test_inside_an_allocation_a_new_job_is_queued_and_the_other_choice_is_named(
 ) -> None:
     monkeypatch.setenv("PATH", slurm_here.variables["PATH"])
     monkeypatch.setenv("SLURM_JOB_ID", "77")
-    settings, why = executor.resolved(config.load(["model=8B"]))
+    settings, why = executor.resolved(loading.load(["model=8B"]))
     assert settings.cluster.executor == "slurm"
     assert "this shell is in job 77: cluster=local would use its node" in why
 
 
 def test_a_site_preset_that_names_no_executor_is_decided_like_the_default(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("cluster: {account: a}\n")
-    assert config.load([f"cluster={tmp_path}/mine.yaml"]).cluster.executor == "auto"
+    assert loading.load([f"cluster={tmp_path}/mine.yaml"]).cluster.executor == "auto"

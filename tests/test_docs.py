@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from icm_hpc.config import SECTIONS
+from icm_hpc.config.loading import SECTIONS
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "slurm" / "README.md", *(ROOT / "docs").glob("*.md")])

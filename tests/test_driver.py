@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 
-from icm_hpc import connect, driver, local, lock
-from icm_hpc.driver import Interrupted
+from icm_hpc.driver import run
+from icm_hpc.driver.run import Interrupted
 from icm_hpc.errors import CheckpointError, ConfigError, FitError, ServerError
-from icm_hpc.progress import Progress, Watch
-from icm_hpc.rundir import RunDir, ServerExit, new_attempt
+from icm_hpc.jobs import local
+from icm_hpc.rundir import lock
+from icm_hpc.rundir.folder import RunDir, ServerExit, new_attempt
+from icm_hpc.rundir.progress import Progress, Watch
+from icm_hpc.scoring import connect
 from tests.conftest import prepare_run
 
 STUB = ("model=stub", "task.limit=16", "search.steps=40")
@@ -27,7 +30,7 @@ async def drive(settings: Any, run_dir: RunDir, watch: Watch = quiet, stop: asyn
     """Run the driver to its end with a stub server of its own."""
     attempt = new_attempt()
     with local.serving(run_dir, attempt):
-        return await driver.run(settings, run_dir, attempt=attempt, stop=stop or asyncio.Event(), watch=watch)
+        return await run.run(settings, run_dir, attempt=attempt, stop=stop or asyncio.Event(), watch=watch)
 
 
 async def test_a_run_labels_every_example(tmp_path: Path) -> None:
@@ -92,9 +95,9 @@ async def test_a_pool_longer_than_the_context_is_refused_with_the_numbers(tmp_pa
 
 async def test_a_server_of_another_attempt_is_not_talked_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings, run_dir = prepare_run(tmp_path, *STUB, "server.start_timeout_s=2")
-    monkeypatch.setattr(driver, "LAST_WORDS_S", 0.1)
+    monkeypatch.setattr(run, "LAST_WORDS_S", 0.1)
     with local.serving(run_dir, "another"), pytest.raises(ServerError, match="no server of this attempt"):
-        await driver.run(settings, run_dir, attempt="a1", stop=asyncio.Event(), watch=quiet)
+        await run.run(settings, run_dir, attempt="a1", stop=asyncio.Event(), watch=quiet)
 
 
 async def test_a_second_driver_of_a_run_is_refused_and_told_who_has_it(tmp_path: Path) -> None:
@@ -113,7 +116,7 @@ async def test_a_server_that_moves_to_another_port_is_found_there(tmp_path: Path
         assert endpoint is not None
         run_dir.write_endpoint(dataclasses.replace(endpoint, port=1, key="of one that never listened"))
         asyncio.get_running_loop().call_later(1, run_dir.write_endpoint, endpoint)
-        summary = await driver.run(settings, run_dir, attempt="a1", stop=asyncio.Event(), watch=quiet)
+        summary = await run.run(settings, run_dir, attempt="a1", stop=asyncio.Event(), watch=quiet)
     assert summary["examples"] == 16
 
 
@@ -123,7 +126,7 @@ async def test_a_server_told_to_stop_with_us_is_no_error(tmp_path: Path) -> None
     run_dir.write_server_exit(ServerExit("a1", "told to stop by SIGTERM", told_to_stop=True))
     asyncio.get_running_loop().call_later(0.5, stop.set)
     with pytest.raises(Interrupted):
-        await driver.run(settings, run_dir, attempt="a1", stop=stop, watch=quiet)
+        await run.run(settings, run_dir, attempt="a1", stop=stop, watch=quiet)
 
 
 async def test_what_a_run_leaves_is_for_its_owner_only(tmp_path: Path) -> None:

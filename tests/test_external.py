@@ -14,15 +14,17 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from icm_hpc import checkpoint, client, config, external, keys
-from icm_hpc.driver import Interrupted
-from icm_hpc.driver import run as drive
+from icm_hpc.capacity.plan import plan
+from icm_hpc.config import credentials, loading
+from icm_hpc.config.fingerprint import differences, result_settings
+from icm_hpc.driver.run import Interrupted
+from icm_hpc.driver.run import run as drive
 from icm_hpc.engines import stub
 from icm_hpc.errors import ConfigError, ScoringError, ServerError
-from icm_hpc.fingerprint import differences, result_settings
-from icm_hpc.plan import plan
-from icm_hpc.progress import Progress
-from icm_hpc.rundir import RunDir
+from icm_hpc.rundir import checkpoint
+from icm_hpc.rundir.folder import RunDir
+from icm_hpc.rundir.progress import Progress
+from icm_hpc.scoring import client, external
 from icm_hpc.tasks import load as load_task
 from tests import offline
 from tests.conftest import Served, prepare_run
@@ -102,7 +104,7 @@ async def test_no_error_quotes_the_key_whatever_a_server_says(tmp_path: Path, mo
 def test_a_key_that_no_header_may_hold_is_refused_and_not_repeated(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_API_KEY", key)
     with pytest.raises(ConfigError, match="VLLM_API_KEY of the environment: has a space") as refused:
-        keys.find("VLLM_API_KEY")
+        credentials.find("VLLM_API_KEY")
     assert key not in str(refused.value)
 
 
@@ -249,7 +251,7 @@ def test_a_run_by_vllm_base_url_starts_no_server_resumes_with_equal_labels_and_h
         printed = process.stdout.read().decode()
         assert f"server   {url} runs already, none is started (VLLM_BASE_URL of the environment)" in printed
         assert "stopped; the state is saved" in printed
-        assert config.load_file(run_dir.config).server.url == url
+        assert loading.load_file(run_dir.config).server.url == url
         # The address is the run's own by now; a stray one is not followed.
         resumed = submit(
             *("run=mine", f"run.root={tmp_path}"), module="resume", VLLM_API_KEY=KEY, VLLM_BASE_URL="http://stray:1"
@@ -259,7 +261,7 @@ def test_a_run_by_vllm_base_url_starts_no_server_resumes_with_equal_labels_and_h
     assert run_dir.labels.read_bytes() == asyncio.run(undisturbed(tmp_path / "plain"))
     assert not run_dir.server_log.exists()
     assert "--served-model-name" in seen.decode(), "the stub was seen"
-    assert f"icm_hpc.server\0{run_dir.path}" not in seen.decode()
+    assert f"icm_hpc.serving.server\0{run_dir.path}" not in seen.decode()
     assert KEY.encode() not in seen
     assert KEY not in printed + resumed.stdout + resumed.stderr
     assert holding(tmp_path, KEY) == []
@@ -288,11 +290,11 @@ def test_a_real_vllm_that_already_runs_labels_a_run(tiny_server: Served, tmp_pat
 @pytest.mark.parametrize("url", ["http://me:pass@host", "http://host/?key=pass", "http://host/#pass", "ftp://x", "x"])
 def test_an_address_that_is_none_or_may_hold_a_secret_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"server\.url") as refused:
-        config.load([f"server.url={url}"])
+        loading.load([f"server.url={url}"])
     assert "pass" not in str(refused.value).replace("user:password@", "")
     monkeypatch.setenv("VLLM_BASE_URL", url)
     with pytest.raises(ConfigError, match="VLLM_BASE_URL of the environment: url"):
-        keys.addressed(config.load(["model=tiny"]))
+        credentials.addressed(loading.load(["model=tiny"]))
 
 
 def test_a_slurm_job_whose_key_is_in_the_environment_only_is_refused_before_anything_is_made(tmp_path: Path) -> None:
@@ -324,15 +326,15 @@ def test_a_driver_only_script_asks_for_no_gpu_and_is_bash(tmp_path: Path) -> Non
 
 
 def test_a_plan_of_an_external_server_is_of_data_and_disk_only() -> None:
-    settings = config.load(["model=405B", "task.limit=16", "server.url=http://host"])
+    settings = loading.load(["model=405B", "task.limit=16", "server.url=http://host"])
     found = plan(settings, load_task(settings.task, seed=0))
     assert found.fits
     assert list(found.lines) == ["data", "server", "disk"]
 
 
 def test_labels_belong_to_a_model_and_not_to_an_address() -> None:
-    plain = result_settings(config.load(["model=tiny"]))
-    moved = result_settings(config.load(["model=tiny", "server.url=http://host"]))
-    named = result_settings(config.load(["model=tiny", "model.served_name=other"]))
+    plain = result_settings(loading.load(["model=tiny"]))
+    moved = result_settings(loading.load(["model=tiny", "server.url=http://host"]))
+    named = result_settings(loading.load(["model=tiny", "model.served_name=other"]))
     assert differences(moved, plain) == ""
     assert differences(named, plain) == "model.served_name: None there, 'other' here"

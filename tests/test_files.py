@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from icm_hpc.config.schema import TaskConfig
 from icm_hpc.errors import TaskError
-from icm_hpc.settings import TaskConfig
 from icm_hpc.tasks import files
 
 ROWS: list[dict[str, Any]] = [{"question": f"Q{i}, é?", "choice": f'"c"\n{i}', "label": i % 2} for i in range(4)]

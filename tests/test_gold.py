@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from icm_hpc.settings import TaskConfig
+from icm_hpc.config.schema import TaskConfig
 from icm_hpc.tasks import gold
 
 NAN = float("nan")

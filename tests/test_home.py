@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-from icm_hpc import config, keys, submit, weights
+from icm_hpc.config import credentials, loading
+from icm_hpc.config.schema import TaskConfig
 from icm_hpc.errors import ConfigError, ServerError
-from icm_hpc.settings import TaskConfig
+from icm_hpc.jobs import launch
+from icm_hpc.serving import weights
 from icm_hpc.tasks import files
 
-MODEL = config.load(["model=8B"]).model
+MODEL = loading.load(["model=8B"]).model
 
 
 @pytest.fixture
@@ -35,11 +37,11 @@ def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (weights.cache_folder, "ICM_CACHE"),
         (lambda: weights.hub_cache(MODEL), "HF_HOME"),
-        (keys.secrets_file, "ICM_SECRETS"),
-        (lambda: keys.addressed(config.load(["model=8B"])), "ICM_SECRETS"),
+        (credentials.secrets_file, "ICM_SECRETS"),
+        (lambda: credentials.addressed(loading.load(["model=8B"])), "ICM_SECRETS"),
         (lambda: files.read(TaskConfig(name="claims", data="~/a.jsonl"), None), "task.data without ~"),
-        (lambda: submit.named(config.load(["run.root=~/runs"])), "run.root without ~"),
-        (lambda: config.load(["cluster=~/site.yaml"]), "a path without ~"),
+        (lambda: launch.named(loading.load(["run.root=~/runs"])), "run.root without ~"),
+        (lambda: loading.load(["cluster=~/site.yaml"]), "a path without ~"),
     ],
 )
 def test_without_a_home_folder_one_line_says_what_to_set(look: Callable[[], object], variable: str) -> None:
@@ -54,7 +56,7 @@ def test_without_a_home_folder_what_is_set_is_enough(monkeypatch: pytest.MonkeyP
         monkeypatch.setenv(name, f"/of/{name}")
     assert weights.cache_folder() == Path("/of/ICM_CACHE/models-2")
     assert weights.hub_cache(MODEL) == Path("/of/HF_HOME/hub")
-    assert keys.secrets_file() == Path("/of/ICM_SECRETS")
+    assert credentials.secrets_file() == Path("/of/ICM_SECRETS")
 
 
 def test_a_cache_folder_that_cannot_be_made_is_named_with_its_variable(
@@ -63,16 +65,16 @@ def test_a_cache_folder_that_cannot_be_made_is_named_with_its_variable(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("ICM_CACHE", str(tmp_path / "file"))
     with pytest.raises(ServerError, match=r"cannot be made: .*set ICM_CACHE"):
-        weights.locate(config.load(["model=tiny"]).model)
+        weights.locate(loading.load(["model=tiny"]).model)
 
 
 def test_a_run_name_over_200_letters_is_refused() -> None:
-    assert config.load([f"run.name={'a' * 200}"]).run.name == "a" * 200
+    assert loading.load([f"run.name={'a' * 200}"]).run.name == "a" * 200
     with pytest.raises(ConfigError, match=r"name=a+\.\.\.: has 201 letters; 200 or fewer"):
-        config.load([f"run.name={'a' * 201}"])
+        loading.load([f"run.name={'a' * 201}"])
 
 
 @pytest.mark.parametrize("model", ["a" * 250, "meta-llama/Llama-3.1-8B"])
 def test_a_run_name_that_is_made_up_is_one_that_may_be_given(model: str) -> None:
-    name = submit.named(config.load(["model=stub", f"model.name={model}"])).run.name
-    assert config.load([f"run.name={name}"]).run.name == name
+    name = launch.named(loading.load(["model=stub", f"model.name={model}"])).run.name
+    assert loading.load([f"run.name={name}"]).run.name == name

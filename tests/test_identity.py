@@ -9,12 +9,15 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from icm_hpc import config, connect, driver, identity, local
-from icm_hpc.client import Client
+from icm_hpc.config import loading
+from icm_hpc.driver import run
 from icm_hpc.engines import stub, vllm
 from icm_hpc.errors import ScoringError
-from icm_hpc.progress import Progress
-from icm_hpc.rundir import RunDir, ServedModel
+from icm_hpc.jobs import local
+from icm_hpc.rundir.folder import RunDir, ServedModel
+from icm_hpc.rundir.progress import Progress
+from icm_hpc.scoring import connect, identity
+from icm_hpc.scoring.client import Client
 from tests.conftest import Served, prepare_run
 from tests.external import KEY
 
@@ -30,14 +33,14 @@ async def by_our_own(folder: Path, *arguments: str, attempt: str = "a1") -> tupl
     """Run with a server of our own."""
     settings, run_dir = prepare_run(folder, *OURS, *arguments)
     with local.serving(run_dir, attempt):
-        return await driver.run(settings, run_dir, attempt=attempt, stop=asyncio.Event(), watch=quiet), run_dir
+        return await run.run(settings, run_dir, attempt=attempt, stop=asyncio.Event(), watch=quiet), run_dir
 
 
 async def by_theirs(folder: Path, model: str, *arguments: str) -> dict[str, Any]:
     """Run with a server that already runs."""
     async with TestServer(stub.application(model=model, max_model_len=10**6, key=KEY)) as server:
         settings, run_dir = prepare_run(folder, *OURS, f"server.url={server.make_url('')}", *arguments)
-        return await driver.run(settings, run_dir, attempt="a2", stop=asyncio.Event(), watch=quiet)
+        return await run.run(settings, run_dir, attempt="a2", stop=asyncio.Event(), watch=quiet)
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +53,7 @@ async def test_the_served_model_is_in_its_record_the_summary_and_the_provenance_
     summary, run_dir = await by_our_own(tmp_path, "search.steps=10", attempt="a2")
     served = {"name": "stub", "root": None}
     assert summary["served_model"] == json.loads(run_dir.summary.read_text())["served_model"] == served
-    attempts = driver.attempts(run_dir)
+    attempts = run.attempts(run_dir)
     assert [attempt["served_model"] for attempt in attempts] == [served, served]
     record = run_dir.read_served_model()
     assert record is not None
@@ -93,7 +96,7 @@ async def test_another_model_under_the_same_name_is_refused_before_anything_is_s
     ):
         await by_theirs(tmp_path, "llama", "search.steps=10")
     run_dir = RunDir(tmp_path / "test")
-    assert driver.attempts(run_dir)[-1]["counts"]["traffic"]["requests"] == 0
+    assert run.attempts(run_dir)[-1]["counts"]["traffic"]["requests"] == 0
 
 
 @pytest.mark.parametrize(("shift", "same"), [(0.4, True), (-0.4, True), (0.6, False)])
@@ -145,7 +148,7 @@ async def test_the_record_is_there_before_anything_is_scored_and_its_prompts_are
         seen.extend((run_dir.read_served_model(), client.traffic.requests))
         return {}
 
-    monkeypatch.setattr(driver, "label", label)
+    monkeypatch.setattr(run, "label", label)
     await by_theirs(tmp_path, "theirs")
     assert seen[0].name == "theirs"
     assert seen[1] == 0
@@ -171,7 +174,7 @@ async def test_a_server_that_comes_back_within_a_start_with_another_model_is_ref
 
     lost: list[bool] = []
     monkeypatch.setattr(stub, "label_logprobs", answer)
-    monkeypatch.setattr("icm_hpc.client.RETRY_WAITS_S", (0.0,))
+    monkeypatch.setattr("icm_hpc.scoring.client.RETRY_WAITS_S", (0.0,))
     app = stub.application(model="theirs", max_model_len=10**6, key=KEY)
     app.middlewares.append(lose_once)
     async with TestServer(app) as server:
@@ -179,7 +182,7 @@ async def test_a_server_that_comes_back_within_a_start_with_another_model_is_ref
             tmp_path, *OURS, f"server.url={server.make_url('')}", "search.steps=2000", "search.memo_mb=0"
         )
         with pytest.raises(ScoringError, match="another model under the name 'theirs'"):
-            await driver.run(settings, run_dir, attempt="a1", stop=asyncio.Event(), watch=quiet)
+            await run.run(settings, run_dir, attempt="a1", stop=asyncio.Event(), watch=quiet)
 
 
 def test_what_a_server_loaded_is_read_where_it_says_so() -> None:
@@ -192,7 +195,7 @@ async def test_an_api_of_the_top_k_tokens_is_known_by_its_name() -> None:
     class Api:
         model = "davinci-002"
 
-    loaded = config.load(["engine=openai", "model.served_name=davinci-002"])
+    loaded = loading.load(["engine=openai", "model.served_name=davinci-002"])
     assert await identity.of_server(Api(), loaded) == ServedModel("davinci-002")  # type: ignore[arg-type]
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from icm_hpc import cluster, jobs
-from icm_hpc.cluster import HetInfoWatcher
+from icm_hpc import scheduler
 from icm_hpc.errors import SchedulerError
+from icm_hpc.jobs import submission
+from icm_hpc.jobs.submission import HetInfoWatcher
 from tests.external import submit
 from tests.fake_slurm import FakeSlurm, made
 
@@ -70,12 +71,12 @@ def fake(tmp_path: Path) -> FakeSlurm:
     ],
 )
 def test_the_id_of_a_job_is_found_in_what_sbatch_and_its_wrappers_print(printed: str, job: str, on: str | None) -> None:
-    assert jobs.id_of(printed) == (job, on)
+    assert scheduler.id_of(printed) == (job, on)
 
 
 @pytest.mark.parametrize("printed", ["Welcome! This is job 5 of 10 today.\n", "17\n4242\n", ""])
 def test_no_id_is_guessed(printed: str) -> None:
-    assert jobs.id_of(printed) is None
+    assert scheduler.id_of(printed) is None
 
 
 def test_a_job_on_another_cluster_is_asked_about_and_cancelled_there(fake: FakeSlurm, tmp_path: Path) -> None:
@@ -149,42 +150,42 @@ def test_sbatch_variables_answer_for_what_the_settings_leave_out_and_for_nothing
         "SBATCH_ARRAY_INX": "0-3",
     }
     script = "#!/bin/bash\n#SBATCH --account=theirs\n#SBATCH '--partition=gpu'\n"
-    assert jobs.outside_environment(theirs, script) == {"SBATCH_QOS": "low"}
-    kept = jobs.outside_environment(theirs, "#!/bin/bash\n")
+    assert scheduler.outside_environment(theirs, script) == {"SBATCH_QOS": "low"}
+    kept = scheduler.outside_environment(theirs, "#!/bin/bash\n")
     assert set(kept) == {"SBATCH_ACCOUNT", "SBATCH_PARTITION", "SBATCH_QOS"}
 
 
 def test_outside_of_a_job_a_sites_own_settings_of_srun_stay() -> None:
     site = {"SLURM_MPI_TYPE": "pmix", "SLURM_CPU_BIND": "none", "CUDA_VISIBLE_DEVICES": "1", "PMIX_MCA_gds": "hash"}
-    assert jobs.outside_environment(site) == site
+    assert scheduler.outside_environment(site) == site
 
 
 def test_the_own_job_is_the_leader_of_ours_and_never_of_the_one_that_we_were_submitted_from() -> None:
-    assert jobs.own_id(INSIDE) == "77"
-    assert jobs.own_id({**INSIDE, "SLURM_JOB_ID": "78"}) == "77", "a step of component 1"
-    assert jobs.own_id({**INSIDE, "SLURM_JOB_ID": "90"}) == "90", "a plain job that inherited the variables"
-    assert jobs.own_id({"SLURM_JOB_ID": "5"}) == "5"
+    assert scheduler.own_id(INSIDE) == "77"
+    assert scheduler.own_id({**INSIDE, "SLURM_JOB_ID": "78"}) == "77", "a step of component 1"
+    assert scheduler.own_id({**INSIDE, "SLURM_JOB_ID": "90"}) == "90", "a plain job that inherited the variables"
+    assert scheduler.own_id({"SLURM_JOB_ID": "5"}) == "5"
 
 
 def test_a_controller_that_is_away_is_no_empty_queue(fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", fake.variables["PATH"])
     fake.command("squeue", AWAY)
     with pytest.raises(SchedulerError, match="Unable to contact slurm controller"):
-        jobs.queued("5")
+        scheduler.queued("5")
     fake.command("scontrol", AWAY)
     with pytest.raises(SchedulerError, match="Unable to contact slurm controller"):
-        jobs.is_to_go_on("5")
+        scheduler.is_to_go_on("5")
     fake.command("squeue", FORGOTTEN)
-    assert jobs.queued("5") == []
+    assert scheduler.queued("5") == []
     fake.command("squeue", EMPTY)
-    assert jobs.queued("5") == []
+    assert scheduler.queued("5") == []
 
 
 def test_a_persons_filters_do_not_hide_a_job(fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", fake.variables["PATH"])
     monkeypatch.setenv("SQUEUE_STATES", "RUNNING")
     fake.command("squeue", '#!/bin/sh\n[ -n "$SQUEUE_STATES" ] || echo "5|PENDING|(Priority)"\n')
-    assert [component.state for component in jobs.queued("5")] == ["PENDING"]
+    assert [component.state for component in scheduler.queued("5")] == ["PENDING"]
 
 
 def test_a_job_that_lost_its_node_has_not_ended_while_the_controller_is_away(
@@ -261,10 +262,10 @@ def test_a_driver_told_to_stop_asks_again_until_slurm_says_why_and_at_last_leave
         "scontrol",
         f"#!/bin/sh\nif [ ! -e {once} ]; then touch {once}; exit 1; fi\necho 'JobState=PREEMPTED PreemptTime=None'\n",
     )
-    assert cluster._is_to_go_on()
+    assert submission._is_to_go_on()
     fake.command("scontrol", AWAY)
-    monkeypatch.setattr(cluster, "TRY_FOR_S", 0)
-    assert not cluster._is_to_go_on()
+    monkeypatch.setattr(submission, "TRY_FOR_S", 0)
+    assert not submission._is_to_go_on()
 
 
 def test_a_submission_whose_job_is_not_known_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,10 +273,10 @@ def test_a_submission_whose_job_is_not_known_is_not_tried_again(monkeypatch: pyt
 
     def submitted() -> None:
         tries.append(1)
-        raise jobs.UnknownJob("sbatch printed nothing")
+        raise scheduler.UnknownJob("sbatch printed nothing")
 
-    with pytest.raises(jobs.UnknownJob):
-        cluster._until_done(submitted, "no job was queued")
+    with pytest.raises(scheduler.UnknownJob):
+        submission._until_done(submitted, "no job was queued")
     assert len(tries) == 1
 
 

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from icm_hpc import config as configs
-from icm_hpc import disks, plan, tasks
-from icm_hpc import submit as submission
+from icm_hpc import tasks
+from icm_hpc.capacity import disks, plan
+from icm_hpc.config import loading as configs
+from icm_hpc.config.schema import TaskConfig
 from icm_hpc.errors import TaskError
-from icm_hpc.rundir import RunDir
-from icm_hpc.settings import TaskConfig
+from icm_hpc.jobs import launch as submission
+from icm_hpc.rundir.folder import RunDir
 from icm_hpc.tasks import gold
 from tests.test_submit import submit
 

@@ -7,16 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from icm_hpc import config, tasks
+from icm_hpc import tasks
+from icm_hpc.capacity.plan import plan
+from icm_hpc.config import loading
 from icm_hpc.errors import TaskError
-from icm_hpc.plan import plan
 from icm_hpc.tasks import TASKS
 from tests import offline
 
 
 def planned(words: Sequence[str], *arguments: str) -> bool:
     """Return whether a run with these label words is planned to fit."""
-    settings = config.load(["model=stub", "task=reviews", *arguments])
+    settings = loading.load(["model=stub", "task=reviews", *arguments])
     given = replace(settings, task=replace(settings.task, label_words=list(words)))
     return plan(given, tasks.load(given.task, seed=0)).fits
 
@@ -66,4 +67,4 @@ def test_words_of_a_task_of_ones_own_are_checked_as_given_ones_are(monkeypatch: 
     family = replace(TASKS["reviews"], label_words=(" Yes", " yes"))
     monkeypatch.setitem(TASKS, "reviews", family)
     with pytest.raises(TaskError, match="equal but for space or case"):
-        tasks.load(config.load(["model=stub", "task=reviews"]).task, seed=0)
+        tasks.load(loading.load(["model=stub", "task=reviews"]).task, seed=0)

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from icm_hpc import driver, tasks
+from icm_hpc import tasks
+from icm_hpc.config.schema import TaskConfig
 from icm_hpc.core.types import Conflict
-from icm_hpc.settings import TaskConfig
+from icm_hpc.driver import run
 from icm_hpc.tasks import TASKS, gold
 from icm_hpc.tasks.rows import GOLD, Row
 from icm_hpc.tasks.task import SAME, Example
@@ -106,7 +107,7 @@ def test_the_search_reads_neither_the_gold_labels_of_the_run_nor_the_file_that_h
     run_dir.data.write_bytes(tasks.packed(tasks.load(settings.task, seed=0)))
     data.unlink()
     run_dir.gold.mkdir()  # to open it is an error
-    asyncio.run(driver.label(settings, run_dir, client, lambda _: None))
+    asyncio.run(run.label(settings, run_dir, client, lambda _: None))
     assert run_dir.labels.read_bytes() == expected
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from icm_hpc import lock
 from icm_hpc.errors import CheckpointError, ConfigError
+from icm_hpc.rundir import lock
 
 
 @pytest.fixture(autouse=True)

@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
-from icm_hpc import checkpoint, driver, local
+from icm_hpc.driver import run
 from icm_hpc.errors import BadAnswer, NoAnswer, ScoringError, ServerError
-from icm_hpc.progress import Progress
-from icm_hpc.rundir import RunDir
+from icm_hpc.jobs import local
+from icm_hpc.rundir import checkpoint
+from icm_hpc.rundir.folder import RunDir
+from icm_hpc.rundir.progress import Progress
 from tests import offline
 from tests.conftest import prepare_run
 
@@ -34,7 +36,7 @@ async def drive(settings: Any, run_dir: RunDir, at_step: int, fault: Any) -> dic
                 done.append(now.step)
                 fault(run_dir, component.pid)
 
-        return await driver.run(settings, run_dir, attempt="a1", stop=asyncio.Event(), watch=watch)
+        return await run.run(settings, run_dir, attempt="a1", stop=asyncio.Event(), watch=watch)
 
 
 def to_engine(number: int) -> Any:
@@ -102,7 +104,7 @@ async def test_a_server_that_is_healthy_and_answers_nothing_is_given_up(
     async def broken(*_: Any, **__: Any) -> Any:
         raise NoAnswer("500", counter="http_5xx")
 
-    monkeypatch.setattr(driver, "label", broken)
+    monkeypatch.setattr(run, "label", broken)
     settings, run_dir = prepare_run(tmp_path, *STUB)
     with pytest.raises(ServerError, match="500"):
         await drive(settings, run_dir, 10**9, None)

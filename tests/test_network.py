@@ -10,11 +10,11 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from icm_hpc import client as client_module
 from icm_hpc import verify
-from icm_hpc.client import Client, open_session
-from icm_hpc.driver import run as drive
+from icm_hpc.driver.run import run as drive
 from icm_hpc.errors import ConfigError, IcmError
+from icm_hpc.scoring import client as client_module
+from icm_hpc.scoring.client import Client, open_session
 from icm_hpc.verify import Asked
 from tests.conftest import prepare_run
 from tests.external import KEY

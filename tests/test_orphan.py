@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from icm_hpc import jobs, orphan
+from icm_hpc import scheduler
 from icm_hpc.errors import SchedulerError
+from icm_hpc.scheduler import slurm
+from icm_hpc.serving import orphan
 
 
 @pytest.fixture
@@ -21,13 +23,13 @@ def requeued(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
         given.append(argv)
         return subprocess.CompletedProcess(argv, 1, "", "Job is pending execution for job 12")
 
-    monkeypatch.setattr(jobs, "run", run)
+    monkeypatch.setattr(slurm, "run", run)
     return given
 
 
 def states(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     """Let the job's components be in these states."""
-    monkeypatch.setattr(jobs, "queued", lambda _: [jobs.Component(name, "") for name in names])
+    monkeypatch.setattr(scheduler, "queued", lambda _: [scheduler.Component(name, "") for name in names])
 
 
 def test_nodes_are_given_back_while_the_driver_waits_for_one(
@@ -54,14 +56,14 @@ def test_a_slurm_that_does_not_answer_is_asked_again(
     requeued: list[tuple[str, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: Exception
 ) -> None:
     states(monkeypatch, "PENDING", "RUNNING")
-    answers, run = [trouble], jobs.run
+    answers, run = [trouble], slurm.run
 
     def at_first_not(*argv: str) -> "subprocess.CompletedProcess[str]":
         if answers:
             raise answers.pop()
         return run(*argv)
 
-    monkeypatch.setattr(jobs, "run", at_first_not)
+    monkeypatch.setattr(slurm, "run", at_first_not)
     watch = orphan.Watch(tmp_path / "driver.lock")
     assert not watch.gave_back()
     assert watch.gave_back()

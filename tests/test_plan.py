@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from icm_hpc import config, needs, tasks
+from icm_hpc import tasks
+from icm_hpc.capacity import demand
+from icm_hpc.capacity.plan import Plan, plan, require_fit
+from icm_hpc.config import loading
+from icm_hpc.config.fingerprint import differences, result_settings
 from icm_hpc.errors import FitError
-from icm_hpc.fingerprint import differences, result_settings
-from icm_hpc.plan import Plan, plan, require_fit
 from tests.conftest import SHARED_DATA, require_vllm, unavailable
 
 CLUSTER = ("cluster.executor=slurm", "cluster.gpu=H100", "search.steps=1500")
@@ -28,7 +30,7 @@ def planned(*arguments: str) -> Plan:
     data = SHARED_DATA / "truthfulqa_train.json"
     if not data.exists():
         unavailable(f"{data} is not there")
-    settings = config.load(["task=truthfulqa", f"task.data={data}", *CLUSTER, *arguments])
+    settings = loading.load(["task=truthfulqa", f"task.data={data}", *CLUSTER, *arguments])
     return plan(settings, tasks.load(settings.task, seed=0))
 
 
@@ -69,13 +71,13 @@ def test_submit_refuses_what_cannot_work_and_makes_nothing(tmp_path: Path) -> No
 
 
 def test_a_model_folder_that_is_not_there_is_told_of(tmp_path: Path) -> None:
-    settings = config.load(["model=8B", f"model.path={tmp_path}/none", "server.gpus_per_node=1"])
+    settings = loading.load(["model=8B", f"model.path={tmp_path}/none", "server.gpus_per_node=1"])
     with pytest.raises(FitError, match="there is no such folder"):
         require_fit(plan(settings, tasks.load(settings.task, seed=0)))
 
 
 def test_several_nodes_want_a_cluster() -> None:
-    settings = config.load(["model=stub", "server.nodes=2", "model.engine=vllm"])
+    settings = loading.load(["model=stub", "server.nodes=2", "model.engine=vllm"])
     found = plan(settings, tasks.load(settings.task, seed=0))
     assert any(
         "2 nodes are asked for, and this machine (cluster.executor=local) is one" in one for one in found.misfits
@@ -113,7 +115,7 @@ def test_of_a_folder_without_a_known_shape_nothing_is_claimed(tmp_path: Path) ->
 
 
 def test_weights_that_were_quantised_are_weighed_as_they_are(tmp_path: Path) -> None:
-    preset = config.load(["model=70B"]).model
+    preset = loading.load(["model=70B"]).model
     (tmp_path / "config.json").write_text(json.dumps(preset.shape))
     with (tmp_path / "model.safetensors").open("wb") as file:
         file.truncate(39_000_000_000)  # holes take no room
@@ -124,7 +126,7 @@ def test_weights_that_were_quantised_are_weighed_as_they_are(tmp_path: Path) -> 
 
 def test_a_float32_head_and_no_numerically_neutral_option_is_in_the_fingerprint() -> None:
     def settings(*arguments: str) -> dict[str, object]:
-        return result_settings(config.load(["model=8B", *arguments]))
+        return result_settings(loading.load(["model=8B", *arguments]))
 
     plain = settings()
     assert plain["model.vllm_args"] == {"hf-overrides": {"head_dtype": "float32"}}
@@ -149,8 +151,8 @@ def test_a_float32_head_and_no_numerically_neutral_option_is_in_the_fingerprint(
     ],
 )
 def test_only_an_override_of_the_context_switches_its_check_off(options: dict[str, object], checked: bool) -> None:
-    model = replace(config.load(["model=8B"]).model, vllm_args=options)
-    found = needs.model_of(model, None)
+    model = replace(loading.load(["model=8B"]).model, vllm_args=options)
+    found = demand.model_of(model, None)
     assert found is not None
     assert found.shape.max_positions == (131072 if checked else None)
 

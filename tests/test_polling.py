@@ -13,12 +13,16 @@ from typing import Any
 
 import pytest
 
-from icm_hpc import checkpoint, driver, follower, local, lock, polling, process, server, status
+from icm_hpc import status
+from icm_hpc.driver import run
 from icm_hpc.engines import stub
 from icm_hpc.errors import FolderError
-from icm_hpc.polling import TRANSIENT, Polled
-from icm_hpc.progress import Progress
-from icm_hpc.rundir import Rendezvous, RunDir, read_json
+from icm_hpc.jobs import local
+from icm_hpc.rundir import checkpoint, lock, polling
+from icm_hpc.rundir.folder import Rendezvous, RunDir, read_json
+from icm_hpc.rundir.polling import TRANSIENT, Polled
+from icm_hpc.rundir.progress import Progress
+from icm_hpc.serving import follower, process, server
 from tests.conftest import prepare_run
 
 PASSING = ("EIO", "ESTALE", "ETIMEDOUT", "EAGAIN", "ENOTCONN", "EHOSTDOWN")
@@ -58,10 +62,10 @@ async def test_a_driver_outlives_reads_that_fail_for_a_moment(
 ) -> None:
     settings, run_dir = prepare_run(tmp_path, *STUB)
     monkeypatch.setattr(polling, "RETRY_S", 0.01)
-    monkeypatch.setattr("icm_hpc.connect.POLL_S", 0.01)
+    monkeypatch.setattr("icm_hpc.scoring.connect.POLL_S", 0.01)
     with local.serving(run_dir, "a1"):
         away = Away(monkeypatch, name, now_and_then)
-        summary = await driver.run(settings, run_dir, attempt="a1", stop=asyncio.Event(), watch=quiet)
+        summary = await run.run(settings, run_dir, attempt="a1", stop=asyncio.Event(), watch=quiet)
         monkeypatch.undo()
     assert summary["examples"] == 8
     assert {"endpoint.json", "server-exit.json"} <= {path.name for path in away.failed}
@@ -96,7 +100,7 @@ async def test_a_driver_whose_folder_stays_away_ends_with_the_path_and_its_state
         with pytest.raises(
             FolderError, match=r"attempts/a1/server-exit\.json could not be used for 0\.2 s: played ESTALE"
         ):
-            await driver.run(settings, run_dir, attempt="a1", stop=asyncio.Event(), watch=watch)
+            await run.run(settings, run_dir, attempt="a1", stop=asyncio.Event(), watch=watch)
         monkeypatch.undo()
     saved = checkpoint.load_newest(run_dir.shard(0))
     assert saved is not None

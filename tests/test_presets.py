@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from icm_hpc import config
-from icm_hpc.config import package_folder
+from icm_hpc.config import loading
+from icm_hpc.config.loading import package_folder
+from icm_hpc.config.schema import ModelConfig
 from icm_hpc.engines import vllm
-from icm_hpc.engines.rank import Rank
-from icm_hpc.settings import ModelConfig
+from icm_hpc.engines.engine import Rank
 from tests.conftest import require_vllm
 
 pytestmark = pytest.mark.vllm
@@ -38,10 +38,10 @@ print(json.dumps([known, parsed]))
 def parsed() -> tuple[set[str], dict[str, dict[str, object]]]:
     """Return vLLM's options, and what its parser makes of each preset, by name."""
     require_vllm()
-    models = {name: config.load([f"model={name}"]).model for name in PRESETS}
+    models = {name: loading.load([f"model={name}"]).model for name in PRESETS}
     argvs = {name: argv_of(model) for name, model in models.items() if model.engine == "vllm"}
     argvs |= {f"405B rank {n}": argv_of(models["405B"], rank=Rank(n, 2, "10.0.0.1", 29501, 29550)) for n in (0, 1)}
-    argvs["headless"] = argv_of(config.load(["model=8B", "model.vllm_args.api-server-count=4"]).model, rank=SECOND)
+    argvs["headless"] = argv_of(loading.load(["model=8B", "model.vllm_args.api-server-count=4"]).model, rank=SECOND)
     argvs["8B replicas"] = argv_of(models["8B"], replicas=8)
     given = json.dumps([words[words.index("serve") + 1 :] for words in argvs.values()])
     done = subprocess.run([sys.executable, "-c", PARSE], input=given, capture_output=True, text=True, check=False)
@@ -120,7 +120,7 @@ def test_options_that_vllm_no_longer_has_are_those_that_are_not_sent(
 ) -> None:
     known, _ = parsed
     assert not vllm.GONE & known
-    old = config.load(["model=8B", "model.vllm_args.swap_space=4", "model.vllm_args.max-logprobs=50"])
+    old = loading.load(["model=8B", "model.vllm_args.swap_space=4", "model.vllm_args.max-logprobs=50"])
     words = argv_of(old.model)
     assert "--swap-space" not in words
     assert words[words.index("--max-logprobs") + 1] == "50"

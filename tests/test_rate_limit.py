@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from icm_hpc.rate_limit import RateLimit
+from icm_hpc.scoring.rate_limit import RateLimit
 
 
 async def starts(sizes: Sequence[int], requests: float | None, tokens: float | None, pause_s: float = 0) -> list[float]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from icm_hpc import tasks
-from icm_hpc.settings import TaskConfig
+from icm_hpc.config.schema import TaskConfig
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -10,13 +10,13 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from icm_hpc import tasks
-from icm_hpc.client import Client, open_session
+from icm_hpc.config.schema import TaskConfig
 from icm_hpc.core.layout import LAYOUTS, of_replica, replica_of
 from icm_hpc.core.types import ScoreOne, ScorePool, frozen_labels
 from icm_hpc.engines import stub
-from icm_hpc.prompts import of_tokens
-from icm_hpc.scorer import Scorer
-from icm_hpc.settings import TaskConfig
+from icm_hpc.scoring.client import Client, open_session
+from icm_hpc.scoring.prompts import of_tokens
+from icm_hpc.scoring.scorer import Scorer
 from tests.offline import OfflineClient
 
 

@@ -14,13 +14,14 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from icm_hpc import checkpoint, rate_limit
-from icm_hpc.client import Client, open_session
-from icm_hpc.driver import run as drive
+from icm_hpc.driver.run import run as drive
 from icm_hpc.engines import stub
 from icm_hpc.errors import RateLimited, ServerError
-from icm_hpc.progress import Progress
-from icm_hpc.rate_limit import Patience, retry_after_s
+from icm_hpc.rundir import checkpoint
+from icm_hpc.rundir.progress import Progress
+from icm_hpc.scoring import rate_limit
+from icm_hpc.scoring.client import Client, open_session
+from icm_hpc.scoring.rate_limit import Patience, retry_after_s
 from tests import offline
 from tests.conftest import prepare_run
 from tests.external import KEY
@@ -53,7 +54,7 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a key, and wait as little as possible."""
     monkeypatch.setenv("VLLM_API_KEY", KEY)
     monkeypatch.setattr(rate_limit, "FIRST_WAIT_S", 0.002)
-    monkeypatch.setattr("icm_hpc.client.RETRY_WAITS_S", (0.0, 0.0))
+    monkeypatch.setattr("icm_hpc.scoring.client.RETRY_WAITS_S", (0.0, 0.0))
 
 
 @pytest.mark.parametrize(
@@ -191,7 +192,7 @@ METRICS = {
 async def test_without_metrics_a_run_goes_on_with_one_warning_and_counts_that_are_unknown(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("icm_hpc.client.RETRY_WAITS_S", (0.0,))
+    monkeypatch.setattr("icm_hpc.scoring.client.RETRY_WAITS_S", (0.0,))
 
     @web.middleware
     async def proxy(request: web.Request, handler: Any) -> Any:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from icm_hpc import tasks
+from icm_hpc.config.schema import TaskConfig
 from icm_hpc.errors import TaskError
-from icm_hpc.settings import TaskConfig
 from icm_hpc.tasks import Task
 from icm_hpc.tasks.rows import Row
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from icm_hpc import checkpoint
 from icm_hpc.engines.vllm import Metrics
+from icm_hpc.rundir import checkpoint
 from tests import offline
 from tests.conftest import SHARED_DATA, unavailable
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from icm_hpc.errors import ConfigError
-from icm_hpc.rundir import RunDir, require_private
+from icm_hpc.rundir.folder import RunDir, require_private
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o702, 0o777])

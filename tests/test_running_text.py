@@ -14,18 +14,22 @@ import pytest
 from tokenizers import Tokenizer, models
 
 from benchmarks.serving import ideal_tokens
-from icm_hpc import config, driver, prompts, tasks, weights
-from icm_hpc.client import Client
+from icm_hpc import tasks
+from icm_hpc.capacity.plan import plan
+from icm_hpc.config import loading
+from icm_hpc.config.fingerprint import fingerprint
+from icm_hpc.config.schema import TaskConfig
 from icm_hpc.core import forecast
 from icm_hpc.core.layout import LAYOUTS, Query
 from icm_hpc.core.types import Labels
+from icm_hpc.driver import run
 from icm_hpc.errors import CheckpointError, TaskError
-from icm_hpc.fingerprint import fingerprint
-from icm_hpc.plan import plan
-from icm_hpc.prompts import TokenPrompts, of_tokens
-from icm_hpc.settings import TaskConfig
+from icm_hpc.scoring import prompts
+from icm_hpc.scoring.client import Client
+from icm_hpc.scoring.prompts import TokenPrompts, of_tokens
+from icm_hpc.scoring.tokenizer import LocalTokenizer
+from icm_hpc.serving import weights
 from icm_hpc.tasks.task import Example, Task
-from icm_hpc.tokenizer import LocalTokenizer
 from tests import offline
 from tests.conftest import require_vllm
 from tests.model_tokenizers import KINDS, llama3, saved
@@ -101,7 +105,7 @@ def test_every_prompt_is_the_tokens_of_its_whole_text(tmp_path: Path, kind: str,
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 def test_prompts_of_the_embedded_models_are_the_tokens_of_their_whole_text(model: str, task: Task) -> None:
     require_vllm()
-    folder = Path(weights.locate(config.load([f"model={model}"]).model))
+    folder = Path(weights.locate(loading.load([f"model={model}"]).model))
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokens = asyncio.run(of_tokens(LocalTokenizer(model, folder), task))
     assert tokens.proof.differing == 0, str(tokens.proof)
@@ -142,7 +146,7 @@ def test_the_label_words_of_every_built_in_task_are_one_token_in_running_text(
     ]
     (tmp_path / "rows.json").write_text(json.dumps(rows))
     data = [] if tasks.TASKS[name].data else [f"task.data={tmp_path}/rows.json"]
-    settings = config.load(["model=8B", f"model.path={tmp_path}", "server.gpus_per_node=0", f"task={name}", *data])
+    settings = loading.load(["model=8B", f"model.path={tmp_path}", "server.gpus_per_node=0", f"task={name}", *data])
     found = plan(settings, tasks.load(settings.task, seed=0))
     assert found.fits, found.misfits
     assert found.figures["tokens_counted"]
@@ -236,7 +240,7 @@ async def test_a_run_warns_of_prompts_that_are_not_running_text(
     given = (f"task.data={tmp_path}/rows.json", "task.label_words=[' be',' de']", "search.steps=1")
     settings, run_dir, client = offline.prepare(tmp_path, "task=claims", *given)
     monkeypatch.setattr(offline.OfflineClient, "tokenize", LocalTokenizer("model", tmp_path).tokenize)
-    await driver.label(settings, run_dir, client, lambda _: None)
+    await run.label(settings, run_dir, client, lambda _: None)
     assert "shard 0: in 2 of 2 prompts compared, the tokens sent are not those of the whole text" in caplog.text
 
 
@@ -320,15 +324,15 @@ async def test_a_run_that_was_saved_with_prompts_of_another_form_is_refused(
 ) -> None:
     settings, run_dir, client = offline.prepare(tmp_path, "task.limit=8", "search.steps=2")
     with monkeypatch.context() as older:
-        older.setattr("icm_hpc.fingerprint.PROMPT_FORMAT", 1)
-        await driver.label(settings, run_dir, client, lambda _: None)
+        older.setattr("icm_hpc.config.fingerprint.PROMPT_FORMAT", 1)
+        await run.label(settings, run_dir, client, lambda _: None)
     with pytest.raises(CheckpointError, match="saved by another configuration: prompt_format: 1 there, 2 here"):
-        await driver.label(settings, run_dir, client, lambda _: None)
+        await run.label(settings, run_dir, client, lambda _: None)
 
 
 def test_the_form_of_prompts_is_in_the_fingerprint_unless_they_are_text() -> None:
     def mark(*arguments: str) -> dict[str, Any]:
-        told: dict[str, Any] = json.loads(fingerprint(config.load(["model=stub", *arguments]), "0"))
+        told: dict[str, Any] = json.loads(fingerprint(loading.load(["model=stub", *arguments]), "0"))
         return told
 
     assert mark()["prompt_format"] == 2

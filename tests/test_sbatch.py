@@ -4,15 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from icm_hpc import config, sbatch
-from icm_hpc.rundir import RunDir
+from icm_hpc.config import loading
+from icm_hpc.jobs import sbatch
+from icm_hpc.rundir.folder import RunDir
 
 SLURM = ("model=stub", "cluster=slurm")
 
 
 def memory(*arguments: str) -> list[list[str]]:
     """Return the flags of memory of each component of a script."""
-    script = sbatch.text(config.load([*SLURM, *arguments]), RunDir(Path("/runs/mine")))
+    script = sbatch.text(loading.load([*SLURM, *arguments]), RunDir(Path("/runs/mine")))
     parts = script.split("#SBATCH hetjob\n")
     directives = [[line.split()[1] for line in part.splitlines() if line.startswith("#SBATCH ")] for part in parts]
     return [[flag for flag in flags if flag.startswith("--mem")] for flags in directives]

@@ -6,12 +6,12 @@ from typing import cast
 import numpy as np
 
 from icm_hpc import tasks
-from icm_hpc.client import Client
+from icm_hpc.config.schema import TaskConfig
+from icm_hpc.core.memo import ENTRY_BYTES, KEY_BYTES, Memo
 from icm_hpc.core.types import Labels, ScoreOne, ScorePool, frozen_labels, with_labels
-from icm_hpc.memo import ENTRY_BYTES, KEY_BYTES, Memo
-from icm_hpc.prompts import of_tokens
-from icm_hpc.scorer import Scorer
-from icm_hpc.settings import TaskConfig
+from icm_hpc.scoring.client import Client
+from icm_hpc.scoring.prompts import of_tokens
+from icm_hpc.scoring.scorer import Scorer
 from tests.offline import OfflineClient
 
 TASK = tasks.load(TaskConfig(name="reviews", limit=12), seed=0)

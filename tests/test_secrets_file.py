@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from icm_hpc import config, keys
+from icm_hpc.config import credentials, loading
 from icm_hpc.errors import ConfigError
 from tests.external import KEY, secrets_file
 
@@ -13,15 +13,15 @@ from tests.external import KEY, secrets_file
 def test_a_secrets_file_gives_address_and_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = secrets_file(tmp_path, "# mine", "VLLM_BASE_URL = http://host:8000", f'VLLM_API_KEY="{KEY}"', "")
     monkeypatch.setenv("ICM_SECRETS", str(file))
-    settings, url_from = keys.addressed(config.load(["model=tiny"]))
+    settings, url_from = credentials.addressed(loading.load(["model=tiny"]))
     assert (settings.external_url, url_from) == ("http://host:8000", f"VLLM_BASE_URL of {file}")
-    found = keys.of_server(settings)
+    found = credentials.of_server(settings)
     assert found is not None
     assert (found.value, found.source) == (KEY, f"VLLM_API_KEY of {file}")
     assert KEY not in repr(found)
-    chosen, url_from = keys.addressed(config.load(["model=tiny", "server.url=https://other"]))
+    chosen, url_from = credentials.addressed(loading.load(["model=tiny", "server.url=https://other"]))
     assert (chosen.external_url, url_from) == ("https://other", "server.url")
-    assert keys.addressed(config.load(["model=stub"]))[0].external_url is None
+    assert credentials.addressed(loading.load(["model=stub"]))[0].external_url is None
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_a_line_of_the_secrets_file_is_read_as_a_shell_would(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
 ) -> None:
     monkeypatch.setenv("ICM_SECRETS", str(secrets_file(tmp_path, line)))
-    found = keys.find("VLLM_API_KEY")
+    found = credentials.find("VLLM_API_KEY")
     assert found is not None
     assert found.value == "abc"
 
@@ -63,7 +63,7 @@ def test_a_line_of_the_secrets_file_that_cannot_be_read_is_refused_by_its_number
 ) -> None:
     monkeypatch.setenv("ICM_SECRETS", str(secrets_file(tmp_path, "# mine", line)))
     with pytest.raises(ConfigError, match="line 2: ") as refused:
-        keys.find("VLLM_API_KEY")
+        credentials.find("VLLM_API_KEY")
     assert "abc" not in str(refused.value)
 
 
@@ -80,7 +80,7 @@ def test_a_secrets_file_that_is_not_safe_is_refused_with_its_remedy(
 ) -> None:
     monkeypatch.setenv("ICM_SECRETS", str(secrets_file(tmp_path, *lines, mode=mode)))
     with pytest.raises(ConfigError, match=told) as refused:
-        keys.find("VLLM_API_KEY")
+        credentials.find("VLLM_API_KEY")
     assert "sk-secret" not in str(refused.value)
 
 
@@ -88,10 +88,10 @@ def test_a_secrets_file_of_another_user_is_refused(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("ICM_SECRETS", str(secrets_file(tmp_path, "VLLM_API_KEY=k")))
     monkeypatch.setattr(os, "getuid", lambda: 12345)
     with pytest.raises(ConfigError, match="is not your file"):
-        keys.find("VLLM_API_KEY")
+        credentials.find("VLLM_API_KEY")
 
 
 def test_a_named_secrets_file_that_is_not_there_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ICM_SECRETS", str(tmp_path / "nowhere"))
     with pytest.raises(ConfigError, match="nowhere: there is no such file"):
-        keys.find("VLLM_API_KEY")
+        credentials.find("VLLM_API_KEY")

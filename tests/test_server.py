@@ -14,12 +14,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from icm_hpc import follower, server
-from icm_hpc import process as processes
+from icm_hpc.config.schema import ModelConfig
 from icm_hpc.engines import stub
 from icm_hpc.errors import ServerError
-from icm_hpc.rundir import Rendezvous, RunDir
-from icm_hpc.settings import ModelConfig
+from icm_hpc.rundir.folder import Rendezvous, RunDir
+from icm_hpc.serving import follower, server
+from icm_hpc.serving import process as processes
 from tests.conftest import prepare_run
 
 
@@ -33,7 +33,7 @@ def until(true: Callable[[], object]) -> None:
 
 def start(run_dir: RunDir) -> "subprocess.Popen[bytes]":
     """Start the component as its own process."""
-    argv = [sys.executable, "-m", "icm_hpc.server", str(run_dir.path)]
+    argv = [sys.executable, "-m", "icm_hpc.serving.server", str(run_dir.path)]
     return subprocess.Popen(argv, env={**os.environ, "ICM_ATTEMPT": "a1"}, stderr=subprocess.DEVNULL)
 
 
@@ -168,7 +168,7 @@ def test_the_engine_waits_for_its_own_parts_as_long_as_the_driver_waits_for_it(
         return 1, False, None
 
     monkeypatch.setattr(server, "_run", run)
-    monkeypatch.setattr("icm_hpc.weights.locate", lambda _: "weights")
+    monkeypatch.setattr("icm_hpc.serving.weights.locate", lambda _: "weights")
     server.serve(settings, run_dir, "a1", local=True)
     assert given == [ready]
 
@@ -182,8 +182,8 @@ def test_the_engine_of_a_second_node_waits_as_long(tmp_path: Path, monkeypatch: 
         given.append(environment["VLLM_ENGINE_READY_TIMEOUT_S"])
         yield SimpleNamespace(poll=lambda: 0, returncode=0)
 
-    monkeypatch.setattr("icm_hpc.process.engine", engine)
-    monkeypatch.setattr("icm_hpc.weights.locate", lambda _: "weights")
+    monkeypatch.setattr("icm_hpc.serving.process.engine", engine)
+    monkeypatch.setattr("icm_hpc.serving.weights.locate", lambda _: "weights")
     run_dir.write_rendezvous(Rendezvous("a1", 0, "10.0.0.1", 1, 2))
     follower.follow(settings, run_dir, "a1", 1, "10.0.0.2", lambda: bool(given))
     assert given == ["7200"]

@@ -12,12 +12,15 @@ import numpy.typing as npt
 import pytest
 from aiohttp.test_utils import TestServer
 
-from icm_hpc import checkpoint, checks, driver, outcome, status
-from icm_hpc.client import Client
+from icm_hpc import status
+from icm_hpc.config.schema import Config
+from icm_hpc.driver import run
 from icm_hpc.engines import stub
 from icm_hpc.errors import CheckpointError
-from icm_hpc.rundir import RunDir
-from icm_hpc.settings import Config
+from icm_hpc.rundir import checkpoint, outcome
+from icm_hpc.rundir.folder import RunDir
+from icm_hpc.scoring import checks
+from icm_hpc.scoring.client import Client
 from icm_hpc.tasks import packing
 from tests import offline
 from tests.conftest import prepare_run
@@ -54,7 +57,7 @@ async def start(
 ) -> tuple[bool, OfflineClient]:
     """Start the run, and stop it after so many requests; return whether it came to its end."""
     client = Impatient(requests)
-    work = asyncio.ensure_future(driver.label(settings, run_dir, cast(Client, client), lambda _: None))
+    work = asyncio.ensure_future(run.label(settings, run_dir, cast(Client, client), lambda _: None))
     stopped = asyncio.ensure_future(client.preempted.wait())
     await asyncio.wait([work, stopped], return_when=asyncio.FIRST_COMPLETED)
     at_the_end()
@@ -197,6 +200,6 @@ async def test_a_prompt_of_full_length_is_timed_in_the_first_start_only(
         for steps in (2, 4):
             url = f"server.url={server.make_url('')}"
             settings, run_dir = prepare_run(tmp_path, "model=tiny", "task.limit=8", url, f"search.steps={steps}")
-            await driver.run(settings, run_dir, attempt=f"a{steps}", stop=asyncio.Event(), watch=lambda _: None)
+            await run.run(settings, run_dir, attempt=f"a{steps}", stop=asyncio.Event(), watch=lambda _: None)
     assert caplog.text.count(checks.LABELS) == 2, "what can change is checked in each"
     assert caplog.text.count(checks.CLOCK) == 1

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
-from icm_hpc import checkpoint, config, jobs, lock, status
+from icm_hpc import scheduler, status
+from icm_hpc.config import loading
 from icm_hpc.errors import SchedulerError
-from icm_hpc.rundir import RunDir
+from icm_hpc.rundir import checkpoint, lock
+from icm_hpc.rundir.folder import RunDir
 
 STUB = ("model=stub", "task.limit=16", "search.steps=40")
 
@@ -79,9 +81,9 @@ def test_a_folder_without_runs_is_told_of(tmp_path: Path) -> None:
 def test_a_run_that_lacks_steps_is_not_finished(tmp_path: Path) -> None:
     assert icm("submit", *STUB, f"run.root={tmp_path}", "run=done").returncode == 0
     run_dir = RunDir(tmp_path / "done")
-    settings = config.load_file(run_dir.config)
+    settings = loading.load_file(run_dir.config)
     assert status.is_finished(run_dir, settings)
-    assert not status.is_finished(run_dir, config.load_file(run_dir.config, ["search.restarts=2"]))
+    assert not status.is_finished(run_dir, loading.load_file(run_dir.config, ["search.restarts=2"]))
     run_dir.labels.unlink()
     assert not status.is_finished(run_dir, settings)
 
@@ -116,8 +118,8 @@ def test_a_run_that_was_stopped_shows_the_step_of_its_saved_state(stopped: RunDi
 
 QUEUES = {
     "none": [],
-    "running": [jobs.Component("RUNNING", "n1"), jobs.Component("RUNNING", "n2")],
-    "pending": [jobs.Component("PENDING", "(Priority)")],
+    "running": [scheduler.Component("RUNNING", "n1"), scheduler.Component("RUNNING", "n2")],
+    "pending": [scheduler.Component("PENDING", "(Priority)")],
 }
 
 
@@ -126,8 +128,8 @@ QUEUES = {
 def test_no_state_of_a_runs_folder_breaks_its_status(
     stopped: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ruin: str, queue: str
 ) -> None:
-    monkeypatch.setattr(jobs, "queued", lambda *_: QUEUES[queue])
-    monkeypatch.setattr(jobs, "accounted", lambda *_: [])
+    monkeypatch.setattr(scheduler, "queued", lambda *_: QUEUES[queue])
+    monkeypatch.setattr(scheduler, "accounted", lambda *_: [])
     files = sorted((path for path in stopped.path.rglob("*") if path.is_file()), key=lambda path: path.stat().st_mtime)
     assert len(files) > 8
     for number, ruined in enumerate(files):
@@ -163,7 +165,7 @@ def test_a_job_that_has_just_started_has_no_attempt_yet(
     shutil.copytree(stopped.path, copy.path)
     (copy.submitit / "5_submitted.pkl").write_bytes(b"")
     copy.provenance.unlink()
-    monkeypatch.setattr(jobs, "queued", lambda *_: QUEUES["running"])
+    monkeypatch.setattr(scheduler, "queued", lambda *_: QUEUES["running"])
     row = status.status(copy)
     assert (row.driver, row.server, row.attempts, row.eta_s) == ("RUNNING", "RUNNING", 0, None)
 
@@ -195,11 +197,11 @@ def test_a_run_on_this_machine_inside_an_allocation_is_not_taken_for_its_job(tmp
 def test_a_controller_that_is_away_is_asked_once_for_all_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def queued(job: str, cluster: str | None) -> list[jobs.Component]:
+    def queued(job: str, cluster: str | None) -> list[scheduler.Component]:
         asked.append(job)
         raise SchedulerError("away")
 
-    monkeypatch.setattr(jobs, "queued", queued)
+    monkeypatch.setattr(scheduler, "queued", queued)
     ask = status._asking_until_a_failure()
     for job in ("1", "2", "3"):
         with pytest.raises(SchedulerError):

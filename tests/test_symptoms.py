@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from icm_hpc import server
 from icm_hpc.engines import ENGINES, exit_of, inherited, stub
-from icm_hpc.engines.symptoms import SYMPTOMS, remedy, root_cause
-from icm_hpc.rundir import RunDir, written_since
+from icm_hpc.engines.vllm_symptoms import SYMPTOMS, remedy, root_cause
+from icm_hpc.rundir.folder import RunDir, written_since
+from icm_hpc.serving import server
 from tests.conftest import prepare_run, require_vllm
 
 PACKAGES = ("vllm", "transformers", "huggingface_hub", "torch")
@@ -62,7 +62,7 @@ def test_a_node_without_a_compiler_is_named_with_what_to_install() -> None:
 
 def reason_of(run_dir: RunDir) -> str:
     """Run the server component, which must fail; return what it recorded."""
-    argv = [sys.executable, "-m", "icm_hpc.server", str(run_dir.path)]
+    argv = [sys.executable, "-m", "icm_hpc.serving.server", str(run_dir.path)]
     environment = {**os.environ, "ICM_ATTEMPT": "a1"}
     assert subprocess.run(argv, env=environment, check=False, capture_output=True).returncode == 1
     record = run_dir.read_server_exit("a1")

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from icm_hpc import tasks
+from icm_hpc.config.schema import TaskConfig
 from icm_hpc.errors import TaskError
-from icm_hpc.settings import TaskConfig
 from icm_hpc.tasks import TASKS, gold
 from icm_hpc.tasks.gsm8k import final_answer
 from icm_hpc.tasks.task import Example, Task, drawn_in_blocks, limited, shards

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from icm_hpc.config import package_folder
+from icm_hpc.config.loading import package_folder
 
 FOLDER = package_folder("slurm")
 STATED = ("--nodes=", "--ntasks=", "--ntasks-per-node=1", "--export=ALL", "--immediate=")

@@ -6,9 +6,13 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers
 
-from icm_hpc import config, needs, tasks, tokenizer, weights
-from icm_hpc.plan import plan
-from icm_hpc.tokenizer import UNDERESTIMATE, at_least, at_most, estimate
+from icm_hpc import tasks
+from icm_hpc.capacity import demand
+from icm_hpc.capacity.plan import plan
+from icm_hpc.config import loading
+from icm_hpc.scoring import tokenizer
+from icm_hpc.scoring.tokenizer import UNDERESTIMATE, at_least, at_most, estimate
+from icm_hpc.serving import weights
 from tests.conftest import require_vllm
 
 TEXTS = {
@@ -65,7 +69,7 @@ def test_no_tokenizer_of_bytes_has_more_tokens_than_the_bound(kind: str) -> None
 @pytest.mark.parametrize("kind", TEXTS)
 def test_the_bounds_hold_for_smollm2_and_the_guess_lies_between(kind: str) -> None:
     require_vllm()
-    folder = weights.locate(config.load(["model=smol"]).model)
+    folder = weights.locate(loading.load(["model=smol"]).model)
     text = TEXTS[kind]
     real = count(Tokenizer.from_file(str(Path(folder) / "tokenizer.json")), text)
     assert at_least(text) <= real <= at_most(text)
@@ -91,15 +95,15 @@ def test_a_plan_without_a_tokenizer_refuses_what_no_tokenizer_could_fit_and_note
     data = tmp_path / "claims.jsonl"
     rows = [{"question": f"{i} {TEXTS[kind]}", "choice": TEXTS[kind]} for i in range(20)]
     data.write_text("\n".join(json.dumps(row) for row in rows))
-    settings = config.load(["engine=openai", "task=claims", f"task.data={data}", "model.max_model_len=2048"])
+    settings = loading.load(["engine=openai", "task=claims", f"task.data={data}", "model.max_model_len=2048"])
     task = tasks.load(settings.task, seed=0)
-    demand = needs.demand_of(settings, task, None)
+    needed = demand.demand_of(settings, task, None)
     prompt = "".join(example.text + "." + task.separator for example in task.examples)
-    assert demand.at_least < demand.longest < demand.at_most
-    assert count(of_bytes(), prompt) <= demand.at_most < 1.1 * len(prompt.encode())
+    assert needed.at_least < needed.longest < needed.at_most
+    assert count(of_bytes(), prompt) <= needed.at_most < 1.1 * len(prompt.encode())
     found = plan(settings, task)
     assert found.fits
-    assert any(f"may be {demand.at_most:,} tokens" in note for note in found.notes)
+    assert any(f"may be {needed.at_most:,} tokens" in note for note in found.notes)
 
 
 def test_the_ids_of_an_estimate_are_as_many_as_it_says_and_equal_where_texts_are() -> None:

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from icm_hpc import connect, driver, local, verify
+from icm_hpc import verify
+from icm_hpc.driver import run
 from icm_hpc.errors import ConfigError
-from icm_hpc.rundir import Endpoint
+from icm_hpc.jobs import local
+from icm_hpc.rundir.folder import Endpoint
+from icm_hpc.scoring import connect
 from tests.conftest import Served, prepare_run, require_vllm
 
 
@@ -156,8 +159,8 @@ async def test_a_run_logs_the_checks_of_its_server_and_counts_nothing_of_them(
     caplog.set_level(logging.INFO)
     settings, run_dir = prepare_run(tmp_path, "model=tiny", "task.limit=12", "search.steps=3")
     async with connect.connected(tiny_server.settings, tiny_server.run_dir, tiny_server.attempt) as client:
-        summary = await driver.label(settings, run_dir, client, lambda _: None)
-    told = [record.getMessage() for record in caplog.records if record.name == "icm_hpc.driver"]
+        summary = await run.label(settings, run_dir, client, lambda _: None)
+    told = [record.getMessage() for record in caplog.records if record.name == "icm_hpc.driver.run"]
     assert [line[:2] for line in told if line[0] in "✓✗–"] == ["✓ "] * 8
     since = summary["since_start"]
     assert since["server_prompt_tokens"] == since["prompt_tokens"]

@@ -11,14 +11,17 @@ import pytest
 from tokenizers import Tokenizer
 
 from benchmarks.serving import ideal_tokens
-from icm_hpc import connect, driver, tasks, weights
+from icm_hpc import tasks
 from icm_hpc.core import forecast
 from icm_hpc.core.types import ScorePool, frozen_labels
-from icm_hpc.prompts import of_tokens
-from icm_hpc.rundir import Endpoint
-from icm_hpc.scorer import Scorer
+from icm_hpc.driver import run
+from icm_hpc.rundir.folder import Endpoint
+from icm_hpc.scoring import connect
+from icm_hpc.scoring.prompts import of_tokens
+from icm_hpc.scoring.scorer import Scorer
+from icm_hpc.scoring.tokenizer import LocalTokenizer
+from icm_hpc.serving import weights
 from icm_hpc.tasks import Example, Task
-from icm_hpc.tokenizer import LocalTokenizer
 from tests.conftest import Served, prepare_run
 
 pytestmark = pytest.mark.vllm
@@ -69,7 +72,7 @@ async def test_the_likeliest_tokens_are_those_of_the_model(tiny_server: Served) 
 async def test_a_search_labels_every_example(tiny_server: Served, tmp_path: Path, arguments: tuple[str, ...]) -> None:
     settings, run_dir = prepare_run(tmp_path, "model=tiny", "task.limit=12", "search.steps=15", *arguments)
     async with connect.connected(tiny_server.settings, tiny_server.run_dir, tiny_server.attempt) as client:
-        summary = await driver.label(settings, run_dir, client, lambda _: None)
+        summary = await run.label(settings, run_dir, client, lambda _: None)
     rows = [json.loads(line) for line in run_dir.labels.read_text().splitlines()]
     assert len(rows) == summary["examples"] == 12
     assert {row["word"] for row in rows} <= set(summary["label_counts"])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from icm_hpc import config, vllm_options
+from icm_hpc.config import loading, vllm_options
 from icm_hpc.engines import vllm
 from icm_hpc.errors import ConfigError
 from tests.conftest import require_vllm
@@ -58,7 +58,7 @@ def test_an_option_that_a_run_sets_itself_is_refused_in_every_spelling(name: str
         [f"model={tmp_path / 'mine.yaml'}"],
     ):
         with pytest.raises(ConfigError) as refused:
-            config.load(words)
+            loading.load(words)
         assert f"model.vllm_args.{name.split('.')[0]}" in str(refused.value)
         assert said in str(refused.value)
         assert "s3cret" not in str(refused.value)
@@ -76,7 +76,7 @@ def test_an_option_that_a_run_sets_itself_is_refused_in_every_spelling(name: str
 )
 def test_no_option_is_hidden_in_a_name_or_a_value(name: str, value: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        config.load([f"model.vllm_args={{'{name}': '{value}'}}"])
+        loading.load([f"model.vllm_args={{'{name}': '{value}'}}"])
 
 
 def test_options_without_a_key_of_their_own_are_passed_on() -> None:
@@ -89,19 +89,21 @@ def test_options_without_a_key_of_their_own_are_passed_on() -> None:
         "swap_space",
         "cpu_offload_gb",
     )
-    given = config.load(["model=8B", *(f"model.vllm_args.{name}=1" for name in names), "model.vllm_args.seed=-1"]).model
+    given = loading.load(
+        ["model=8B", *(f"model.vllm_args.{name}=1" for name in names), "model.vllm_args.seed=-1"]
+    ).model
     assert set(given.vllm_args) == {*names, "hf-overrides"}
     words = vllm.argv(given, "w", host="h", port=9)
     assert words[words.index("--api-server-count") + 1] == "1"
     assert words[words.index("--seed") + 1] == "-1"
-    eager = config.load(["model.vllm_args.enable-prefix-caching=false"]).model
+    eager = loading.load(["model.vllm_args.enable-prefix-caching=false"]).model
     assert "--no-enable-prefix-caching" in vllm.argv(eager, "w", host="h", port=9)
 
 
 def test_an_older_run_that_holds_such_an_option_is_served_where_its_driver_connects(tmp_path: Path) -> None:
     saved = tmp_path / "config.yaml"
     saved.write_text("format: 2\nmodel: {path: x, vllm_args: {port: 5, kv-cache-dtype: fp8}}\n")
-    words = vllm.argv(config.load_file(saved).model, "w", host="h", port=9)
+    words = vllm.argv(loading.load_file(saved).model, "w", host="h", port=9)
     assert words[words.index("--port") + 1] == "9"
     assert words[words.index("--kv-cache-dtype") + 1] == "fp8"
 

@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from icm_hpc import config, weights
-from icm_hpc.settings import ModelConfig
+from icm_hpc.config import loading
+from icm_hpc.config.schema import ModelConfig
+from icm_hpc.serving import weights
 
 
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelConfig:
     """A model of the hub, whose cache is empty."""
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    return config.load(["model=70B"]).model
+    return loading.load(["model=70B"]).model
 
 
 def download(model: ModelConfig, *files: str) -> Path:

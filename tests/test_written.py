@@ -5,20 +5,20 @@ from typing import Any
 
 import pytest
 
-from icm_hpc import config
+from icm_hpc.config import loading
 from icm_hpc.errors import ConfigError
 
 
 def value(key: str, *words: str) -> Any:
     """Return the value of a key that a command line sets."""
     section, name = key.split(".")
-    return getattr(getattr(config.load(words), section), name)
+    return getattr(getattr(loading.load(words), section), name)
 
 
 def refusal(*words: str) -> str:
     """Return the words of a refusal, which are one line."""
     with pytest.raises(ConfigError) as refused:
-        config.load(words)
+        loading.load(words)
     assert "\n" not in str(refused.value)
     return str(refused.value)
 
@@ -294,11 +294,11 @@ def test_a_runs_own_file_is_read_back_whatever_its_texts_look_like(tmp_path: Pat
     saved = tmp_path / "config.yaml"
     for text in texts:
         words = [f"{key}='{text}'" for key in ("run.root", "model.revision", "model.env.A", "model.vllm_args.x")]
-        given = config.load(
+        given = loading.load(
             [*words, f"cluster.setup=['{text}']", "model.vllm_args.y=1e-07", "search.final_temperature=1e-7"]
         )
-        saved.write_text(config.to_yaml(given))
-        assert config.load_file(saved) == given
+        saved.write_text(loading.to_yaml(given))
+        assert loading.load_file(saved) == given
     assert (given.run.root, given.cluster.setup) == ("\\${X}", ["\\${X}"])
 
 
@@ -309,7 +309,7 @@ def test_a_runs_file_of_an_older_version_is_read_as_it_was_meant(tmp_path: Path)
         "cluster: {account: 1e5, qos: '0123', time_min: 83}\nsearch: {final_temperature: 1.0e-05}\n"
         "run: {root: '/a/${oc.env:X}'}\n"
     )
-    given = config.load_file(saved)
+    given = loading.load_file(saved)
     assert (given.model.revision, given.cluster.account, given.cluster.qos) == ("12e4567", "1e5", "0123")
     assert (given.cluster.time_min, given.search.final_temperature) == (83, 1e-5)
     assert given.run.root == "/a/${oc.env:X}"
@@ -317,6 +317,6 @@ def test_a_runs_file_of_an_older_version_is_read_as_it_was_meant(tmp_path: Path)
 
 
 def test_every_preset_of_the_package_is_read() -> None:
-    for section in config.PRESET_SECTIONS:
-        for name in config.presets(section):
-            config.load([f"{section}={name}"])
+    for section in loading.PRESET_SECTIONS:
+        for name in loading.presets(section):
+            loading.load([f"{section}={name}"])

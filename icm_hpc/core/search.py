@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from . import pool
+from . import energy
 from .types import (
     UNLABELLED,
     Ask,
@@ -79,7 +79,7 @@ def seed(problem: Problem, settings: Settings, draws: Draws) -> Asking[tuple[Sta
 def step(problem: Problem, settings: Settings, state: State, draws: Draws) -> Asking[tuple[State, StepInfo]]:
     """Do one step: draw an example, take the model's label for it, repair conflicts, accept or refuse; return what follows."""
     before, number = state.current, state.step + 1
-    index = draws.weighted_index(pool.draw_weights(problem, before.labels, settings.linked_weight))
+    index = draws.weighted_index(energy.draw_weights(problem, before.labels, settings.linked_weight))
     old = int(before.labels[index])
     if old != UNLABELLED and settings.predict_from_pool:
         new = int(np.argmax(before.scores[index]))
@@ -169,8 +169,8 @@ def complete(problem: Problem, final: Labelling) -> Asking[tuple[Labels, Scores]
     for index, answer in zip(left, answers, strict=True):
         scores[index] = answer
         ranked = np.argsort(-scores[index], kind="stable").tolist()
-        before = len(pool.broken(problem, labels))
-        free = [label for label in ranked if len(pool.broken(problem, with_labels(labels, {index: label}))) == before]
+        before = len(energy.broken(problem, labels))
+        free = [label for label in ranked if len(energy.broken(problem, with_labels(labels, {index: label}))) == before]
         labels = with_labels(labels, {index: (free or ranked)[0]})
     scores.flags.writeable = False
     return labels, scores
@@ -188,7 +188,7 @@ def _evaluate(
 ) -> Asking[tuple[Evaluation, ...]]:
     answers = yield [ScorePool(labels, purpose) for labels in labellings]
     pairs = zip(labellings, answers, strict=True)
-    return tuple(pool.evaluation(problem, settings, labels, scores) for labels, scores in pairs)
+    return tuple(energy.evaluation(problem, settings, labels, scores) for labels, scores in pairs)
 
 
 def _repair(
@@ -209,7 +209,7 @@ def _repair(
     found: Evaluation | None = None
     done: list[Round] = []
     for _ in range(rounds):
-        listed = pool.broken(problem, labels)
+        listed = energy.broken(problem, labels)
         trials: list[Trial] = []
         for place in draws.permutation(len(listed)):
             trials.append((yield from _try(problem, settings, labels, listed[place], best)))
@@ -253,13 +253,13 @@ def _differing(labels: Labels, before: Labels) -> tuple[tuple[int, int], ...]:
 def step_info(problem: Problem, after: State, **fields: Any) -> StepInfo:
     """Return what a step has led to, with what it did."""
     labels = after.current.labels
-    counts = pool.counts(labels, problem.n_labels)
+    counts = energy.counts(labels, problem.n_labels)
     return StepInfo(
         step=after.step,
         energy=after.current.energy,
         flips=after.flips,
         pool=sum(counts),
         counts=counts,
-        conflicts=len(pool.broken(problem, labels)),
+        conflicts=len(energy.broken(problem, labels)),
         **fields,
     )

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from ..settings import ModelConfig
+from ..config.schema import ModelConfig
 from . import stub, vllm
-from .rank import Rank
+from .engine import Rank
 
 LAST_LINES = 200  # of a log in which signs of a known trouble are looked for
 KEY_VARIABLE = vllm.KEY_VARIABLE  # the environment variable through which every engine gets its key

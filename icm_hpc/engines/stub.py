@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from aiohttp import web
 
-from ..settings import ModelConfig
+from ..config.schema import ModelConfig
 from . import vllm
-from .rank import Rank
+from .engine import Rank
 
 VOCABULARY = 2**31
 LEAST = 4 + float(np.log(5))  # below 0 by which the likeliest token stays: five of them are not more than certain

@@ -12,11 +12,11 @@ from typing import Any, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
+from ..config.schema import ModelConfig
+from ..config.vllm_options import REASONS
 from ..errors import BadAnswer, NoAnswer, ScoringError
-from ..settings import ModelConfig
-from ..vllm_options import REASONS
-from . import symptoms
-from .rank import Rank
+from . import vllm_symptoms
+from .engine import Rank
 
 TESTED = "0.32.0"
 KEY_VARIABLE = "VLLM_API_KEY"
@@ -102,12 +102,12 @@ def environment(
 
 def remedy(code: int, last_words: str) -> str | None:
     """Return what an engine died of and what to do, if its exit code and the end of its log tell."""
-    return symptoms.remedy(code, last_words)
+    return vllm_symptoms.remedy(code, last_words)
 
 
 def root_cause(log: str) -> str | None:
     """Return the exception of which an engine died, by the log of its start, or None if there is none."""
-    return symptoms.root_cause(log)
+    return vllm_symptoms.root_cause(log)
 
 
 def asking_for_labels(label_ids: Sequence[int]) -> dict[str, Any]:

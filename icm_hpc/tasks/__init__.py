@@ -3,8 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
+from ..config.schema import TaskConfig
 from ..errors import TaskError
-from ..settings import TaskConfig
 from . import claims, comparison, gsm8k, kept, reviews, topics, truthfulqa
 from .family import Family, read
 from .task import Example, Task, drawn_in_blocks, limited, shards

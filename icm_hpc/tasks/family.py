@@ -4,8 +4,8 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..config.schema import TaskConfig
 from ..errors import TaskError
-from ..settings import TaskConfig
 from . import files
 from .rows import Dropped, Id, Row
 from .task import ConflictRule, Example

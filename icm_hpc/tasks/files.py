@@ -15,9 +15,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from .. import home
+from ..config import home
+from ..config.schema import TaskConfig
 from ..errors import TaskError
-from ..settings import TaskConfig
 from .rows import Row, shown
 
 LINES = (".jsonl", ".ndjson")

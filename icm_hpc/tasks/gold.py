@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
+from ..config.schema import TaskConfig
 from ..errors import TaskError
-from ..settings import TaskConfig
 from . import family_of
 from .family import read
 from .rows import GOLD, NO_NAME, Row, shown

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..config.fingerprint import sha256_of
 from ..core.published import blocks
 from ..core.types import Conflict, Problem, Rule
 from ..errors import TaskError
-from ..fingerprint import sha256_of
 from . import packing
 from .rows import Id
 

@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from icm_hpc import checkpoint, cluster, config, jobs
+from icm_hpc import scheduler
+from icm_hpc.config import loading
+from icm_hpc.jobs import submission
+from icm_hpc.rundir import checkpoint
 from tests.cluster import daemons
 from tests.cluster.daemons import Cluster
 from tests.cluster.processes import children, kill
@@ -74,7 +77,7 @@ def _leave_no_node_for_the_driver(slurm: Cluster, run: Run) -> None:
     command("scontrol", "update", f"nodename={other}", "state=drain", "reason=test")
     daemons.stop_node(slurm, node)
     try:
-        until(lambda: {one.state for one in jobs.queued(job)} == {"PENDING"}, "GPU nodes that are free", 180)
+        until(lambda: {one.state for one in scheduler.queued(job)} == {"PENDING"}, "GPU nodes that are free", 180)
     finally:
         command("scontrol", "update", f"nodename={other}", "state=resume")
         daemons.start_node(slurm, node)
@@ -129,9 +132,9 @@ def _second_driver(_slurm: Cluster, run: Run) -> None:
     kill(*held, number=signal.SIGSTOP)
     refused = icm("resume", f"run={run.name}", f"run.root={run.root}")
     assert "is in the queue (RUNNING, RUNNING)" in refused.stderr, refused.stderr
-    settings = config.load_file(run.dir.config)
+    settings = loading.load_file(run.dir.config)
     first = run.job
-    second = cluster.submit(settings, run.dir)
+    second = submission.submit(settings, run.dir)
     until(lambda: "is in use: attempt" in logs(run.dir.path), "a refusal")
     kill(*held, number=signal.SIGCONT)
     until(lambda: not command("squeue", "--noheader", f"--jobs={second.job_id}", "--states=R,PD,CG").strip(), "its end")

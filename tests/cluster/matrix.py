@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from icm_hpc import checkpoint
+from icm_hpc.rundir import checkpoint
 from tests.cluster import daemons
 from tests.cluster.daemons import Cluster
 from tests.cluster.faults import FAULTS, Fault

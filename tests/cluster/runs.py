@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from icm_hpc import checkpoint, driver, jobs
-from icm_hpc.rundir import RunDir
+from icm_hpc import scheduler
+from icm_hpc.driver import run
+from icm_hpc.rundir import checkpoint
+from icm_hpc.rundir.folder import RunDir
 from tests.cluster.processes import children, of_command, read
 
 SITE = Path(__file__).with_name("site.yaml")
@@ -59,8 +61,10 @@ def components(job: str) -> list[dict[str, str]]:
 def ended(job: str) -> bool:
     """Return whether the job has left the queue and the accounting knows it."""
     rows = components(job)
-    queued = [component.state for component in jobs.queued(job)]
-    return not set(queued) & set(jobs.LIVE) and bool(rows) and all(row["State"] not in jobs.LIVE for row in rows)
+    queued = [component.state for component in scheduler.queued(job)]
+    return (
+        not set(queued) & set(scheduler.LIVE) and bool(rows) and all(row["State"] not in scheduler.LIVE for row in rows)
+    )
 
 
 def restarts(job: str) -> int:
@@ -85,14 +89,14 @@ class Run:
     @property
     def job(self) -> str:
         """The newest job."""
-        job = jobs.newest(self.dir.submitit)
+        job = scheduler.newest(self.dir.submitit)
         assert job is not None
         return job
 
     @property
     def attempts(self) -> list[dict[str, Any]]:
         """The starts of the driver."""
-        return driver.attempts(self.dir)
+        return run.attempts(self.dir)
 
     def steps_saved(self) -> int:
         """Return how many steps are in the trace."""
@@ -120,13 +124,13 @@ class Run:
 
     def driver(self) -> int:
         """Return the driver's process."""
-        (pid,) = of_command("icm_hpc.cluster", str(self.dir.submitit))
+        (pid,) = of_command("icm_hpc.jobs.submission", str(self.dir.submitit))
         return pid
 
     def component(self, rank: int = 0) -> int:
         """Return the server component's process, on the first of its nodes or another."""
         variable = f"SLURM_PROCID={rank}".encode()
-        found = of_command("icm_hpc.server", str(self.dir.path))
+        found = of_command("icm_hpc.serving.server", str(self.dir.path))
         (pid,) = [pid for pid in found if variable in read(pid, "environ").split(b"\0")]
         return pid
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from icm_hpc import jobs
+from icm_hpc import scheduler
 from tests import offline
 from tests.cluster.daemons import Cluster
 from tests.cluster.runs import SITE, SLOW, Run, command, components, icm, job_of, logs, restarts, until
@@ -40,9 +40,9 @@ def test_a_driver_only_job_uses_the_running_server_survives_a_requeue_and_has_it
         assert b"ICM_SECRETS=" in environment
         assert KEY.encode() not in environment
         command("scontrol", "requeue", job)
-        until(lambda: restarts(job) == 1 or jobs.queued(job)[0].state == "PENDING", "the requeue")
+        until(lambda: restarts(job) == 1 or scheduler.queued(job)[0].state == "PENDING", "the requeue")
         command("scontrol", "update", f"job={job}", "StartTime=now")
-        until(lambda: not jobs.queued(job), "the end of the job")
+        until(lambda: not scheduler.queued(job), "the end of the job")
     until(lambda: [row["State"] for row in components(job)] == ["COMPLETED"], logs(run.dir.path), 60)
     assert [row["JobID"] for row in components(job)] == [job]
     assert [attempt["job"] for attempt in run.attempts] == [job, job]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from icm_hpc.rundir import RunDir
+from icm_hpc.rundir.folder import RunDir
 from tests.cluster.daemons import Cluster
 from tests.cluster.faults import FAULTS, preempt
 from tests.cluster.matrix import STUB_SLOW

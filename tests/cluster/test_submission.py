@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from icm_hpc import jobs
-from icm_hpc.rundir import RunDir
+from icm_hpc import scheduler
+from icm_hpc.rundir.folder import RunDir
 from tests.cluster.daemons import Cluster, restart_controller
 from tests.cluster.matrix import STUB_SLOW
 from tests.cluster.processes import of_command, read
@@ -102,7 +102,7 @@ def test_a_run_submitted_from_inside_another_job_inherits_nothing_and_requeues_i
     variables = dict(
         entry.split("=", 1) for entry in read(run.driver(), "environ").decode().split("\0") if "=" in entry
     )
-    assert jobs.own_id(variables) == run.job
+    assert scheduler.own_id(variables) == run.job
     inner = {run.job, str(int(run.job) + 1)}
     named = {value for name, value in variables.items() if "JOB_ID" in name and name.startswith("SLURM_")}
     assert named <= inner
@@ -117,7 +117,7 @@ def test_a_run_submitted_from_inside_another_job_inherits_nothing_and_requeues_i
 def restarts_or_pending(job: str) -> bool:
     """Return whether a job was requeued."""
     shown = command("scontrol", "show", "job", job)
-    return "Restarts=1" in shown or any(one.state in ("PENDING", "REQUEUED") for one in jobs.queued(job))
+    return "Restarts=1" in shown or any(one.state in ("PENDING", "REQUEUED") for one in scheduler.queued(job))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from icm_hpc.config import package_folder
+from icm_hpc.config.loading import package_folder
 from tests.cluster.daemons import Cluster
 from tests.cluster.matrix import STUB_SLOW, inflicted
 from tests.cluster.runs import TINY, Run, components, logs, submit

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from icm_hpc import config
-from icm_hpc.core import pool, published, search
+from icm_hpc.config import loading
+from icm_hpc.core import energy, published, search
 from icm_hpc.core.types import frozen_labels
-from icm_hpc.shard import settings_of
+from icm_hpc.driver.shard import settings_of
 from tests.conformance.replay import Replay
 from tests.conformance.trace import Different, Event, pairs, problem_of, read
 
@@ -67,12 +67,12 @@ def unit_cases(path: Path) -> str:
             "decay": "decay",
             "schedule": "scheduler",
         }
-        given = config.load([f"search.{ours}={case[theirs]}" for ours, theirs in names.items()])
+        given = loading.load([f"search.{ours}={case[theirs]}" for ours, theirs in names.items()])
         _require_equal(case, search.temperature(settings_of(given.search), case["flips"]), case["T"])
     for case in tables["inconsistent_pairs"]:
         uids = [uid for uid, *_ in case["pool"]]
         problem = problem_of([{"consistency_id": i, "consistency_key": key} for _, i, key, _ in case["pool"]])
-        found = pool.broken(problem, frozen_labels([label for *_, label in case["pool"]]))
+        found = energy.broken(problem, frozen_labels([label for *_, label in case["pool"]]))
         _require_equal(case, [[uids[a], uids[b], kind] for a, b, kind in pairs(found)], case["pairs_before_shuffle"])
     return ", ".join(f"{len(rows)} cases of {name}" for name, rows in tables.items())
 

@@ -12,14 +12,14 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from icm_hpc import config
-from icm_hpc.client import Client
+from icm_hpc.config import loading
 from icm_hpc.core import published, search
 from icm_hpc.core.layout import Query
 from icm_hpc.core.types import Ask, Evaluation, Labels, Problem, Round, ScoreOne, pool_of, with_labels
-from icm_hpc.prompts import TextPrompts, of_text
-from icm_hpc.scorer import Scorer
-from icm_hpc.shard import settings_of
+from icm_hpc.driver.shard import settings_of
+from icm_hpc.scoring.client import Client
+from icm_hpc.scoring.prompts import TextPrompts, of_text
+from icm_hpc.scoring.scorer import Scorer
 from icm_hpc.tasks import TASKS, Task
 from icm_hpc.tasks.rows import Row
 from tests.conformance.trace import (
@@ -60,7 +60,7 @@ class Replay:
             "seed_repair_rounds": "consistency_fix_K",
         }
         arguments = [f"search.{ours}={args[theirs]}" for ours, theirs in names.items()]
-        configured = config.load(["search.protocol=reference", *arguments]).search
+        configured = loading.load(["search.protocol=reference", *arguments]).search
         self._settings = settings_of(configured)
         self._family = TASKS[TASK_NAMES[header["task"]]]
         task = Task("trace", tuple(map(self._example, header["dataset"])), self._family.label_words)

@@ -4,17 +4,17 @@ from dataclasses import replace
 
 import pytest
 
-from icm_hpc import config
+from icm_hpc.capacity.demand import model_of, serving_of
+from icm_hpc.config import loading
 from icm_hpc.core import fit
 from icm_hpc.core.fit import Hardware, Model, Serving
-from icm_hpc.needs import model_of, serving_of
 
 H100, H200 = Hardware(85.5, 8, None), Hardware(150.8, 8, None)
 
 
 def preset(name: str) -> tuple[Model, Serving]:
     """Return what a preset of configs/model loads, and how it serves it."""
-    settings = config.load([f"model={name}"])
+    settings = loading.load([f"model={name}"])
     model = model_of(settings.model, None)
     assert model is not None
     return model, serving_of(settings)

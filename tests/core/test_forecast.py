@@ -8,14 +8,15 @@ import pytest
 
 from benchmarks.forecast import shape_of_preset
 from benchmarks.serving import ideal_tokens
-from icm_hpc import prompts, tasks
-from icm_hpc.client import Client
+from icm_hpc import tasks
+from icm_hpc.config.schema import TaskConfig
 from icm_hpc.core import forecast
 from icm_hpc.core.forecast import GPUS
 from icm_hpc.core.layout import LAYOUTS, Query
 from icm_hpc.core.types import Labels, frozen_labels
-from icm_hpc.prompts import TokenPrompts
-from icm_hpc.settings import TaskConfig
+from icm_hpc.scoring import prompts
+from icm_hpc.scoring.client import Client
+from icm_hpc.scoring.prompts import TokenPrompts
 from tests.conftest import SHARED_DATA, unavailable
 from tests.offline import OfflineClient
 

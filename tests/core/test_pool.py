@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from icm_hpc.core import pool
+from icm_hpc.core import energy
 from icm_hpc.core.types import Conflict, Problem, Settings, frozen_labels
 from icm_hpc.tasks.task import EXACTLY_ONE, different
 
@@ -13,7 +13,7 @@ THREE = Problem(np.array([0, 0, 1, 1]), 3, (Conflict(0, 1, different(3)), Confli
 
 
 def test_a_margin_is_the_log_odds_of_the_label_against_all_others() -> None:
-    np.testing.assert_allclose(pool.margins(P, LABELS), np.log([0.5 / 0.5, 0.6 / 0.4, 0.25 / 0.75]))
+    np.testing.assert_allclose(energy.margins(P, LABELS), np.log([0.5 / 0.5, 0.6 / 0.4, 0.25 / 0.75]))
 
 
 @pytest.mark.parametrize(
@@ -21,20 +21,20 @@ def test_a_margin_is_the_log_odds_of_the_label_against_all_others() -> None:
     [("margin", np.mean(np.log([1, 1.5, 1 / 3]))), ("logprob", np.mean(np.log([0.5, 0.6, 0.25])))],
 )
 def test_energy_is_alpha_times_the_mean_of_the_objective_less_the_broken_conflicts(objective: str, mean: float) -> None:
-    found = pool.evaluation(THREE, Settings(alpha=7, objective=objective), LABELS, P)
+    found = energy.evaluation(THREE, Settings(alpha=7, objective=objective), LABELS, P)
     assert found.predictability == pytest.approx(mean)
     assert found.labelling.energy == pytest.approx(7 * mean)
-    broken = pool.evaluation(THREE, Settings(alpha=7, objective=objective), frozen_labels([0, 0, 1, 1]), P)
+    broken = energy.evaluation(THREE, Settings(alpha=7, objective=objective), frozen_labels([0, 0, 1, 1]), P)
     assert len(broken.broken) == 2
     assert broken.labelling.energy == pytest.approx(7 * broken.predictability - 2)
 
 
 def test_an_empty_pool_has_no_predictability() -> None:
-    assert pool.evaluation(THREE, Settings(), frozen_labels([-1] * 4), P).labelling.energy == 0
+    assert energy.evaluation(THREE, Settings(), frozen_labels([-1] * 4), P).labelling.energy == 0
 
 
 def test_a_conflict_with_an_unlabelled_example_is_not_broken() -> None:
-    assert pool.broken(THREE, frozen_labels([1, -1, -1, -1])) == []
+    assert energy.broken(THREE, frozen_labels([1, -1, -1, -1])) == []
 
 
 def test_a_broken_pair_of_different_is_mended_by_changing_either_label() -> None:
@@ -43,12 +43,12 @@ def test_a_broken_pair_of_different_is_mended_by_changing_either_label() -> None
 
 
 def test_entropy_tells_balance_from_collapse() -> None:
-    assert pool.counts(LABELS, 3) == (1, 1, 1)
-    assert pool.entropy((1, 1, 1)) == pytest.approx(np.log(3))
-    assert pool.entropy((4, 0)) == 0
-    assert pool.entropy((0, 0)) == 0
+    assert energy.counts(LABELS, 3) == (1, 1, 1)
+    assert energy.entropy((1, 1, 1)) == pytest.approx(np.log(3))
+    assert energy.entropy((4, 0)) == 0
+    assert energy.entropy((0, 0)) == 0
 
 
 def test_an_unlabelled_example_is_drawn_more_often_where_its_group_has_begun() -> None:
-    weights = pool.draw_weights(THREE, frozen_labels([0, -1, -1, -1]), 100)
+    weights = energy.draw_weights(THREE, frozen_labels([0, -1, -1, -1]), 100)
     assert weights.tolist() == [1, 100, 1, 1]

@@ -1,0 +1,1 @@
+"""Whether a run fits its model, its server and its machines, before it is queued."""

@@ -1,0 +1,134 @@
+"""What a run asks of its server, and what serves it, as the arithmetic of core.fit takes them."""
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from .. import tasks
+from ..config.schema import Config, ModelConfig
+from ..core import forecast
+from ..core.fit import Hardware, Model, Serving
+from ..core.forecast import GPUS
+from ..scoring import prompts, tokenizer
+from ..scoring.prompts import TokenPrompts
+from ..scoring.tokenizer import LocalTokenizer
+from ..serving import weights
+from ..tasks import Task
+
+VALUE_BYTES = {"float32": 4, "float": 4}  # of other types, and of auto: 2
+# Parts of the keys of config.json by which vLLM knows the longest context (model_arch_config_convertor.py of 0.32.0).
+POSITIONS = ("position", "rope", "seq_len", "max_seq", "max_length", "max_sequence")
+ANY_CONTEXT = "VLLM_ALLOW_LONG_MAX_MODEL_LEN"
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a task asks of a model."""
+
+    parts: tuple[tuple[Task, TokenPrompts], ...]  # by shard
+    counted: bool  # by the model's own tokenizer; else estimated
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest prompt."""
+        return max(tokens.longest for _, tokens in self.parts)
+
+    @property
+    def at_least(self) -> int:
+        """Tokens that the longest prompt has for certain."""
+        return self.longest if self.counted else self._estimated(tokenizer.at_least)
+
+    @property
+    def at_most(self) -> int:
+        """Tokens that it may have."""
+        return self.longest if self.counted else self._estimated(tokenizer.at_most)
+
+    def _estimated(self, tokens: Callable[[str], float]) -> int:
+        """Return the length of the longest prompt, and of the token that is generated, by what each text is worth."""
+        return int(max(_longest(part, tokens) for part, _ in self.parts))
+
+    @property
+    def context(self) -> int:
+        """A max_model_len that holds it: whole kilotokens."""
+        return -(-self.at_most // 1024) * 1024
+
+
+def _longest(task: Task, tokens: Callable[[str], float]) -> float:
+    """Return the tokens of a prompt with all examples, and of the token that is generated."""
+    ends = (len(task.examples) - 1) * (1 + tokens(task.separator))  # a label word is one token
+    return sum(tokens(example.text) for example in task.examples) + ends + 1
+
+
+def demand_of(settings: Config, task: Task, folder: Path | None) -> Demand:
+    """Return a task's prompts, in the model's tokens or in estimated ones; raises TaskError for unusable label words."""
+    prompts.require_readable(task, settings.search.scoring)
+    local = LocalTokenizer(settings.model.name, folder)
+    parts = tasks.shards(task, settings.search.pool_size)
+    tokens = [asyncio.run(prompts.of_tokens(local, part)) for part in parts]
+    return Demand(tuple(zip(parts, tokens, strict=True)), local.exact)
+
+
+def model_of(configured: ModelConfig, folder: Path | None) -> Model | None:
+    """Return what is known of a model from its files, else from its preset; None if its shape or its size is not."""
+    shape = forecast.shape_of(_told(configured, folder))
+    if shape is None:
+        return None
+    if configured.env.get(ANY_CONTEXT) == "1" or _overrides_positions(configured.vllm_args):
+        shape = replace(shape, max_positions=None)
+    value = VALUE_BYTES.get(configured.dtype, 2)
+    kv = 1 if (configured.kv_cache_dtype or "").startswith("fp8") else value
+    loaded = _loaded_bytes(configured, folder, shape.parameters * value)
+    return None if loaded is None else Model(shape, loaded, value, kv)
+
+
+def _overrides_positions(options: Mapping[str, Any]) -> bool:
+    """Return whether an option of vLLM changes the longest context that it allows; rope-scaling is one of older versions."""
+    overrides = " ".join(str(value) for name, value in options.items() if "overrides" in name)
+    return any(key in overrides for key in POSITIONS) or any(name.startswith("rope") for name in options)
+
+
+def _told(configured: ModelConfig, folder: Path | None) -> Mapping[str, Any]:
+    """Return the model's config.json, or what the preset says of it."""
+    try:
+        told = json.loads((folder / "config.json").read_text()) if folder else configured.shape
+    except (OSError, ValueError):
+        return configured.shape
+    return told if isinstance(told, dict) else {}
+
+
+def _loaded_bytes(configured: ModelConfig, folder: Path | None, unquantised: float) -> float | None:
+    """Return the bytes of the weights once loaded, None if that is not known."""
+    files = weights.weights_bytes(folder) if folder else 0
+    stated = configured.weights_gb and configured.weights_gb * 1e9
+    if configured.quantization == "fp8":  # of weights that are not, at loading
+        return min(filter(None, (files, stated, unquantised / 2)))
+    if configured.quantization is not None:
+        return files or stated
+    return min(files, unquantised * 1.1) if files else stated or unquantised  # files may hold a wider type
+
+
+def serving_of(settings: Config) -> Serving:
+    """Return how the model is to be served."""
+    model = settings.model
+    return Serving(
+        tensor=model.tensor_parallel_size,
+        pipeline=model.pipeline_parallel_size,
+        replicas=settings.server.replicas,
+        nodes=settings.nodes,
+        context=model.max_model_len,
+        batch_tokens=model.max_num_batched_tokens,
+        sequences=model.max_num_seqs,
+        memory_share=model.gpu_memory_utilization,
+        asked_per_node=settings.server.gpus_per_node or None,
+    )
+
+
+def hardware_of(settings: Config) -> Hardware | None:
+    """Return what serves, or None if it has no GPUs, or of a kind that is not stated or not known."""
+    cluster = settings.cluster
+    if cluster.gpu not in GPUS or settings.gpus_per_node == 0:
+        return None
+    return Hardware(GPUS[cluster.gpu].memory_gb, cluster.node_gpus, cluster.max_nodes)

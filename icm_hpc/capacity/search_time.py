@@ -1,0 +1,37 @@
+"""How long a search takes on GPUs: a forecast by a roofline, one scoring of the pool a step."""
+
+import numpy as np
+
+from ..config.schema import Config
+from ..core import forecast
+from ..core.fit import Model
+from ..core.forecast import GPUS, Cost
+from ..scoring.prompts import TokenPrompts
+from ..tasks import Task
+from .demand import serving_of
+
+BLOCK_SIZE = 16  # vLLM's own on GPUs
+POOLS = 6  # sizes of the pool at which a scoring's cost is worked out
+
+
+def cost(settings: Config, part: Task, tokens: TokenPrompts, pool: int | None = None) -> Cost:
+    """Return what one scoring costs, of all examples or of the first `pool`."""
+    groups, size = part.problem().groups, settings.model.block_size or BLOCK_SIZE
+    return tokens.cost(settings.search.layout, groups, size, replicas=settings.server.replicas, pool=pool)
+
+
+def seconds(settings: Config, model: Model, part: Task, tokens: TokenPrompts) -> float:
+    """Return the seconds of one search as its pool grows by one example a step, each scoring from an empty cache."""
+    n, search = len(part.examples), settings.search
+    first = min(max(search.num_seeds, 2), n)
+    sizes = np.unique(np.geomspace(first, n, POOLS).astype(int))
+    each = [_scoring_seconds(settings, model, cost(settings, part, tokens, int(size))) for size in sizes]
+    return float(np.interp(np.minimum(first + np.arange(search.steps), n), sizes, each).sum())
+
+
+def _scoring_seconds(settings: Config, model: Model, one: Cost) -> float:
+    gpu = GPUS[settings.cluster.gpu or ""]
+    serving = serving_of(settings)
+    dtype = "fp8" if model.weights_bytes < 1.5 * model.shape.parameters else "bf16"
+    replicas = serving.replicas
+    return forecast.seconds(one, model.shape, gpu, serving.gpus, dtype, serving.batch_tokens, replicas=replicas)

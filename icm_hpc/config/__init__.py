@@ -1,0 +1,1 @@
+"""Settings: from words and YAML to one checked value."""

@@ -1,0 +1,65 @@
+"""What decides the labels of a run: two runs that agree in it may share saved state, others may not."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .schema import Config
+
+# Options of an engine that may differ between the starts of a run: they change log-probabilities by no more than noise.
+NUMERICALLY_NEUTRAL = {
+    "block-size", "enforce-eager", "enable-scale-out", "num-gpu-blocks-override", "api-server-count", "swap-space",
+    "data-parallel-size", "disable-log-stats", "distributed-executor-backend", "delay-ms",
+}  # fmt: skip
+
+PROMPT_FORMAT = 2  # of the tokens that are sent; 1: pieces of text tokenized by themselves; 2: cut from running text
+
+
+def result_settings(config: Config) -> dict[str, Any]:
+    """Return, by dotted key, the settings that decide what labels a run ends with.
+
+    Two runs that differ in none of these may share a folder; steps and restarts may grow, and where a run runs may change.
+    """
+    # The data's content counts instead of its name (`fingerprint`).
+    free = {"task.data", "task.subset", "task.split", "search.steps", "search.restarts"}
+    free |= {"search.parallel_searches", "search.ahead", "search.memo_mb"}  # work saved, not decided otherwise
+    model = ("engine", "path", "embedded", "revision", "dtype", "max_model_len")
+    settings = {f"model.{key}": getattr(config.model, key) for key in model}
+    for key in ("quantization", "kv_cache_dtype", "served_name", "top_logprobs"):
+        if getattr(config.model, key) is not None:
+            settings[f"model.{key}"] = getattr(config.model, key)
+    told = {name.replace("_", "-"): value for name, value in config.model.vllm_args.items()}
+    settings["model.vllm_args"] = {name: value for name, value in told.items() if name not in NUMERICALLY_NEUTRAL}
+    for section in ("task", "search"):
+        values = dataclasses.asdict(getattr(config, section))
+        settings.update({f"{section}.{key}": value for key, value in values.items()})
+    return {key: value for key, value in settings.items() if key not in free}
+
+
+def fingerprint(config: Config, data_sha256: str) -> str:
+    """Return, as JSON, what a checkpoint must agree with to be continued."""
+    as_text = config.search.scoring == "top20" and config.search.layout != "trie"  # prompts that never changed
+    prompts = {} if as_text else {"prompt_format": PROMPT_FORMAT}
+    return json.dumps({**result_settings(config), **prompts, "data_sha256": data_sha256}, sort_keys=True)
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+    """Name the settings in which two runs differ, with both values; empty if there are none."""
+    keys = sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))
+    return "; ".join(f"{key}: {theirs.get(key)!r} there, {ours.get(key)!r} here" for key in keys)
+
+
+def draw_the_same_examples(ours: Config, theirs: Config) -> bool:
+    """Return whether two settings take the same examples from the same data; label words do not matter for that."""
+    of_ours, of_theirs = (dataclasses.replace(one.task, label_words=None) for one in (ours, theirs))
+    return (of_ours, ours.search.seed) == (of_theirs, theirs.search.seed)
+
+
+def sha256_of(parts: Iterable[str]) -> str:
+    """Return the SHA-256 of `parts`, each ended by a zero byte."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.encode() + b"\0")
+    return digest.hexdigest()

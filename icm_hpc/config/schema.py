@@ -1,0 +1,353 @@
+"""Every setting: frozen dataclasses with their defaults, units and ranges."""
+
+import ipaddress
+import re
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from ..core.fit import nodes_for
+
+# What a setting left empty is, by search.protocol: the published search, and what we mend in it.
+PROTOCOLS: dict[str, dict[str, str]] = {
+    "default": {
+        "search.layout": "trie",
+        "search.scoring": "exact",
+        "search.stalled_repair": "stop",
+        "search.result": "best",
+        "task.draw": "groups",
+    },
+    "reference": {
+        "search.layout": "reference",
+        "search.scoring": "top20",
+        "search.stalled_repair": "repeat",
+        "search.result": "last",
+        "task.draw": "blocks",
+    },
+}
+
+
+MAX_NAME = 200  # letters: names of files end at 255 bytes, and temporary ones are longer
+# Texts of the batch script's directives.
+ONE_LINE = (
+    "account", "qos", "reservation", "gpu_type", "driver_partition", "server_partition", "driver_constraint",
+    "server_constraint",
+)  # fmt: skip
+OPENAI_URL = "https://api.openai.com/v1"
+
+
+def _require(holds: bool, rule: str) -> None:
+    if not holds:
+        raise ValueError(rule)
+
+
+def _require_one_of(section: object, **choices: tuple[str, ...]) -> None:
+    for key, allowed in choices.items():
+        value = getattr(section, key)
+        _require(value in allowed, f"{key}={value}: one of {', '.join(filter(None, allowed))}")
+
+
+def _require_at_least(section: object, least: float, *keys: str) -> None:
+    for key in keys:
+        value = getattr(section, key)
+        _require(value is None or value >= least, f"{key}={value}: {least} or more")
+
+
+def require_url(url: str) -> None:
+    """Raise ValueError for what is no server's address, or may hold a secret, which is then not quoted."""
+    rule = "put a key into the secrets file, not into the address"
+    _require("@" not in url, f"url: has user:password@; {rule}")
+    _require("?" not in url and "#" not in url, f"url: has a ? or #; {rule}")
+    form = f"url={url}: http://HOST:PORT, or https://"
+    _require(url.isprintable() and " " not in url, f"url={url!r}: has a space or a line break")
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError as error:  # of the port, or of brackets
+        raise ValueError(f"{form} ({error})") from None
+    _require(parts.scheme in ("http", "https") and _is_host(host), form)
+    _require(port != 0 and not parts.netloc.endswith(":"), f"{form}; a port is 1 to 65535")
+    _require("]" not in parts.netloc.rstrip(":0123456789")[:-1], form)
+
+
+def _is_host(name: str) -> bool:
+    """Return whether a machine may have this name or address."""
+    try:
+        if ":" in name or re.fullmatch(r"[0-9.]+", name):
+            return bool(ipaddress.ip_address(name))
+        written = name.encode("idna").decode()
+    except ValueError:  # of an address, or of a name that none can have
+        return False
+    return re.fullmatch(r"[A-Za-z0-9._-]+", written) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """What is served, and the engine's options; a preset of configs/model/ sets them."""
+
+    name: str = "smol"
+    engine: str = "vllm"  # vllm; openai: a completions API that others run; stub: deterministic answers without a model
+    path: str = ""  # a folder of weights, or a Hugging Face name
+    embedded: str | None = None  # weights that need no download: a name in weights.EMBEDDED
+    revision: str | None = None
+    served_name: str | None = None  # default: name; of a server that already runs, the only model that it lists
+    shape: dict[str, Any] = field(default_factory=dict)  # keys of its config.json, for plans without its weights
+    weights_gb: float | None = None  # for the same, where not all parameters are of dtype
+    dtype: str = "auto"
+    quantization: str | None = None  # fp8, ...; default: what the weights say
+    kv_cache_dtype: str | None = None  # fp8 holds twice the tokens; default: dtype
+    max_model_len: int = 8192  # tokens
+    top_logprobs: int | None = None  # of engine=openai, likeliest tokens that are asked for; default: 5
+    tensor_parallel_size: int = 1
+    pipeline_parallel_size: int = 1
+    gpu_memory_utilization: float = 0.9
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int = 8192
+    block_size: int | None = None  # tokens that the prefix cache holds or drops together
+    enforce_eager: bool | None = None  # no CUDA graphs, no compilation: a quicker start
+    trust_remote_code: bool | None = None
+    download_dir: str | None = None
+    vllm_args: dict[str, Any] = field(default_factory=dict)  # any other vLLM option: {max-logprobs: 50}
+    env: dict[str, str] = field(default_factory=dict)  # environment of the engine
+
+    def __post_init__(self) -> None:
+        _require_one_of(self, engine=("vllm", "openai", "stub"))
+        if self.engine == "openai":
+            _require(not self.path and not self.embedded, "engine=openai: has its own weights: take model=openai")
+        else:
+            both = f"path={self.path} and model.embedded={self.embedded} both name weights: give one of them"
+            _require(not (self.path and self.embedded), both)
+            _require(
+                bool(self.path or self.embedded), "path: no weights are named: model.path=FOLDER, or a preset: model=8B"
+            )
+        top = self.top_logprobs
+        _require(top is None or 1 <= top <= 20, f"top_logprobs={top}: 1 to 20")
+        _require(self.max_model_len >= 16, f"max_model_len={self.max_model_len}: at least 16 tokens")
+        _require_at_least(self, 1, "tensor_parallel_size", "pipeline_parallel_size", "max_num_seqs")
+        _require_at_least(self, 1, "max_num_batched_tokens", "block_size")
+        _require(self.weights_gb is None or self.weights_gb > 0, f"weights_gb={self.weights_gb}: over 0")
+        share = self.gpu_memory_utilization
+        _require(0 < share <= 1, f"gpu_memory_utilization={share}: over 0, at most 1")
+        for name in self.env:
+            legal = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name)
+            _require(legal is not None, f"env: {name!r} is not the name of a variable: letters, digits and _")
+
+    @property
+    def known_as(self) -> str:
+        """Name under which our own server serves it."""
+        return self.served_name or self.name
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that one replica needs."""
+        return self.tensor_parallel_size * self.pipeline_parallel_size
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """The server component: its resources, and how long the driver waits for it; or a server that already runs."""
+
+    url: str | None = None  # of a server that already runs: then none is started
+    nodes: int | None = None  # default: as many as the model's GPUs fill
+    replicas: int = 1  # of the model, each with GPUs and a prefix cache of its own: vLLM's data parallelism
+    gpus_per_node: int | None = None  # default: what the model's parallel sizes and replicas ask for
+    cpus: int | None = None  # per node; default: the whole node
+    mem_gb: int | None = 0  # per node; 0: all of it; null: no --mem, the site's default
+    # From the start of the component to the first scored completion; and how long a request waits, in all, for a rate limit.
+    start_timeout_s: float = 1800.0
+    request_timeout_s: float = 600.0  # a server that needs longer is taken to hang, and started anew
+    max_restarts: int = 3  # of the engine, after it has served, in one start of the job
+    request_mb: float = 4.0  # prompts are sent together in requests of about this size
+    requests_in_flight: int = 16
+    requests_per_min: float | None = None  # of engine=openai: what the provider allows; default: no limit
+    tokens_per_min: float | None = None  # the same, of prompts, estimated
+
+    def __post_init__(self) -> None:
+        _require_at_least(self, 1, "nodes", "replicas", "cpus", "requests_in_flight")
+        _require_at_least(self, 0, "gpus_per_node", "mem_gb", "max_restarts")
+        if self.url:
+            require_url(self.url)
+        for key in ("start_timeout_s", "request_timeout_s", "request_mb", "requests_per_min", "tokens_per_min"):
+            value = getattr(self, key)
+            _require(value is None or value > 0, f"{key}={value}: over 0")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskConfig:
+    """The examples to label, and the words that the labels are."""
+
+    name: str = "reviews"  # a name in tasks.TASKS
+    data: str | None = None  # a file or folder in a format of tasks/files.py, or a Hugging Face data set name
+    subset: str | None = None  # of a Hugging Face data set, as `multiple_choice`
+    split: str = "train"  # of a Hugging Face data set, or of a folder
+    limit: int | None = None  # label only this many examples, drawn by search.seed
+    draw: str = (
+        ""  # groups: whole groups in random order; blocks: as published, rows by position (search.protocol decides)
+    )
+    label_words: list[str] | None = None  # instead of the task's own: of label 0, 1, ...; each with the space before it
+
+    def __post_init__(self) -> None:
+        _require_at_least(self, 2, "limit")
+        _require_one_of(self, draw=("", "groups", "blocks"))
+        words = self.label_words
+        _require(words is None or len(set(words)) == len(words) >= 2, "label_words: two or more, all different")
+
+
+@dataclass(frozen=True, slots=True)
+class SearchConfig:
+    """The simulated annealing (Wen et al. 2025, section 3)."""
+
+    seed: int = 0
+    steps: int = 200
+    restarts: int = 1  # searches from so many seeds, seed, seed+1, ...; the best is the result
+    pool_size: int | None = None  # examples searched together, at most; more are split into shards, by group
+    parallel_searches: int = 4  # shards and restarts that share the server at one time
+    ahead: int | None = None  # steps worked out at once, as if refused; default: as many as pay
+    memo_mb: float = 16.0  # scores of each search that are remembered, and saved with its state
+    protocol: str = "default"  # or reference, the published search: decides what is left empty
+    layout: str = ""  # trie; grouped: as published for an evaluation; reference: as published, three orders
+    scoring: str = ""  # exact: log P(label token); top20: as published, label names in the 20 likeliest tokens
+    stalled_repair: str = ""  # stop, or repeat: as published, rounds that improve nothing are done again to the limit
+    result: str = ""  # best labelling that was accepted, or last: as published
+    objective: str = (
+        "margin"  # nats: log P(label) - log P(the others), as published code; logprob: log P(label), the paper
+    )
+    alpha: float = 30.0  # weight of the objective's mean against one conflicting pair
+    num_seeds: int = 8  # examples that start with a random label
+    schedule: str = "log"
+    initial_temperature: float = 10.0
+    final_temperature: float = 0.01
+    decay: float = 0.99  # of schedule=exp, per flip
+    seed_repair_rounds: int = 10  # of the seeds' conflicts
+    repair_rounds: int = 10  # of a proposal's
+    linked_weight: float = 100.0  # draw weight of an unlabelled example with a labelled one in its group
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.seed < 2**32, f"seed={self.seed}: 0 to 4294967295")
+        _require_at_least(self, 0, "steps", "alpha", "num_seeds", "seed_repair_rounds", "repair_rounds")
+        _require_at_least(self, 0, "memo_mb")
+        _require_at_least(self, 1, "restarts", "parallel_searches", "ahead")
+        _require_at_least(self, 2, "pool_size")
+        _require_one_of(
+            self,
+            protocol=tuple(PROTOCOLS),
+            layout=("", "trie", "grouped", "reference"),
+            scoring=("", "exact", "top20"),
+            stalled_repair=("", "stop", "repeat"),
+            result=("", "best", "last"),
+            objective=("margin", "logprob"),
+            schedule=("log", "exp", "constant"),
+        )
+        _require(0 < self.final_temperature <= self.initial_temperature, "0 < final_temperature <= initial_temperature")
+        _require(0 < self.decay <= 1, f"decay={self.decay}: over 0, at most 1")
+        _require(self.linked_weight > 0, f"linked_weight={self.linked_weight}: over 0")
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterConfig:
+    """Where the run's two components run; a preset of configs/cluster/ that a site owns."""
+
+    name: str = "auto"
+    executor: str = "auto"  # local; slurm; auto: what executor.resolved makes of it
+    driver_partition: str | None = None
+    server_partition: str | None = None
+    job: str = "het"  # driver and server as components of one heterogeneous job; single: as steps of a plain job
+    account: str | None = None
+    qos: str | None = None
+    reservation: str | None = None
+    driver_constraint: str | None = None  # features of the nodes, as --constraint takes them
+    server_constraint: str | None = None
+    # Minutes; written as Slurm's --time: 90, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS, rounded up to whole minutes.
+    time_min: int = field(default=1440, metadata={"is_time": True})
+    driver_cpus: int = 2
+    driver_mem_gb: int | None = 8  # as server.mem_gb: 0 all of its node's, null the site's default
+    signal_s: int = 120  # the driver is signalled this long before the time limit
+    on_preempt: str = "requeue"  # told to stop, as by a preemption or the time limit, the job goes on in the same job;
+    # resubmit: in a new job, for sites that forbid requeues; stop: when it is resumed by hand
+    max_attempts: int = 100  # starts of the driver, by requeue or resubmission, until someone resumes the run by hand
+    gpu: str | None = None  # what the server's nodes have: a name in core.forecast.GPUS, for plans
+    node_gpus: int = 8  # that each of them has
+    max_nodes: int | None = None  # that one server may take
+    gpu_hour_price: float | None = None  # in your currency, for plans
+    gpu_flag: str = "gres"  # gres: --gres=gpu:N; gpus: --gpus-per-node=N; none: no GPU flag
+    gpu_type: str | None = None  # as Slurm names it: --gres=gpu:TYPE:N
+    driver_flags: list[str] = field(default_factory=list)  # further sbatch flags, such as --nice=100
+    server_flags: list[str] = field(default_factory=list)
+    setup: list[str] = field(default_factory=list)  # shell lines before the components start, such as module load cuda
+    server_srun_flags: list[str] = field(default_factory=list)  # of the server's step: --container-image=FILE (Pyxis)
+    server_launcher: list[str] = field(default_factory=list)  # before its command: [apptainer, exec, --nv, FILE.sif]
+    server_python: str | None = None  # default: the Python that submits; in a container, that of the container
+
+    def __post_init__(self) -> None:
+        _require_one_of(
+            self,
+            executor=("auto", "local", "slurm"),
+            job=("het", "single"),
+            on_preempt=("requeue", "resubmit", "stop"),
+            gpu_flag=("gres", "gpus", "none"),
+        )
+        _require_at_least(self, 1, "time_min", "driver_cpus", "signal_s", "max_attempts")
+        _require_at_least(self, 0, "driver_mem_gb")
+        _require_at_least(self, 1, "node_gpus", "max_nodes")
+        _require_at_least(self, 0, "gpu_hour_price")
+        _require(
+            self.time_min * 60 > 2 * self.signal_s,
+            f"time_min={self.time_min}: more than twice signal_s={self.signal_s}, which is kept for the end",
+        )
+        for key in ONE_LINE:
+            value = getattr(self, key)
+            _require(
+                value is None or value.isprintable(), f"{key}={value!r}: has a line break or another control character"
+            )
+        flags = (*self.driver_flags, *self.server_flags, *self.server_srun_flags)
+        _require(all(re.fullmatch(r"--\S+", flag) for flag in flags), "driver_flags, server_*flags: each --name=value")
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """The run's folder and how often it is saved."""
+
+    name: str = ""  # default: made of task, model and the time
+    root: str = "runs"  # on Slurm: a file system that all nodes see
+    save_interval_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        legal = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*|", self.name)
+        _require(legal is not None, f"name={self.name}: letters, digits, '.', '_', '-', no leading sign")
+        length = len(self.name)
+        _require(length <= MAX_NAME, f"name={self.name[:20]}...: has {length} letters; {MAX_NAME} or fewer")
+        _require_at_least(self, 0, "save_interval_s")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All settings of a run."""
+
+    model: ModelConfig
+    server: ServerConfig
+    task: TaskConfig
+    search: SearchConfig
+    cluster: ClusterConfig
+    run: RunConfig
+
+    @property
+    def external_url(self) -> str | None:
+        """Address of a server that already runs; None if we start our own."""
+        return self.server.url or (OPENAI_URL if self.model.engine == "openai" else None)
+
+    @property
+    def workers(self) -> int:
+        """Processes of the engine, each with a GPU where there are any."""
+        return self.model.gpus * self.server.replicas
+
+    @property
+    def nodes(self) -> int:
+        """Nodes of the server: as set, or as few as have its GPUs."""
+        each = self.server.gpus_per_node or self.cluster.node_gpus
+        return self.server.nodes or nodes_for(self.workers, self.server.replicas, each)
+
+    @property
+    def gpus_per_node(self) -> int:
+        """GPUs that the server asks for on each of its nodes."""
+        asked = self.server.gpus_per_node
+        return -(-self.workers // self.nodes) if asked is None else asked

@@ -1,0 +1,137 @@
+"""Options of vLLM that model.vllm_args may not hold, because a setting of ours has each or because the job depends on it."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import ConfigError
+from .written import Tree, Written
+
+# By option, the setting that has it.
+SETTINGS = {
+    "model": "model.path",
+    "model-tag": "model.path",
+    "served-model-name": "model.served_name",
+    "dtype": "model.dtype",
+    "revision": "model.revision",
+    "quantization": "model.quantization",
+    "kv-cache-dtype": "model.kv_cache_dtype",
+    "max-model-len": "model.max_model_len",
+    "tensor-parallel-size": "model.tensor_parallel_size",
+    "pipeline-parallel-size": "model.pipeline_parallel_size",
+    "gpu-memory-utilization": "model.gpu_memory_utilization",
+    "device-memory-utilization": "model.gpu_memory_utilization",
+    "max-num-seqs": "model.max_num_seqs",
+    "max-num-batched-tokens": "model.max_num_batched_tokens",
+    "block-size": "model.block_size",
+    "enforce-eager": "model.enforce_eager",
+    "trust-remote-code": "model.trust_remote_code",
+    "download-dir": "model.download_dir",
+    "data-parallel-size": "server.replicas",
+    "nnodes": "server.nodes",
+}
+
+_ADDRESS = "the run chooses the address of its server, and the driver connects to that one"
+_KEY = "the run makes a key of its own for its server"
+_RANKS = "the run places the ranks of its server on the nodes of the job"
+_REPLICAS = "the run sends requests to each replica itself: server.replicas is how many"
+_SCORES = "scores must be the model's own log-probabilities, and it changes what the server returns"
+
+# By option, why it has no setting.
+REASONS = {
+    "host": _ADDRESS,
+    "port": _ADDRESS,
+    "uds": _ADDRESS,
+    "root-path": _ADDRESS,
+    "grpc": _ADDRESS,
+    "grpc-port": _ADDRESS,
+    "ssl-keyfile": _ADDRESS,
+    "ssl-certfile": _ADDRESS,
+    "ssl-ca-certs": _ADDRESS,
+    "ssl-cert-reqs": _ADDRESS,
+    "ssl-ciphers": _ADDRESS,
+    "enable-ssl-refresh": _ADDRESS,
+    "api-key": _KEY,
+    "middleware": _KEY,
+    "hf-token": "a secret would stand in config.yaml and on a command line: run `hf auth login` where the nodes see it",
+    "node-rank": _RANKS,
+    "master-addr": _RANKS,
+    "master-port": _RANKS,
+    "headless": _RANKS,
+    "prefill-context-parallel-size": "it takes GPUs that the job does not ask for",
+    **{
+        f"data-parallel-{name}": _REPLICAS
+        for name in (
+            "rank", "start-rank", "size-local", "address", "rpc-port", "backend", "hybrid-lb", "external-lb",
+            "multi-port-external-lb", "supervisor-port",
+        )
+    },
+    "config": "its file could set any of the options that a run sets itself: write them into model.vllm_args",
+    "help": "vLLM would print its options and exit",
+    "runner": _SCORES,
+    "convert": _SCORES,
+    "logprobs-mode": _SCORES,
+    "skip-tokenizer-init": "the run asks its server for the tokens of its prompts",
+    "tokens-only": "the run asks its server for the tokens of its prompts",
+    **dict.fromkeys(
+        ("speculative-config", "spec-method", "spec-model", "spec-tokens"),
+        "no prompt is answered with more than one token, so it saves nothing, and it changes what the server returns",
+    ),
+}  # fmt: skip
+
+SHORT = {
+    "tp": "tensor-parallel-size", "pp": "pipeline-parallel-size", "q": "quantization", "n": "nnodes", "r": "node-rank",
+    "dp": "data-parallel-size", "dpn": "data-parallel-rank", "dpr": "data-parallel-start-rank",
+    "dpl": "data-parallel-size-local", "dpa": "data-parallel-address", "dpp": "data-parallel-rpc-port",
+    "dpb": "data-parallel-backend", "dph": "data-parallel-hybrid-lb", "dpe": "data-parallel-external-lb",
+    "dpm": "data-parallel-multi-port-external-lb", "pcp": "prefill-context-parallel-size", "sc": "speculative-config",
+    "h": "help",
+}  # fmt: skip
+
+
+def require_allowed(options: Tree) -> None:
+    """Raise ConfigError for an option that a run sets itself, in any of its spellings; no value is quoted.
+
+    What a run's own config.yaml holds is not checked again.
+    """
+    for name, value in options.items() if isinstance(options, Mapping) else ():
+        if _is_saved(value):
+            continue
+        key = f"model.vllm_args.{name}"
+        if not re.fullmatch(r"-{0,2}[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_.-]+)?", name):
+            raise ConfigError(f"{key!r}: is not the name of an option: write it as in vLLM's --NAME, without value")
+        option = reserved(name)
+        if option is not None:
+            spelt = "" if option == _plain(name) else f" (vLLM's --{option})"
+            what = f"set {SETTINGS[option]} instead" if option in SETTINGS else f"cannot be set: {REASONS[option]}"
+            raise ConfigError(f"{key}{spelt}: {what}")
+        if name.startswith("-"):
+            raise ConfigError(f"{key}: write it without leading -: model.vllm_args.{name.lstrip('-')}")
+        if isinstance(value, Written) and re.match(r"-[^0-9.]", value.text):
+            raise ConfigError(f"{key}: its value begins with -, so vLLM would take it for another option")
+
+
+def reserved(name: str) -> str | None:
+    """Return the reserved option that vLLM's parser makes of a name: short, abbreviated, negated, or with _ for -."""
+    plain = _plain(name)
+    known = [*SETTINGS, *REASONS]
+    for word in (plain, plain.removeprefix("no-")):
+        if word in SHORT:
+            return SHORT[word]
+        if word in known:
+            return word
+        begun = [option for option in known if option.startswith(word)]
+        if begun and word:
+            return begun[0]
+    return None
+
+
+def _plain(name: str) -> str:
+    return name.lstrip("-").split(".")[0].replace("_", "-")
+
+
+def _is_saved(tree: Any) -> bool:
+    if isinstance(tree, Written):
+        return tree.saved
+    inner = list(tree.values()) if isinstance(tree, dict) else tree
+    return bool(inner) and all(map(_is_saved, inner))

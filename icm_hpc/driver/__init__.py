@@ -1,0 +1,1 @@
+"""One run, from a ready server to labels."""

@@ -1,0 +1,398 @@
+"""The driver: waits for the server, loads or seeds the state, searches, saves, and writes the labels."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import platform
+import signal
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from importlib import metadata
+from typing import Any
+
+from .. import tasks
+from ..config.schema import Config
+from ..core.types import StepInfo
+from ..engines.vllm import Metrics
+from ..errors import BadAnswer, NoAnswer, RateLimited, RequestError, ScoringError, ServerError
+from ..rundir import checkpoint, lock, outcome, polling
+from ..rundir.folder import RunDir, ServedModel, ServerExit, read_json, write_atomically
+from ..rundir.lock import Lock
+from ..rundir.outcome import Outcome, describe
+from ..rundir.progress import Progress, Watch
+from ..scoring import checks, connect, identity, prompts
+from ..scoring.checks import Check
+from ..scoring.client import Client, Traffic, all_of
+from ..scoring.prompts import Prompts
+from ..scoring.scorer import Work
+from ..tasks import Task
+from . import shard
+from .labels import Labelled, write_labels
+from .shard import Shard, Surroundings
+from .summary import summary_of
+
+MOST_IN_VAIN = 5  # times that a server is lost and found again without a step between
+LAST_WORDS_S = 10.0  # how long a server that stopped answering has to leave its exit record
+
+log = logging.getLogger(__name__)
+
+
+class Interrupted(Exception):  # noqa: N818
+    """The run was told to stop, and its state is saved; not an error."""
+
+
+def drive(
+    config: Config, run_dir: RunDir, *, attempt: str, watch: Watch, received: list[int] | None = None
+) -> dict[str, Any]:
+    """Do `run` in an event loop of its own; SIGINT, SIGTERM and SIGUSR2 stop it, and are noted in `received`."""
+
+    async def main() -> dict[str, Any]:
+        stop = asyncio.Event()
+
+        def note(number: int) -> None:
+            if received is not None:
+                received.append(number)
+            stop.set()
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+            asyncio.get_running_loop().add_signal_handler(number, note, number)
+        return await run(config, run_dir, attempt=attempt, stop=stop, watch=watch)
+
+    return asyncio.run(main())
+
+
+async def run(config: Config, run_dir: RunDir, *, attempt: str, stop: asyncio.Event, watch: Watch) -> dict[str, Any]:
+    """Search from the saved state, or from the seeds, to the end; return the summary, as summary.json holds it.
+
+    Raises Interrupted once `stop` is set and the state is saved, and IcmError for what the user must see to.
+    """
+    work = asyncio.ensure_future(_alone(config, run_dir, attempt, watch))
+    server_end = _server_end(config, run_dir, attempt)
+    stopped: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
+    try:
+        ends: list[asyncio.Future[Any]] = [work, server_end, stopped]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        lost = server_end.done() or (config.external_url is None and _failed_to_reach_server(work))
+        if lost and not stopped.done():
+            await _hear_why(server_end, stopped)
+        work.cancel()
+        await asyncio.wait([work])
+        failure = None if work.cancelled() else work.exception()
+        if not work.cancelled() and failure is None:
+            return work.result()
+        # A server that is told to stop with us answers oddly; a state that could not be saved is told of in any case.
+        if failure and not (isinstance(failure, ServerError) or (stopped.done() and isinstance(failure, ScoringError))):
+            raise failure
+        if stopped.done():
+            raise Interrupted
+        raise connect.obituary(run_dir, server_end.result()) if server_end.done() else failure or Interrupted
+    finally:
+        for pending in (work, server_end, stopped):
+            pending.cancel()
+        await asyncio.gather(work, server_end, stopped, return_exceptions=True)
+
+
+def _server_end(config: Config, run_dir: RunDir, attempt: str) -> "asyncio.Future[ServerExit]":
+    """Return what will tell of the end of our own server; of another we hear only that it does not answer."""
+    if config.external_url is not None:
+        return asyncio.get_running_loop().create_future()
+    return asyncio.ensure_future(connect.server_end(run_dir, attempt))
+
+
+def _failed_to_reach_server(work: "asyncio.Future[dict[str, Any]]") -> bool:
+    return work.done() and not work.cancelled() and isinstance(work.exception(), ServerError)
+
+
+async def _hear_why(server_end: "asyncio.Future[ServerExit]", stopped: "asyncio.Future[Any]") -> None:
+    """Wait for the exit record of a server that no longer answers and, if it was told to stop, for our own signal."""
+    either: list[asyncio.Future[Any]] = [server_end, stopped]
+    await asyncio.wait(either, timeout=LAST_WORDS_S, return_when=asyncio.FIRST_COMPLETED)
+    if server_end.done() and not server_end.exception() and server_end.result().told_to_stop:
+        await asyncio.wait([stopped], timeout=LAST_WORDS_S)
+
+
+async def _alone(config: Config, run_dir: RunDir, attempt: str, watch: Watch) -> dict[str, Any]:
+    """Keep other drivers out, and note how this attempt began and ended."""
+    job = os.environ.get("SLURM_JOB_ID")
+    who = f"attempt {attempt} on {socket.gethostname()}, process {os.getpid()}" + (f", job {job}" if job else "")
+    async with lock.held(run_dir.lock, who) as held:
+        counts = Counts()
+        start = await polling.until_done(lambda: record_attempt(run_dir, attempt))
+        end = "killed"
+        try:
+            summary = await _with_server(config, run_dir, attempt, start, watch, counts, held)
+            end = "finished"
+        except asyncio.CancelledError:
+            end = "stopped, state saved"
+            raise
+        except Exception as error:
+            end = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise
+        finally:
+            with contextlib.suppress(OSError):  # of a full disk the error above tells
+                record_end(run_dir, start, end, counts)
+        return summary
+
+
+async def _with_server(
+    config: Config, run_dir: RunDir, attempt: str, start: int, watch: Watch, counts: "Counts", held: Lock
+) -> dict[str, Any]:
+    """Label with this attempt's server; when it is lost and comes back, go on from the state that was saved.
+
+    It must serve the model that the run began with.
+    """
+    in_vain = reached = 0
+
+    def noting(now: Progress) -> None:
+        nonlocal in_vain, reached
+        if now.step > reached:
+            in_vain, reached = 0, now.step
+        watch(now)
+
+    while True:
+        try:
+            async with connect.connected(config, run_dir, attempt, counts.traffic) as client:
+                served = await identity.of_server(client, config)
+                await polling.until_done(partial(identity.require_same, run_dir, served))
+                await polling.until_done(partial(record_served, run_dir, start, served))
+                return await label(config, run_dir, client, noting, counts, held)
+        except NoAnswer as error:
+            in_vain += 1
+            if in_vain > MOST_IN_VAIN or isinstance(error, RateLimited):  # which the client has waited for
+                raise
+            counts.servers_lost += 1
+            log.warning("the server is lost (%s); the state is saved; waiting for a server", error)
+
+
+@dataclass(slots=True)
+class Counts:
+    """What this attempt did so far, all measured."""
+
+    work: Work = field(default_factory=Work)
+    traffic: Traffic = field(default_factory=Traffic)
+    servers_lost: int = 0
+    checked: bool = False  # the server, once
+
+
+async def label(
+    config: Config,
+    run_dir: RunDir,
+    client: Client,
+    watch: Watch,
+    counts: Counts | None = None,
+    held: Lock | None = None,
+) -> dict[str, Any]:
+    """Check a server that is ready, search with it, write labels.jsonl and summary.json, and return the summary.
+
+    Nothing is saved once `held` is no longer ours.
+    """
+    task = tasks.load(config.task, seed=config.search.seed, copy=run_dir.data)
+    prompts.require_readable(task, config.search.scoring)
+    counts = counts or Counts(traffic=client.traffic)
+    work = counts.work
+    before = await _known_metrics(client)
+    parts = tasks.shards(task, config.search.pool_size)
+    outcomes = await _finished(config, run_dir, parts)
+    missing = {number: part for number, part in enumerate(parts) if number not in outcomes}
+    shards = await _shards(config, missing, client, (before and before.block_size) or 1)
+    # The stub has neither versions nor a cache: all that would be checked of it is the stub.
+    if shards and config.model.engine == "vllm" and not counts.checked:
+        await _check(client, run_dir, shards, shared=config.external_url is not None)
+        counts.checked = True
+        before = await _known_metrics(client) if before else None  # one warning is enough
+    if before:
+        _warn_of_small_cache(config, shards, before)
+    searches = max(1, min(config.search.parallel_searches, len(shards) * config.search.restarts))
+    report = _reporter(config, parts, work, watch)
+    for number, done in outcomes.items():
+        for restart, end in enumerate(done.ends):
+            report(number, restart, end)
+    around = Surroundings(client, work, searches, asyncio.Semaphore(searches), report, held)
+    # Searches take their slots in this order: what was begun ends before anything else begins.
+    begun = sorted(shards, key=lambda one: not checkpoint.generations(run_dir.shard(one.number)))
+    for one, ended in zip(begun, await all_of(shard.label(config, run_dir, one, around) for one in begun), strict=True):
+        outcomes[one.number] = ended
+    if held:
+        held.require_held()
+    ordered = [outcomes[number] for number in range(len(parts))]
+    labelled = [Labelled(part, o.searched, o.labels, o.scores) for part, o in zip(parts, ordered, strict=True)]
+    write_labels(run_dir.labels, task, labelled)
+    after = await _known_metrics(client) if before else None
+    alpha = config.search.alpha
+    described = [describe(o, part.problem(), part.label_words, alpha) for part, o in zip(parts, ordered, strict=True)]
+    for number, figures in enumerate(described):
+        if not figures["beats_one_label_for_all"]:
+            log.warning("%s", shard.NO_BETTER_THAN_ONE_LABEL.format(number=number, **figures))
+    since_start = {
+        **asdict(work),
+        **asdict(counts.traffic),
+        "servers_lost": counts.servers_lost,
+        # By the server's own counters, since the last time that it was lost; null if it does not report them.
+        "server_prompt_tokens": after.prompt_tokens - before.prompt_tokens if before and after else None,
+        "server_computed_tokens": after.computed_tokens - before.computed_tokens if before and after else None,
+    }
+    summary = summary_of(config, described, since_start, run_dir.read_served_model())
+    write_atomically(run_dir.summary, json.dumps(summary, indent=2).encode())
+    return summary
+
+
+async def _finished(config: Config, run_dir: RunDir, parts: Sequence[Task]) -> dict[int, Outcome]:
+    """Return the outcomes that earlier starts have saved, by shard."""
+    found: dict[int, Outcome] = {}
+    for number, part in enumerate(parts):
+        folder, asked = run_dir.shard(number), shard.asked_of(config, part)
+        saved = await polling.until_done(partial(outcome.load, folder, asked))
+        if saved is not None:
+            found[number] = saved
+    if found:
+        log.info("%d of %d shards are finished", len(found), len(parts))
+    return found
+
+
+def record_attempt(run_dir: RunDir, attempt: str) -> int:
+    """Add this start to provenance.json; return its place there."""
+    known = {"attempts": attempts(run_dir)}
+    versions = {name: metadata.version(name) for name in ("icm-hpc", "numpy", "h5py", "aiohttp", "submitit")}
+    start: dict[str, Any] = {
+        "attempt": attempt,
+        "job": os.environ.get("SLURM_JOB_ID"),
+        "driver_host": socket.gethostname(),
+    }
+    start |= {"started": _now(), "python": platform.python_version(), "versions": versions}
+    known["attempts"].append(start)
+    write_atomically(run_dir.provenance, json.dumps(known, indent=2).encode())
+    return len(known["attempts"]) - 1
+
+
+def attempts(run_dir: RunDir) -> list[dict[str, Any]]:
+    """Return every start of the driver, the first one first, as provenance.json has them."""
+    return list((read_json(run_dir.provenance) or {"attempts": []})["attempts"])
+
+
+def scored_anything(attempt: dict[str, Any]) -> bool:
+    """Return whether a start got an answer that is a score; of one that was killed outright that is not known: yes."""
+    return "counts" not in attempt or attempt["counts"]["traffic"]["requests"] > 0
+
+
+def record_served(run_dir: RunDir, start: int, served: ServedModel) -> None:
+    """Add to an attempt in provenance.json which model it scores with."""
+    known = read_json(run_dir.provenance)
+    known["attempts"][start]["served_model"] = {"name": served.name, "root": served.root}
+    write_atomically(run_dir.provenance, json.dumps(known, indent=2).encode())
+
+
+def record_end(run_dir: RunDir, start: int, end: str, counts: Counts) -> None:
+    """Add to an attempt in provenance.json how it ended and what it did; one without was killed outright."""
+    known = read_json(run_dir.provenance)
+    known["attempts"][start] |= {"ended": _now(), "end": end, "counts": asdict(counts)}
+    write_atomically(run_dir.provenance, json.dumps(known, indent=2).encode())
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+async def _known_metrics(client: Client) -> Metrics | None:
+    """Return the server's counts, or None where they cannot be had: the API of others, a proxy that does not pass them on, or a
+    server that is gone once the labels are there.
+    """
+    if not client.exact:
+        return None
+    try:
+        return await client.metrics()
+    except RequestError as error:
+        log.warning("the server's own counts are not known: %s", error)
+        return None
+
+
+async def _shards(config: Config, parts: Mapping[int, Task], client: Client, block_size: int) -> list[Shard]:
+    """Return the shards that are still to be searched; raises FitError if one does not fit the model's context."""
+    context, scoring = await client.max_model_len(), config.search.scoring
+    made = []
+    for number, part in parts.items():
+        tokens = await prompts.of_tokens(client, part)
+        for caution in prompts.cautions(tokens, scoring):
+            log.warning("shard %d: %s", number, caution)
+        if client.exact:
+            prompts.require_fit(tokens, context)
+        elif tokens.longest > context:  # the plan has refused what certainly does not fit
+            log.warning("the longest prompt may be %d tokens, and the context is %d", tokens.longest, context)
+        written: Prompts = tokens
+        if scoring == "top20":
+            written = prompts.of_text(part, tokens.demonstration_tokens)
+        problem = part.problem()
+        cost = tokens.cost(config.search.layout, problem.groups, block_size, replicas=client.replicas)
+        made.append(Shard(number, part, problem, written, cost, tokens.longest, tokens.label_ids))
+    return made
+
+
+async def _check(client: Client, run_dir: RunDir, shards: Sequence[Shard], *, shared: bool) -> None:
+    """Check that the server can do what the longest prompt and the labels of these shards ask of it.
+
+    A prompt of full length is timed once in a run: a start may be too short to time it again.
+
+    Raises ServerError if it cannot, and NoAnswer if it is lost meanwhile. What is only slower for it is logged.
+    """
+
+    def heed(check: Check) -> None:
+        log.log(logging.WARNING if check.passed is False else logging.INFO, "%s", check)
+        if check.passed is not False or check.name not in checks.NEEDED:
+            return
+        if isinstance(check.error, NoAnswer):
+            raise check.error
+        if shared and check.name == checks.LABELS and isinstance(check.error, BadAnswer):
+            return  # another run asks for labels at the same time, which spoils plain log-probabilities; ours were proved
+        raise ServerError(f"the server cannot score the labels of this run: {check}") from check.error
+
+    longest = max(one.longest for one in shards)
+    served = run_dir.read_served_model()
+    timed = served.timed_tokens if served else 0
+    done = await checks.run(client, heed, context=longest, label_ids=shards[0].label_ids, clock=longest > timed)
+    if served and any(check.name == checks.CLOCK and check.passed for check in done):
+        run_dir.write_served_model(replace(served, timed_tokens=longest))
+
+
+def _warn_of_small_cache(config: Config, shards: Sequence[Shard], metrics: Metrics) -> None:
+    """Say what it costs if the server's prefix cache cannot hold what the searches that run together share."""
+    if metrics.cache_tokens is None:
+        return
+    together = sorted((one.cost for one in shards), key=lambda cost: -cost.held_tokens)
+    together = (together * config.search.restarts)[: config.search.parallel_searches]
+    wanted = sum(cost.held_tokens for cost in together)
+    if wanted > metrics.cache_tokens:
+        log.warning(
+            "the server's cache holds %d tokens, and scorings that run together want %d: each will be computed anew (%d"
+            " tokens) where a larger cache would keep what a changed label leaves as it was; set"
+            " search.parallel_searches=1, a smaller search.pool_size, or give the server more memory",
+            *(metrics.cache_tokens, wanted, max(cost.computed_tokens for cost in together)),
+        )
+
+
+def _reporter(config: Config, parts: Sequence[Task], work: Work, watch: Watch) -> Callable[[int, int, StepInfo], None]:
+    """Return what turns the steps of all searches into one progress."""
+    examples = sum(len(part.examples) for part in parts) * config.search.restarts
+    last: dict[tuple[int, int], StepInfo] = {}
+
+    def report(number: int, restart: int, info: StepInfo) -> None:
+        last[number, restart] = info
+        latest = list(last.values())
+        watch(
+            Progress(
+                step=sum(info.step for info in latest),
+                steps=config.search.steps * len(parts) * config.search.restarts,
+                pool=sum(info.pool for info in latest),
+                examples=examples,
+                counts=tuple(map(sum, zip(*(info.counts for info in latest), strict=True))),
+                energy=sum(info.energy for info in latest) / len(latest),
+                flips=sum(info.flips for info in latest),
+                waits=work.waits,
+                waiting_s=work.waiting_s,
+            )
+        )
+
+    return report

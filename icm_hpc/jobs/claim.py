@@ -1,0 +1,95 @@
+"""A run's folder as one command takes it: under a name that none has, by one command at a time, and undone if refused."""
+
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from .. import scheduler
+from ..errors import ConfigError, IcmError
+from ..rundir.folder import RunDir, write_atomically
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What another submit or resume of the same run changes."""
+
+    config: bytes | None
+    job: str | None
+
+    @classmethod
+    def of(cls, run_dir: RunDir) -> "Seen":
+        """Return what is there now."""
+        config = run_dir.config.read_bytes() if run_dir.config.exists() else None
+        return cls(config, scheduler.newest(run_dir.submitit))
+
+
+def has_state(run_dir: RunDir) -> bool:
+    """Return whether a search of this run has saved anything, or labels are there."""
+    return run_dir.labels.exists() or any(run_dir.path.glob("shard-*/state-*"))
+
+
+def unused(run_dir: RunDir) -> RunDir:
+    """Make a folder that was not there, under this name or under the first of NAME-2, NAME-3, ... that is free."""
+    made = run_dir.path
+    for number in count(2):
+        try:
+            made.parent.mkdir(parents=True, exist_ok=True)
+            made.mkdir(mode=0o700)
+        except FileExistsError:
+            made = run_dir.path.with_name(f"{run_dir.path.name}-{number}")
+        except OSError as error:
+            raise ConfigError(f"run.root: the folder {made} cannot be made: {error}") from error
+        else:
+            break
+    return RunDir(made)
+
+
+@contextmanager
+def alone(run_dir: RunDir) -> Iterator[None]:
+    """Make the run's folder and keep other submits and resumes out of it; raises ConfigError if one is at work."""
+    run_dir.create()
+    handle = os.open(run_dir.path / "start.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        _lock(handle, run_dir.path)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, folder: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigError(
+            f"{folder} is being started by another submit or resume: wait for it, or choose another run.name"
+        ) from None
+    except OSError:
+        return  # a file system without locks; driver.lock keeps a second driver out
+
+
+@contextmanager
+def written(run_dir: RunDir, files: Mapping[Path, bytes]) -> Iterator[None]:
+    """Write the settings, and what else a job needs to start; if it is refused, put back what was there.
+
+    A job of which sbatch does not say whether it is queued keeps them. Without saved state the run has the scores of no model.
+    """
+    before = {path: path.read_bytes() if path.exists() else None for path in files}
+    if not has_state(run_dir):
+        run_dir.served_model.unlink(missing_ok=True)
+    for path, content in files.items():
+        write_atomically(path, content)
+    try:
+        yield
+    except scheduler.UnknownJob:
+        raise
+    except IcmError:
+        for path, earlier in before.items():
+            if earlier is None:
+                path.unlink(missing_ok=True)
+            else:
+                write_atomically(path, earlier)
+        raise

@@ -1,0 +1,297 @@
+"""Decides where a run goes, checks what can be checked, makes its folder, and runs or queues its job."""
+
+import dataclasses
+import logging
+import re
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from .. import evaluate, scheduler, tasks
+from ..capacity import executor, plan
+from ..config import credentials, home, loading
+from ..config.fingerprint import differences, draw_the_same_examples, result_settings
+from ..config.schema import Config
+from ..driver import shard
+from ..driver.run import Interrupted
+from ..errors import ClusterError, ConfigError, SchedulerError, TaskError
+from ..rundir import lock, progress
+from ..rundir.folder import RunDir, log_to_files
+from ..rundir.progress import Watch
+from ..tasks import Task, gold
+from . import claim, local, sbatch, submission
+
+console = Console(
+    highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200
+)
+
+
+def named(settings: Config) -> Config:
+    """Return `settings` with a name for the run and absolute paths, so that they mean the same on every node."""
+    made = re.sub(r"[^A-Za-z0-9._-]", "-", f"{settings.task.name}-{settings.model.name}")[:150]
+    name = settings.run.name or f"{made}-{time.strftime('%Y%m%d-%H%M%S')}"
+    root = loading.run_folder(dataclasses.replace(settings.run, name=""))
+    run = dataclasses.replace(settings.run, name=name, root=str(root))
+    task, model = settings.task, settings.model
+    if task.data and (data := home.expanded(task.data, instead="task.data without ~")).exists():
+        task = dataclasses.replace(task, data=str(data.absolute()))
+    if model.path and (folder := home.expanded(model.path, instead="model.path without ~")).is_dir():
+        model = dataclasses.replace(model, path=str(folder.absolute()))
+    return dataclasses.replace(settings, run=run, task=task, model=model)
+
+
+def start(
+    given: Config,
+    url_from: str,
+    command: plan.Command,
+    *,
+    name_is_made_up: bool = False,
+    dry_run: bool = False,
+    wait: bool = False,
+    resumed: bool = False,
+) -> None:
+    """Decide where the run goes, check what can be checked here, make the run's folder, and run or queue the job.
+
+    Until the job can start nothing is written. `url_from` is where the URL of a server that already runs was set. A run that
+    is resumed goes on with its copy of the data.
+    """
+    settings, where = executor.resolved(given)
+    read = {"cluster": where, **(plan.defaults_read() if command.run_config is None else {})}
+    for name, text in read.items():
+        if dry_run:  # whose output is the script
+            print(f"icm_hpc: {name} {text}", file=sys.stderr)
+        else:
+            console.print(f"{name:<8} {text}")
+    run_dir = RunDir(Path(settings.run.root) / settings.run.name)
+    task, gold_labels = _data(settings, run_dir, resumed=resumed, is_new=name_is_made_up)
+    if dry_run:
+        print(sbatch.text(settings, run_dir), end="")
+        for note in task.notes:
+            print(f"icm_hpc: {note}", file=sys.stderr)
+        if settings.external_url:
+            print(f"icm_hpc: {settings.external_url} runs already ({url_from})", file=sys.stderr)
+        return
+    seen = claim.Seen.of(run_dir)
+    if not name_is_made_up:
+        _require_startable(settings, run_dir)
+    key = credentials.of_server(settings) if settings.external_url else None
+    misfits, remedies = executor.missing(settings)
+    plan.require_fit(plan.Plan(misfits=misfits, remedies=remedies), command)
+    planned = plan.plan(settings, task)
+    plan.require_fit(planned, command)
+    if settings.cluster.executor == "slurm":
+        sbatch.require_startable(sbatch.text(settings, run_dir))
+    if name_is_made_up:
+        run_dir = claim.unused(run_dir)
+        settings = dataclasses.replace(settings, run=dataclasses.replace(settings.run, name=run_dir.path.name))
+    with claim.alone(run_dir):
+        if not name_is_made_up and claim.Seen.of(run_dir) != seen:  # another submit or resume has been quicker
+            _require_startable(settings, run_dir)
+        files = {run_dir.config: loading.to_yaml(settings).encode()}
+        if gold_labels is not None:
+            files |= {run_dir.data: tasks.packed(task), run_dir.gold: gold.packed(gold_labels)}
+        with claim.written(run_dir, files):
+            job = submission.submit(settings, run_dir) if settings.cluster.executor == "slurm" else None
+        console.print(f"run      {run_dir.path}")
+        console.print(
+            f"task     {task.name}: {len(task.examples)} examples, labels {', '.join(map(repr, task.label_words))}"
+        )
+        if settings.external_url:
+            planned.lines["server"] += f" ({url_from})"
+        for name in ("server", "time", "cost"):
+            if name in planned.lines:
+                console.print(f"{name:<8} {planned.lines[name]}")
+        if settings.external_url:
+            console.print(f"key      {key.source if key else 'none: the server must want none'}")
+        for note in planned.notes:
+            console.print(f"note     {note}")
+        if job is None:
+            _run_here(settings, run_dir)
+    if job is not None:
+        _queued(job, settings, run_dir, wait=wait)
+
+
+def _require_startable(settings: Config, run_dir: RunDir) -> None:
+    """Refuse a folder whose saved state has other settings, and a run that is being driven or queued."""
+    _require_same_configuration(settings, run_dir)
+    _require_idle(run_dir)
+
+
+def _data(
+    settings: Config, run_dir: RunDir, *, resumed: bool, is_new: bool = False
+) -> tuple[Task, Mapping[str, int] | None]:
+    """Return the task, with notes on its data, and the gold labels that are to be kept with it; None if the run has its copy.
+
+    Whatever a folder of a name that was made up holds is of another run: this one gets another name.
+    Raises ConfigError where a run of this name has a copy of other data.
+    """
+    of_run = not is_new and run_dir.config.exists() and run_dir.data.exists()
+    known = tasks.load(settings.task, seed=settings.search.seed, copy=run_dir.data) if of_run else None
+    if known is not None and resumed and draw_the_same_examples(settings, loading.load_file(run_dir.config)):
+        return dataclasses.replace(known, notes=_notes_of_change(settings, run_dir, known)), None
+    task = tasks.load(settings.task, seed=settings.search.seed)
+    if is_new or not claim.has_state(run_dir):
+        found = gold.found(settings.task)
+        kept = {str(example.id) for example in task.examples}
+        labels = {id_: label for id_, label in found.labels.items() if id_ in kept}
+        return dataclasses.replace(task, notes=(*task.notes, *found.notes)), labels
+    if known is None:  # of an earlier version, which kept no copy
+        return task, None
+    _require_same_configuration(settings, run_dir)
+    if task.sha256() != known.sha256():
+        raise ConfigError(
+            f"{run_dir.path} belongs to a run of other data than {settings.task.data} holds now: choose another run.name, or"
+            f" go on with its own copy: {submission.resume_command(run_dir)}"
+        )
+    return task, None
+
+
+def _notes_of_change(settings: Config, run_dir: RunDir, known: Task) -> tuple[str, ...]:
+    """Return a note if the file that a run's data came from has changed or is gone."""
+    source = settings.task.data
+    if source is None or not Path(source).is_absolute():  # built in, or a data set of the hub
+        return ()
+    try:
+        if tasks.load(settings.task, seed=settings.search.seed).sha256() == known.sha256():
+            return ()
+        how = "has changed since this run was submitted"
+    except TaskError:
+        how = "cannot be read any more"
+    return (f"{source} {how}: the run goes on with its own copy, {run_dir.data}",)
+
+
+def _require_same_configuration(settings: Config, run_dir: RunDir) -> None:
+    """Refuse a folder that belongs to a run whose labels would be others; without saved state there are none yet."""
+    if not run_dir.config.exists() or not claim.has_state(run_dir):
+        return
+    ours, theirs = result_settings(settings), result_settings(loading.load_file(run_dir.config))
+    differing = differences(ours, theirs)
+    if differing:
+        raise ConfigError(
+            f"{run_dir.path} belongs to a run of another configuration ({differing}): choose another run.name"
+        )
+
+
+def _require_idle(run_dir: RunDir) -> None:
+    """Refuse a run that someone drives, or whose job is in the queue, or may be: then Slurm does not answer."""
+    job = scheduler.newest(run_dir.submitit)
+    try:
+        components = scheduler.queued(job, scheduler.cluster_of(run_dir.submitit, job)) if job else []
+    except SchedulerError as error:
+        if not error.is_missing:
+            raise ClusterError(
+                f"whether job {job} of {run_dir.path} is still in the queue is not known ({error}): try again when Slurm"
+                " answers"
+            ) from error
+        console.print(f"note     {error}: whether job {job} of this run is still in a queue cannot be seen from here")
+        components = []
+    if components:
+        states = ", ".join(component.state for component in components)
+        raise ConfigError(f"job {job} of {run_dir.path} is in the queue ({states}): wait for its end, or scancel {job}")
+    holder = lock.holder(run_dir.lock, listen=True)
+    if holder:
+        raise ConfigError(f"{run_dir.path} is in use: {holder}; wait for its end, or stop it first")
+
+
+def _run_here(settings: Config, run_dir: RunDir) -> None:
+    _print_commands(settings, "cancel   Ctrl-C (the state is saved)")
+    log_to_files(run_dir)
+    logging.getLogger().handlers[-1].setLevel(logging.WARNING)
+    try:
+        with _progress_bar() as watch:
+            summary = local.run(settings, run_dir, watch)
+    except Interrupted:
+        console.print("stopped; the state is saved")
+        raise
+    _print_summary(settings, run_dir, summary)
+
+
+def _queued(job: Any, settings: Config, run_dir: RunDir, *, wait: bool) -> None:
+    """Print what to do with a queued job, and wait for its end if that is asked for."""
+    console.print(f"job      {job.job_id}")
+    other = scheduler.on_cluster(scheduler.cluster_of(run_dir.submitit, job.job_id))
+    _print_commands(settings, f"cancel   {shlex.join(['scancel', job.job_id, *other])}")
+    if not wait:
+        return
+    _print_summary(settings, run_dir, submission.result(job, run_dir))
+
+
+def _print_commands(settings: Config, cancel: str) -> None:
+    run_dir = RunDir(Path(settings.run.root) / settings.run.name)
+    status = ["python", "-m", "icm_hpc.status", f"run={settings.run.name}", f"run.root={settings.run.root}"]
+    console.print(f"watch    {shlex.join(['tail', '-F', str(run_dir.driver_log)])}")
+    console.print(f"status   {shlex.join(status)}")
+    console.print(f"resume   {submission.resume_command(run_dir)}")
+    console.print(cancel)
+
+
+@contextmanager
+def _progress_bar() -> Iterator[Watch]:
+    """Show where the search is; before the first step, that the server is waited for."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        shown = bar.add_task("waiting for the server", total=None, figures="")
+
+        def watch(now: progress.Progress) -> None:
+            each_s = now.waiting_s / now.waits if now.waits else 0.0
+            figures = (
+                f"pool {now.pool}/{now.examples} ({'+'.join(map(str, now.counts))})  energy {now.energy:.2f}"
+                f"  flips {now.flips}  {each_s:.2f} s a scoring"
+            )
+            bar.update(shown, description="searching", total=now.steps, completed=now.step, figures=figures)
+
+        yield watch
+
+
+def _print_summary(settings: Config, run_dir: RunDir, summary: dict[str, Any]) -> None:
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    since = summary["since_start"]
+    counts = ", ".join(f"{word} {count}" for word, count in summary["label_counts"].items())
+    rows = {
+        "labelled": f"{summary['examples']} ({summary['labelled_by_search']} by the search,"
+        f" {summary['labelled_by_completion']} by the last pass)",
+        "labels": counts,
+        "energy": f"{summary['energy']:.3f} ({summary['conflicts']} conflicts)",
+        "steps": f"{summary['steps']} ({summary['flips']} flips)",
+        "prompts": f"{since['prompts']} sent in {since['requests']} requests",
+        "scorings": f"{since['scorings']} sent, {since['scorings_from_memo']} answered from the memo",
+    }
+    if since["server_prompt_tokens"]:
+        computed = since["server_computed_tokens"]
+        whose = "the server (its own counters" + (", since it came back)" if since["servers_lost"] else ")")
+        whose += ", for all who use it" if settings.external_url else ""
+        rows["tokens"] = f"{since['prompt_tokens']:,} sent, {computed:,} computed by {whose}"
+    failures = {name: count for name, count in since["failures"].items() if count}
+    if failures or since["servers_lost"]:
+        told = ", ".join(f"{name} {count}" for name, count in failures.items())
+        rows["failures"] = (
+            f"{told}; {since['retries']} retries, {since['servers_lost']} times the server was lost,"
+            f" {since['proposals_abandoned']} proposals abandoned"
+        )
+    found = evaluate.of_run(settings, run_dir)
+    if found:
+        rows["agreement with gold"] = (
+            f"{found.share:.3f} of {found.labelled} (one label for all: {found.majority:.3f}; the search never saw gold)"
+        )
+    for number, figures in enumerate(summary["shards"]):
+        if not figures["beats_one_label_for_all"]:
+            rows[f"warning {number}"] = shard.NO_BETTER_THAN_ONE_LABEL.format(number=number, **figures)
+    rows["result"] = str(run_dir.labels)
+    for name, value in rows.items():
+        table.add_row(name, value)
+    console.print(table)

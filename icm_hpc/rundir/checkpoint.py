@@ -1,0 +1,265 @@
+"""A shard's saved state: HDF5 generations that are whole or not there, and a trace that only grows.
+
+A generation is one file, state-<generation>.h5. Its HDF5 user block (the first 512 bytes) holds the SHA-256 of the
+rest, so a flipped bit or a truncated file is noticed before the HDF5 library reads it. The trace is a JSONL file beside
+it; a generation says how many of its bytes belong to it, and their SHA-256. What follows is of steps that will be done again.
+"""
+
+import dataclasses
+import hashlib
+import io
+import json
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import h5py
+import numpy as np
+
+from ..config.fingerprint import differences
+from ..core.memo import Remembered
+from ..core.types import Labelling, State, StepInfo
+from ..errors import CheckpointError
+from .folder import write_atomically
+from .polling import TRANSIENT
+
+SCHEMA = 2
+SCHEMA_WITHOUT_STATE = 3  # which no earlier version reads
+KEEP = 3  # generations
+DAMAGED = ".damaged"  # the ending of a generation that was found not to be whole
+USER_BLOCK = 512  # bytes
+PIECE = 2**20  # bytes of a trace that are in memory at one time
+MAGIC = b"icm_hpc checkpoint; SHA-256 of all bytes from 512 on: "
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a generation holds."""
+
+    reached: State | None  # None while the search is being seeded: then what it has learnt is all there is
+    memo: Remembered
+    fingerprint: str
+    trace_bytes: int
+    trace_sha256: str
+
+    @property
+    def state(self) -> State:
+        """The state of a search that is seeded."""
+        if self.reached is None:
+            raise CheckpointError("the search is not seeded yet")
+        return self.reached
+
+
+class Trace:
+    """A shard's trace; one JSON object a step. Steps wait in memory for `sync`, which a failed write leaves to the next."""
+
+    def __init__(self, folder: Path, saved: Saved | None) -> None:
+        """Open the trace at the place that `saved` knows; what was written after it is of steps to be done again."""
+        try:
+            self._file = (folder / "trace.jsonl").open("a+b", buffering=0)
+        except OSError as error:
+            raise CheckpointError(f"the state cannot be saved in {folder}: {error}") from error
+        self._bytes = saved.trace_bytes if saved else 0
+        self._file.seek(0)
+        self._digest = _digest_of(self._file, self._bytes)[0]
+        self._waiting: list[bytes] = []
+
+    def __enter__(self) -> "Trace":
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def append(self, info: StepInfo) -> None:
+        """Add a step."""
+        self._waiting.append(json.dumps(trace_line(info)).encode() + b"\n")
+
+    def sync(self) -> tuple[int, str]:
+        """Bring all steps to the disk; return the trace's bytes and their SHA-256."""
+        added = b"".join(self._waiting)
+        self._file.truncate(self._bytes)
+        left = memoryview(added)
+        while left:
+            left = left[self._file.write(left) :]
+        os.fsync(self._file.fileno())
+        self._bytes += len(added)
+        self._digest.update(added)
+        self._waiting.clear()
+        return self._bytes, self._digest.hexdigest()
+
+
+def trace_line(info: StepInfo) -> dict[str, Any]:
+    """Return what the trace tells of a step: all of it but the trials that were not taken."""
+    line = {field.name: getattr(info, field.name) for field in dataclasses.fields(info)}
+    taken = [trial for done in line.pop("rounds") for trial in done.trials if trial.taken]
+    repairs = [(t.conflict.first, t.conflict.second, *t.pair_labels(t.best)) for t in taken]
+    proposal = line.pop("proposal")
+    return {**line, "repairs": repairs, "proposed_energy": proposal and proposal.labelling.energy}
+
+
+def save(folder: Path, state: State | None, memo: Remembered, trace: Trace, fingerprint: str) -> Path:
+    """Save the trace, then a new generation; keep the last three.
+
+    Raises CheckpointError if it cannot be written, or OSError if it may be a moment later.
+    """
+    try:
+        trace_bytes, trace_sha256 = trace.sync()
+        saved = Saved(state, memo, fingerprint, trace_bytes, trace_sha256)
+        files = generations(folder)
+        path = folder / f"state-{(_number(files[-1]) if files else 0) + 1:08d}.h5"
+        write_atomically(path, _encode(saved))
+    except OSError as error:
+        if error.errno in TRANSIENT:
+            raise
+        raise CheckpointError(
+            f"the state cannot be saved in {folder}: {error}; the generation before is kept"
+        ) from error
+    for old in (*files[: 1 - KEEP], *folder.glob(".state-*")):  # what saves that were killed have left, too
+        old.unlink(missing_ok=True)
+    return path
+
+
+def load(folder: Path, fingerprint: str, *, patient: bool = False) -> Saved | None:
+    """Return the newest generation that is whole, or None if nothing was ever saved; to be called by the run's driver.
+
+    `patient` is to raise OSError for a file that may be read a moment later, rather than take the generation before.
+    Generations that are not whole are set aside, under another name. Raises CheckpointError if none of those there is
+    whole, or if it is of another configuration, naming what differs.
+    """
+    saved, damaged = _newest(folder, patient=patient)
+    if saved is not None and saved.fingerprint != fingerprint:
+        differing = differences(json.loads(fingerprint), json.loads(saved.fingerprint))
+        raise CheckpointError(f"{folder} was saved by another configuration: {differing}; use another run.name")
+    for path in damaged:
+        log.warning("set aside as %s", path.with_suffix(DAMAGED).name)
+        path.rename(path.with_suffix(DAMAGED))
+    return saved
+
+
+def load_newest(folder: Path) -> Saved | None:
+    """Return the newest generation that is whole, whatever its configuration; None if no state was ever saved."""
+    saved, _ = _newest(folder)
+    return saved if saved and saved.reached else None
+
+
+def _newest(folder: Path, *, patient: bool = False) -> tuple[Saved | None, list[Path]]:
+    """Return the newest generation that is whole, and those after it, which are not."""
+    files = generations(folder)
+    troubles, damaged = [], []
+    for path in reversed(files):
+        try:
+            saved = _decode(path.read_bytes())
+            _require_trace(folder, saved)
+        except (OSError, ValueError, KeyError) as error:
+            if patient and isinstance(error, OSError) and error.errno in TRANSIENT:
+                error.filename = error.filename or str(path)
+                raise
+            troubles.append(f"{path.name}: {error}")
+            damaged.append(path)
+            log.warning("%s cannot be used (%s); trying the generation before", path, error)
+            continue
+        return saved, damaged
+    if files:
+        raise CheckpointError(f"no generation in {folder} is whole: {'; '.join(troubles)}")
+    return None, []
+
+
+def generations(folder: Path) -> list[Path]:
+    """Return the saved generations, the oldest first."""
+    return sorted(folder.glob("state-*.h5"), key=_number)
+
+
+def read_trace(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield the steps of a shard's trace."""
+    with (folder / "trace.jsonl").open(encoding="utf-8") as file:
+        yield from map(json.loads, file)
+
+
+def _number(path: Path) -> int:
+    return int(path.stem.removeprefix("state-"))
+
+
+def _encode(saved: Saved) -> bytes:
+    buffer = io.BytesIO()
+    state = saved.reached
+    with h5py.File(buffer, "w", userblock_size=USER_BLOCK) as file:
+        if state is None:
+            file.attrs["schema"] = SCHEMA_WITHOUT_STATE
+        else:
+            file.attrs.update({"schema": SCHEMA, "step": state.step, "flips": state.flips})
+        file.attrs.update({"trace_bytes": saved.trace_bytes, "trace_sha256": saved.trace_sha256})
+        file.create_dataset("fingerprint", data=saved.fingerprint)
+        for name, labelling in (("current", state.current), ("best", state.best)) if state else ():
+            group = file.create_group(name)
+            group.attrs["energy"] = labelling.energy
+            group.create_dataset("labels", data=labelling.labels)
+            group.create_dataset("scores", data=labelling.scores)
+        for name in ("keys", "lengths", "rows"):
+            file.create_dataset(f"memo/{name}", data=getattr(saved.memo, name))
+    return sealed(buffer.getvalue())
+
+
+def sealed(file: bytes) -> bytes:
+    """Return an HDF5 file with the SHA-256 of all but its user block in that block."""
+    content = bytearray(file)
+    header = MAGIC + hashlib.sha256(content[USER_BLOCK:]).hexdigest().encode() + b"\n"
+    content[: len(header)] = header
+    return bytes(content)
+
+
+def unsealed(content: bytes) -> bytes:
+    """Return what was sealed; raises ValueError if it is not whole."""
+    wanted = content[len(MAGIC) : len(MAGIC) + 64]
+    found = hashlib.sha256(content[USER_BLOCK:]).hexdigest().encode()
+    if not content.startswith(MAGIC) or wanted != found:
+        raise ValueError("its checksum is wrong: truncated or altered")
+    return content
+
+
+def _decode(content: bytes) -> Saved:
+    """Read a generation; raises ValueError for one that is not whole, CheckpointError for another schema."""
+    with h5py.File(io.BytesIO(unsealed(content)), "r") as file:
+        if file.attrs["schema"] not in (SCHEMA, SCHEMA_WITHOUT_STATE):
+            raise CheckpointError(f"a checkpoint of schema {file.attrs['schema']}; this version reads {SCHEMA}")
+        state = _state(file) if file.attrs["schema"] == SCHEMA else None
+        trace = (int(file.attrs["trace_bytes"]), str(file.attrs["trace_sha256"]))
+        memo = Remembered(*(file[f"memo/{name}"][()] for name in ("keys", "lengths", "rows")))
+        return Saved(state, memo, file["fingerprint"].asstr()[()], *trace)
+
+
+def _state(file: Any) -> State:
+    return State(
+        step=int(file.attrs["step"]),
+        flips=int(file.attrs["flips"]),
+        current=_labelling(file["current"]),
+        best=_labelling(file["best"]),
+    )
+
+
+def _labelling(group: Any) -> Labelling:
+    labels, scores = group["labels"][()].astype(np.int8), group["scores"][()].astype(np.float64)
+    labels.flags.writeable = scores.flags.writeable = False
+    return Labelling(labels, scores, float(group.attrs["energy"]))
+
+
+def _require_trace(folder: Path, saved: Saved) -> None:
+    with (folder / "trace.jsonl").open("rb") as file:
+        digest, missing = _digest_of(file, saved.trace_bytes)
+    if missing or digest.hexdigest() != saved.trace_sha256:
+        raise ValueError("the trace beside it is truncated or altered")
+
+
+def _digest_of(file: IO[bytes], count: int) -> tuple["hashlib._Hash", int]:
+    """Return the SHA-256 of the next `count` bytes, read in pieces, and how many of them are not there."""
+    digest = hashlib.sha256()
+    while count and (chunk := file.read(min(count, PIECE))):
+        digest.update(chunk)
+        count -= len(chunk)
+    return digest, count

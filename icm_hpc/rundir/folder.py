@@ -1,0 +1,355 @@
+"""The one place that knows every path inside a run's folder, and how its small files are written."""
+
+import dataclasses
+import json
+import logging
+import os
+import secrets
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ..errors import ConfigError
+
+LOG_BYTES = 2**22  # of a log that are looked through: several tracebacks of each of many workers
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the server of one attempt listens, and the key it wants."""
+
+    attempt: str
+    start: int  # of the engine in this attempt: 0, or more after restarts
+    hosts: tuple[str, ...]  # names and addresses of its node, the likeliest first
+    port: int
+    key: str = dataclasses.field(repr=False)
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServerExit:
+    """How the server of one attempt ended."""
+
+    attempt: str
+    reason: str
+    told_to_stop: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rendezvous:
+    """Where the ranks of one start of an engine on several nodes find each other; no secret is in it."""
+
+    attempt: str
+    start: int
+    address: str  # of the first node
+    port: int  # of torch.distributed
+    rpc_port: int  # of replicas
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """Whose scores a run has."""
+
+    name: str  # under which its server serves it
+    root: str | None = None  # what that server loaded, if it says
+    # Prompts (token ids) with the log-probabilities, in nats, that it gave to tokens after them; empty if it was not asked.
+    prompts: tuple[tuple[int, ...], ...] = ()
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[tuple[float, ...], ...] = ()  # by prompt, by token
+    timed_tokens: int = 0  # of the longest prompt that was timed
+
+
+@dataclass(frozen=True, slots=True)
+class RunDir:
+    """A run's folder."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved settings."""
+        return self.path / "config.yaml"
+
+    @property
+    def provenance(self) -> Path:
+        """Versions, machine and job ids."""
+        return self.path / "provenance.json"
+
+    @property
+    def lock(self) -> Path:
+        """Who drives the run."""
+        return self.path / "driver.lock"
+
+    @property
+    def progress(self) -> Path:
+        """Where the run is, for `status`."""
+        return self.path / "progress.json"
+
+    def attempt(self, attempt: str) -> Path:
+        """The folder in which the two components of one start find each other."""
+        return self.path / "attempts" / attempt
+
+    def endpoint(self, attempt: str) -> Path:
+        """Where the server listens, with its key: 0600."""
+        return self.attempt(attempt) / "endpoint.json"
+
+    def server_exit(self, attempt: str) -> Path:
+        """How the server ended."""
+        return self.attempt(attempt) / "server-exit.json"
+
+    def restart_wanted(self, attempt: str) -> Path:
+        """Which start of the engine the driver has given up."""
+        return self.attempt(attempt) / "restart-wanted.json"
+
+    def rendezvous(self, attempt: str) -> Path:
+        """Where the ranks of the engine meet."""
+        return self.attempt(attempt) / "rendezvous.json"
+
+    def rank_arrival(self, attempt: str, number: int) -> Path:
+        """That the component of a node that is not the first has started."""
+        return self.attempt(attempt) / f"rank-{number}.json"
+
+    def rank_exit(self, attempt: str, number: int) -> Path:
+        """How the engine ended on a node that is not the first."""
+        return self.attempt(attempt) / f"rank-{number}-exit.json"
+
+    @property
+    def served_model(self) -> Path:
+        """Whose scores this run has."""
+        return self.path / "served-model.json"
+
+    @property
+    def server_log(self) -> Path:
+        """What the engine printed."""
+        return self.path / "server.log"
+
+    def rank_log(self, number: int) -> Path:
+        """What the engine printed on a node that is not the first."""
+        return self.path / f"server-rank-{number}.log"
+
+    @property
+    def driver_log(self) -> Path:
+        """What the driver logged."""
+        return self.path / "driver.log"
+
+    @property
+    def labels(self) -> Path:
+        """The result: one line an example."""
+        return self.path / "labels.jsonl"
+
+    @property
+    def summary(self) -> Path:
+        """The result's figures."""
+        return self.path / "summary.json"
+
+    @property
+    def data(self) -> Path:
+        """The examples as they were when the run was submitted, without gold labels."""
+        return self.path / "data.jsonl.gz"
+
+    @property
+    def gold(self) -> Path:
+        """Their gold labels, which only the comparison at the end reads."""
+        return self.path / "gold.json"
+
+    @property
+    def submitit(self) -> Path:
+        """What submitit keeps of its jobs."""
+        return self.path / "submitit"
+
+    def shard(self, number: int, restart: int = 0) -> Path:
+        """The folder of the checkpoints and the trace of one search of a shard."""
+        return self.path / (f"shard-{number:03d}" + (f"-restart-{restart}" if restart else ""))
+
+    def create(self) -> None:
+        """Make the folder, for its owner only; so is all that this process makes from now on."""
+        os.umask(0o077)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            for folder in (self.path, self.submitit, self.path / "attempts"):
+                folder.mkdir(exist_ok=True)
+                folder.chmod(0o700)  # a default ACL of the folder above goes before the umask
+        except OSError as error:
+            raise ConfigError(f"run.root: the folder {self.path} cannot be made: {error}") from error
+
+    def write_endpoint(self, endpoint: Endpoint) -> None:
+        """Publish where the server listens."""
+        _write_json(self.endpoint(endpoint.attempt), dataclasses.asdict(endpoint))
+
+    def read_endpoint(self, attempt: str) -> Endpoint | None:
+        """Return where the server of this attempt listens, or None while it does not."""
+        values = read_json(self.endpoint(attempt))
+        return values and Endpoint(**{**values, "hosts": tuple(values["hosts"])})
+
+    def write_server_exit(self, record: ServerExit) -> None:
+        """Record how the server ended, for good."""
+        _write_json(self.server_exit(record.attempt), dataclasses.asdict(record))
+
+    def read_server_exit(self, attempt: str) -> ServerExit | None:
+        """Return how the server of this attempt ended, or None while it has not."""
+        values = read_json(self.server_exit(attempt))
+        return values and ServerExit(**values)
+
+    def write_rendezvous(self, meeting: Rendezvous) -> None:
+        """Announce a start of the engine to the other nodes."""
+        _write_json(self.rendezvous(meeting.attempt), dataclasses.asdict(meeting))
+
+    def read_rendezvous(self, attempt: str) -> Rendezvous | None:
+        """Return where the ranks meet, or None between two starts."""
+        values = read_json(self.rendezvous(attempt))
+        return values and Rendezvous(**values)
+
+    def write_rank_arrival(self, attempt: str, number: int, address: str) -> None:
+        """Report to the first node that the component of this node has started."""
+        _write_json(self.rank_arrival(attempt, number), {"address": address})
+
+    def has_arrived(self, attempt: str, number: int) -> bool:
+        """Return whether the component of a node that is not the first has started.
+
+        By a list of the folder: a network file system may go on saying that a file is not there which it was asked for before.
+        """
+        try:
+            return self.rank_arrival(attempt, number).name in os.listdir(self.attempt(attempt))  # noqa: PTH208
+        except FileNotFoundError:
+            return False
+
+    def write_rank_exit(self, attempt: str, number: int, start: int, how: str) -> None:
+        """Tell the first node that a rank of this start has ended."""
+        _write_json(self.rank_exit(attempt, number), {"start": start, "how": how})
+
+    def read_rank_exit(self, attempt: str, number: int, start: int) -> str | None:
+        """Return how a rank of this start ended, or None."""
+        values = read_json(self.rank_exit(attempt, number))
+        return values["how"] if values and values["start"] == start else None
+
+    def write_served_model(self, served: ServedModel) -> None:
+        """Record whose scores this run has."""
+        _write_json(self.served_model, dataclasses.asdict(served))
+
+    def read_served_model(self) -> ServedModel | None:
+        """Return whose scores this run has, or None if it has none; earlier versions recorded the name alone."""
+        values = read_json(self.served_model)
+        if values is None:
+            return None
+        lists = {key: tuple(map(tuple, values.get(key, ()))) for key in ("prompts", "logprobs")}
+        ids = tuple(values.get("token_ids", ()))
+        return ServedModel(
+            values["name"], values.get("root"), token_ids=ids, **lists, timed_tokens=values.get("timed_tokens", 0)
+        )
+
+    def want_restart(self, attempt: str, start: int, reason: str) -> None:
+        """Ask the server component to end a start of the engine that hangs, and to start it anew."""
+        _write_json(self.restart_wanted(attempt), {"start": start, "reason": reason})
+
+    def read_restart_wanted(self, attempt: str, start: int) -> str | None:
+        """Return why this start of the engine is to be ended, or None."""
+        values = read_json(self.restart_wanted(attempt))
+        return values["reason"] if values and values["start"] == start else None
+
+
+def require_private(folder: Path) -> None:
+    """Raise ConfigError if others could put files into `folder` or its parent: a pickle in it would run as us."""
+    for place in (folder, folder.parent):
+        status = place.stat()
+        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+            raise ConfigError(
+                f"{place} belongs to user {status.st_uid} with mode {status.st_mode & 0o777:o}: nothing is loaded from a folder"
+                f" that others can write; make it your own: chown and chmod 700"
+            )
+
+
+def new_attempt() -> str:
+    """Return a name for a start on this machine; its server is given it as $ICM_ATTEMPT."""
+    return f"local-{time.time_ns()}-{secrets.token_hex(4)}"
+
+
+def attempt_of_job() -> str:
+    """Return what tells this start of a Slurm job from others; equal in both components."""
+    return f"{os.environ['SLURM_JOB_ID']}.{os.environ.get('SLURM_RESTART_COUNT', '0')}"
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file that is whole or not there, readable by its owner only, and on the disk when this returns."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        fsync_folder(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def private_append(path: Path) -> BinaryIO:
+    """Open a log for appending; made if missing, readable by its owner only."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
+
+
+def log_to_files(run_dir: RunDir) -> None:
+    """Send what is logged to driver.log, which only the owner can read, and to stderr."""
+    private_append(run_dir.driver_log).close()
+    handlers: list[logging.Handler] = [
+        logging.FileHandler(run_dir.driver_log, encoding="utf-8"),
+        logging.StreamHandler(),
+    ]
+    logging.basicConfig(level=logging.INFO, handlers=handlers, format="%(asctime)s %(message)s", force=True)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Bring a folder's entries to the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def tail(path: Path, lines: int = 20, *, begin: int = 0) -> str:
+    """Return the last lines of a log, none before byte `begin`, or a note that there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(begin, path.stat().st_size - 65536))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return f"({path} is not there)"
+    return "\n".join(text.splitlines()[-lines:]) or f"({path} is empty)"
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a log, 0 if it is not there."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def written_since(path: Path, begin: int) -> str:
+    """Return what was written into a log from byte `begin` on: if that is long, its end."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(begin, path.stat().st_size - LOG_BYTES))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def read_json(path: Path) -> Any:
+    """Return what a file that `write_atomically` wrote holds, or None if it is not there; polling.py repeats what may pass."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        error.filename = error.filename or str(path)  # only a failed open names it
+        raise
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(values).encode())

@@ -1,0 +1,87 @@
+"""Where a run is: for whoever watches, for the log, and for `status`."""
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from ..core.energy import entropy
+from .folder import RunDir, write_atomically
+
+REPORT_S = 10.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run is, for whoever watches; sums over its searches."""
+
+    step: int
+    steps: int
+    pool: int
+    examples: int
+    counts: tuple[int, ...]  # examples of each label
+    energy: float  # mean over the searches that have begun
+    flips: int
+    waits: int  # for answers, since this start
+    waiting_s: float  # summed over the searches
+
+
+Watch = Callable[[Progress], None]
+
+
+def all_of(*watches: Watch) -> Watch:
+    """Return a watch that tells several."""
+
+    def watch(progress: Progress) -> None:
+        for one in watches:
+            one(progress)
+
+    return watch
+
+
+def to_log() -> Watch:
+    """Return a watch that logs a line now and then."""
+
+    def tell(progress: Progress) -> None:
+        log.info(
+            "step %d/%d, pool %d/%d, labels %s, entropy %.3f, energy %.3f, flips %d",
+            *(progress.step, progress.steps, progress.pool, progress.examples),
+            *("+".join(map(str, progress.counts)), entropy(progress.counts), progress.energy, progress.flips),
+        )
+
+    return _now_and_then(tell)
+
+
+def to_file(run_dir: RunDir, attempt: str) -> Watch:
+    """Return a watch that writes progress.json now and then, with the steps a second since the first it was told of."""
+    first: Progress | None = None
+    began_s = 0.0
+
+    def tell(progress: Progress) -> None:
+        nonlocal first, began_s
+        now_s = time.time()
+        if first is None:
+            first, began_s = progress, now_s
+        rate = (progress.step - first.step) / (now_s - began_s) if now_s > began_s else None
+        told = {"attempt": attempt, "time_s": now_s, "steps_per_s": rate, **asdict(progress)}
+        try:
+            write_atomically(run_dir.progress, json.dumps(told).encode())
+        except OSError as error:  # whether the state can be saved shows when it is
+            log.warning("%s cannot be written: %s", run_dir.progress, error)
+
+    return _now_and_then(tell)
+
+
+def _now_and_then(tell: Watch) -> Watch:
+    told = float("-inf")
+
+    def watch(progress: Progress) -> None:
+        nonlocal told
+        if time.monotonic() - told >= REPORT_S or progress.step >= progress.steps:
+            told = time.monotonic()
+            tell(progress)
+
+    return watch

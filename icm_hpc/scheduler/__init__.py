@@ -1,0 +1,41 @@
+"""What the scheduler says, and what is asked of it; callers know no module of this package but this one."""
+
+from .slurm import (
+    LIVE,
+    PASSING,
+    Component,
+    UnknownJob,
+    accounted,
+    cluster_of,
+    id_of,
+    is_to_go_on,
+    newest,
+    note_cluster,
+    on_cluster,
+    outside_environment,
+    own_id,
+    queued,
+    requeue,
+    sbatch,
+    submit,
+)
+
+__all__ = [
+    "LIVE",
+    "PASSING",
+    "Component",
+    "UnknownJob",
+    "accounted",
+    "cluster_of",
+    "id_of",
+    "is_to_go_on",
+    "newest",
+    "note_cluster",
+    "on_cluster",
+    "outside_environment",
+    "own_id",
+    "queued",
+    "requeue",
+    "sbatch",
+    "submit",
+]

@@ -1,0 +1,288 @@
+"""What a server must be able to do for a run: asked of it one thing after the other, each with what was found."""
+
+import asyncio
+import errno
+import json
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+import aiohttp
+
+from ..engines import vllm
+from ..errors import BadAnswer, RequestError, TimedOut
+from .client import Client
+
+REACHABLE = "reachable"
+MODEL = "model"
+VERSION = "version"
+COMPLETION = "completion"
+LABELS = "label log-probabilities"
+CACHING = "prefix caching"
+CONTEXT = "context"
+CLOCK = "full-length prompt"
+NEEDED = frozenset({REACHABLE, MODEL, COMPLETION, LABELS, CONTEXT})  # without one of these no run can go on
+
+ANSWER_S = 15.0  # for the list of models, which costs nothing
+AGREEMENT = 1e-2  # nats, between a token's two log-probabilities
+OVERLAP = 4  # of the listed top-k tokens, the least likely ones, that are asked for by id as well
+OUTSIDE = 4  # tokens asked for by id that are not among the top k: a server that ignores the ids leaves them out
+LOW_IDS = range(100, 300)  # in every vocabulary
+SHORT = 8  # tokens, fewer than a block: the two askings compute the same
+BLOCKS = 4  # of the prompt that is sent twice, if the context has room for them
+USUAL_BLOCK = 16  # tokens, where the server does not say
+LAG_S = 1.0  # by which a server's counters may be behind its answers
+TEXT = "a river of small stones runs under the old bridge and past seven green doors near town"
+
+SERVE_WITH_VLLM = f"serve the model with vLLM (tested: {vllm.TESTED})"
+MARKS = {True: "✓", False: "✗", None: "–"}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was asked: passed, failed, or None where it could not be asked."""
+
+    name: str
+    passed: bool | None
+    found: str
+    remedy: str = ""
+    error: RequestError | None = field(default=None, repr=False, compare=False)  # of the request that failed
+
+    def __str__(self) -> str:
+        remedy = f"; {self.remedy}" if self.remedy else ""
+        return f"{MARKS[self.passed]} {self.name}: {' '.join(self.found.split())}{remedy}"
+
+
+Tell = Callable[[Check], None]
+Pieces = Sequence[int] | Sequence[str]  # what prompts are drawn from: token ids, or words
+
+
+async def run(
+    client: Client, tell: Tell, *, context: int | None = None, label_ids: Sequence[int] = (), clock: bool = True
+) -> list[Check]:
+    """Check the server that `client` asks, tell of each check as it is done, and return all.
+
+    `context` is the length in tokens, the generated one included, that prompts will have; None: all that is served. A client
+    without a model's name checks the only model that is served. What is sent counts in no traffic but its own; all that
+    has a prompt goes to one replica, one request at a time.
+    """
+    asking = client.replica(0).apart()
+    done: dict[str, Check] = {}
+
+    async def check(name: str, probe: Callable[[], Awaitable[Check]], *needs: str) -> None:
+        failed = [need for need in needs if not done[need].passed]
+        done[name] = _unchecked(name, f"{failed[0]} did not pass") if failed else await _tried(name, probe)
+        tell(done[name])
+
+    served: dict[str, int | None] = {}
+    await check(REACHABLE, lambda: _reachable(asking, served))
+    await check(MODEL, lambda: _model(asking, served), REACHABLE)
+    await check(VERSION, lambda: _version(asking), REACHABLE)
+    pieces: Pieces = TEXT.split()
+    block = USUAL_BLOCK
+    if done[MODEL].passed:
+        asking = asking.apart(model=asking.model or next(iter(served)))
+        pieces, block = await _token_ids(asking) or pieces, await _block_size(asking)
+    length = served.get(asking.model)
+    blocks = BLOCKS if length is None else min(BLOCKS, (length - 2) // block)
+    again = _prompt(pieces, blocks * block + 1)
+    await check(COMPLETION, lambda: _completion(asking, again), MODEL)
+    await check(LABELS, lambda: _labels(asking, pieces, label_ids), COMPLETION)
+    await check(CACHING, lambda: _caching(asking, again, blocks), COMPLETION)
+    await check(CONTEXT, lambda: _context(length, context), MODEL)
+    told = [CONTEXT] if length else []
+    if clock:
+        await check(CLOCK, lambda: _clock(asking, pieces, context or length), COMPLETION, *told)
+    return list(done.values())
+
+
+def _passed(name: str, found: str) -> Check:
+    return Check(name, True, found)
+
+
+def _unchecked(name: str, why: str) -> Check:
+    return Check(name, None, f"not checked: {why}")
+
+
+async def _tried(name: str, probe: Callable[[], Awaitable[Check]]) -> Check:
+    """Return what a probe found; a request that fails is found too."""
+    try:
+        return await probe()
+    except RequestError as error:
+        return Check(name, False, str(error), REMEDIES[name], error)
+
+
+REMEDIES = {
+    VERSION: f"probably this is not vLLM: {SERVE_WITH_VLLM}",
+    COMPLETION: "see the server's log; an API that only chats cannot score labels",
+    LABELS: f"labels cannot be scored without exact log-probabilities by id; {vllm.NEEDS_OLDEST}: {SERVE_WITH_VLLM}",
+    CACHING: f"whether prompts share what they can is not known: {SERVE_WITH_VLLM}",
+    CLOCK: "see the server's log; a slow server needs a larger server.request_timeout_s",
+}
+
+
+async def _reachable(client: Client, served: dict[str, int | None]) -> Check:
+    """Ask for the list of models, and put it into `served`."""
+    try:
+        served |= await client.served(within_s=ANSWER_S)
+    except RequestError as error:
+        return _no_contact(client.url, error)
+    return _passed(REACHABLE, f"{client.url} answers and lists {len(served)} model{'s' * (len(served) != 1)}")
+
+
+def _no_contact(url: str, error: RequestError) -> Check:
+    """Tell why the list of models was not to be had."""
+    found, remedy = _of_status(url, error) if error.status else _of_connection(url, error)
+    return Check(REACHABLE, False, found, remedy, error)
+
+
+def _of_status(url: str, error: RequestError) -> tuple[str, str]:
+    if error.status in (401, 403):
+        said = f"{url} refuses the key ({error.status})"
+        return said, f"set {vllm.KEY_VARIABLE} in the environment to the key that the server was started with"
+    if error.status == 404:
+        return f"{url} has no /v1/models (404)", "write url=http://HOST:PORT, or an API's address up to its /v1"
+    return str(error), "see the server's log, and that of a proxy before it"
+
+
+def _of_connection(url: str, error: RequestError) -> tuple[str, str]:
+    cause = error.__cause__
+    if isinstance(cause, aiohttp.ConnectionTimeoutError):
+        return f"{url}: no connection in time", "a firewall may drop it, or the machine is down"
+    if isinstance(error, TimedOut):
+        return str(error), "the server hangs or is overloaded: see its log, and start it anew"
+    if isinstance(cause, aiohttp.ClientConnectorDNSError):
+        return f"{url}: the name {cause.host} is unknown here", "correct it, or give the machine's address"
+    if isinstance(cause, aiohttp.ClientConnectorCertificateError):
+        remedy = "set SSL_CERT_FILE to the certificate of the authority that signed it, and name the machine as it does"
+        return f"{url}: its certificate is not trusted here: {cause.certificate_error}", remedy
+    if isinstance(cause, aiohttp.ClientSSLError):
+        return f"{url}: no TLS connection: {cause}", "write http:// unless the server was given a certificate"
+    if isinstance(cause, aiohttp.ClientConnectorError):
+        if cause.errno == errno.ECONNREFUSED:
+            remedy = "start the server, or correct host and port; vLLM needs a minute or more until it listens"
+            return f"{url} refuses the connection: nothing listens there", remedy
+        return f"{url}: no connection: {cause}", "see that this machine has a route to that one"
+    if isinstance(error, BadAnswer):
+        return f"{url} is no OpenAI-compatible API: {error}", "see what listens there"
+    return f"{url} does not speak HTTP: {cause or error}", "see what listens there; write https:// if it wants TLS"
+
+
+async def _model(client: Client, served: dict[str, int | None]) -> Check:
+    names = ", ".join(served)
+    if not served:
+        return Check(MODEL, False, "the server lists no model", "see its log, and start it anew with a model")
+    if not client.model and len(served) == 1:
+        return _passed(MODEL, f"{names} is the only one served")
+    if not client.model:
+        return Check(MODEL, False, f"the server lists {names}", "say which is meant: model=NAME")
+    if client.model not in served:
+        remedy = "write the name as it is served (vLLM's --served-model-name)"
+        return Check(MODEL, False, f"the server lists {names}, not {client.model}", remedy)
+    return _passed(MODEL, f"{client.model} is served")
+
+
+async def _version(client: Client) -> Check:
+    version = await client.version()
+    if vllm.is_too_old(version):
+        return Check(VERSION, False, f"vLLM {version}", f"{vllm.NEEDS_OLDEST}: {SERVE_WITH_VLLM}")
+    tested = version.split("+")[0] == vllm.TESTED
+    return _passed(VERSION, f"vLLM {version}" + ("" if tested else f", untested: tests are made with {vllm.TESTED}"))
+
+
+async def _token_ids(client: Client) -> list[int]:
+    """Return ids of ordinary tokens, by the server's own tokenizer; none if it does not offer that."""
+    try:
+        return (await client.tokenize([TEXT]))[0]
+    except RequestError:
+        return []
+
+
+def _are_words(pieces: Pieces) -> bool:
+    return isinstance(pieces[0], str)
+
+
+async def _block_size(client: Client) -> int:
+    try:
+        return (await client.metrics()).block_size or USUAL_BLOCK
+    except RequestError:
+        return USUAL_BLOCK
+
+
+def _prompt(pieces: Pieces, n: int) -> bytes:
+    """Return a prompt that nobody has sent before: n token ids, or the text of n words, which are n tokens or more."""
+    drawn = [secrets.choice(pieces) for _ in range(n)]
+    return json.dumps(" ".join(map(str, drawn)) if _are_words(pieces) else drawn).encode()
+
+
+async def _completion(client: Client, prompt: bytes) -> Check:
+    await client.complete(prompt)
+    return _passed(COMPLETION, "one token was generated")
+
+
+async def _labels(client: Client, pieces: Pieces, label_ids: Sequence[int]) -> Check:
+    """Ask for the top-k tokens, and then by id, never at the same time: vLLM corrupts answers to both at once."""
+    prompt = _prompt(pieces, SHORT)
+    top = await client.top_ids(prompt)
+    least = sorted(top, key=lambda token: top[token])[:OVERLAP]
+    ordinary = [int(token) for token in (*(() if _are_words(pieces) else pieces), *LOW_IDS)]
+    outside = [token for token in dict.fromkeys(ordinary) if token not in top][:OUTSIDE]
+    asked = list(dict.fromkeys([*least, *outside, *label_ids]))
+    try:
+        (values,) = await client.label_logprobs([prompt], asked)
+    except BadAnswer as error:  # not one that another run's requests have spoilt: those spoil the top k only
+        return Check(LABELS, False, str(error), REMEDIES[LABELS])
+    known = dict(zip(asked, map(float, values), strict=True))
+    differ = max(abs(known[token] - top[token]) for token in least)
+    found = f"{len(asked)} tokens asked by id, of which {OVERLAP} are at most {differ:.1g} nats from the top {len(top)}"
+    if differ > AGREEMENT:
+        return Check(LABELS, False, found, REMEDIES[LABELS])
+    if _are_words(pieces):
+        remedy = "let a proxy pass POST /tokenize on: the ids of label words are asked there"
+        return Check(LABELS, False, f"{found}; but POST /tokenize is not answered", remedy)
+    return _passed(LABELS, found)
+
+
+async def _caching(client: Client, prompt: bytes, blocks: int) -> Check:
+    """Send again a prompt of so many blocks that was sent before, and read the server's counters on both sides of it."""
+    if blocks < 2:
+        return _unchecked(CACHING, "the context has no room for two blocks of the cache")
+    before = await client.metrics()
+    await client.complete(prompt)
+    after = await client.metrics()
+    if after.block_size is None:
+        return Check(CACHING, False, "GET /metrics has no counters of a prefix cache", REMEDIES[CACHING])
+    enough = (blocks - 1) * after.block_size  # some models' caches keep the last block back
+    if after.cached_tokens - before.cached_tokens < enough:
+        await asyncio.sleep(LAG_S)
+        after = await client.metrics()
+    hit = after.cached_tokens - before.cached_tokens
+    found = f"of a prompt of {blocks} blocks of {after.block_size} tokens, sent again, {hit} tokens came from the cache"
+    if hit < enough:
+        remedy = "every prompt is computed whole: start vLLM with --enable-prefix-caching (model.vllm_args of a run)"
+        return Check(CACHING, False, found, remedy)
+    return _passed(CACHING, found)
+
+
+async def _context(served: int | None, wanted: int | None) -> Check:
+    if served is None:
+        return _unchecked(CONTEXT, "the server does not say how long its context is")
+    if wanted is not None and served < wanted:
+        remedy = (
+            f"serve with model.max_model_len={wanted} (--max-model-len {wanted}), or set a smaller search.pool_size"
+        )
+        return Check(CONTEXT, False, f"{served} tokens, and {wanted} are wanted", remedy)
+    return _passed(CONTEXT, f"{served} tokens" + (f", of which {wanted} are wanted" if wanted else ""))
+
+
+async def _clock(client: Client, pieces: Pieces, length: int | None) -> Check:
+    """Measure how long one prompt takes of which nothing is in the cache; the token that is generated has its place too."""
+    if length is None:
+        return _unchecked(CLOCK, "how long a prompt may be is not known")
+    if _are_words(pieces):
+        return _unchecked(CLOCK, "without POST /tokenize no prompt of a given length can be made")
+    prompt = _prompt(pieces, length - 1)
+    began = time.monotonic()
+    await client.complete(prompt)
+    return _passed(CLOCK, f"{length - 1} tokens, none of them in the cache: {time.monotonic() - began:.2f} s, measured")

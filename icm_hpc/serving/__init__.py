@@ -1,0 +1,1 @@
+"""The server component: weights, the engine as a process, its health, its end."""

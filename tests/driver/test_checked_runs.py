@@ -17,7 +17,7 @@ from icm_hpc.scoring.checks import Check
 from icm_hpc.scoring.client import Client
 from tests import offline
 from tests.conftest import prepare_run
-from tests.test_checks import Pretender
+from tests.scoring.test_checks import Pretender
 
 
 def asking(monkeypatch: pytest.MonkeyPatch, *found: Check) -> list[dict[str, Any]]:

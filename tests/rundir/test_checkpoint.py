@@ -325,10 +325,10 @@ def test_a_checkpoint_of_another_schema_is_refused_by_its_number(
 @pytest.mark.parametrize("locking", ["TRUE", "FALSE"])
 def test_hdf5s_own_file_locking_changes_nothing(tmp_path: Path, locking: str) -> None:
     code = (
-        "import sys; from pathlib import Path; from tests import test_checkpoint as t; f = Path(sys.argv[1]);"
+        "import sys; from pathlib import Path; from tests.rundir import test_checkpoint as t; f = Path(sys.argv[1]);"
         "t.saved(f, 3); assert t.same(t.checkpoint.load(f, t.MARK).state, t.state(2))"
     )
     environment = {**os.environ, "HDF5_USE_FILE_LOCKING": locking}
     subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], env=environment, cwd=Path(__file__).parents[1], check=True
+        [sys.executable, "-c", code, str(tmp_path)], env=environment, cwd=Path(__file__).parents[2], check=True
     )

@@ -245,5 +245,5 @@ def test_published_batches_are_blocks_by_position_that_can_straddle_groups() -> 
 
 
 def test_every_task_has_a_preset() -> None:
-    presets = {path.stem for path in (Path(__file__).parents[1] / "configs" / "task").glob("*.yaml")}
+    presets = {path.stem for path in (Path(__file__).parents[2] / "configs" / "task").glob("*.yaml")}
     assert set(TASKS) <= presets

@@ -40,24 +40,24 @@ SUITE: dict[str, tuple[str | None, int]] = {
 LABELLINGS = ("icm", "zero_shot", "random_labels", "majority")
 
 
-async def of_seed(settings: Config, folder: Path, client: Client) -> dict[str, float]:
+async def of_seed(config: Config, folder: Path, client: Client) -> dict[str, float]:
     """Return the agreement of each labelling of one seed's examples, and whether the search was degenerate."""
     run_dir = RunDir(folder)
     run_dir.create()
-    summary = await run.label(settings, run_dir, client, lambda _: None)
-    task = tasks.load(settings.task, seed=settings.search.seed)
+    summary = await run.label(config, run_dir, client, lambda _: None)
+    task = tasks.load(config.task, seed=config.search.seed)
     problem = task.problem()
-    scorer = Scorer(client, await of_tokens(client, task), problem, settings.search.layout)
-    random = np.random.default_rng(settings.search.seed).permutation(np.arange(problem.n) % problem.n_labels)
+    scorer = Scorer(client, await of_tokens(client, task), problem, config.search.layout)
+    random = np.random.default_rng(config.search.seed).permutation(np.arange(problem.n) % problem.n_labels)
     (few_shot,) = await scorer.answer([ScorePool(frozen_labels(random), "eval")])
     zero_shot = await scorer.score([([Query(i, ()) for i in range(problem.n)], frozen_labels(random))])
-    searched = evaluate.of_run(settings, run_dir)
+    searched = evaluate.of_run(config, run_dir)
     if searched is None:
-        raise ValueError(f"task {settings.task.name}: the data have no gold labels to compare with")
+        raise ValueError(f"task {config.task.name}: the data have no gold labels to compare with")
     shares = {"icm": searched.share, "majority": searched.majority}
     for name, scores in (("random_labels", few_shot), ("zero_shot", zero_shot)):
         chosen = {str(e.id): int(np.argmax(row)) for e, row in zip(task.examples, scores, strict=True)}
-        found = evaluate.agreement(settings.task, chosen)
+        found = evaluate.agreement(config.task, chosen)
         shares[name] = found.share if found else float("nan")
     return {**shares, "warned": float(not all(one["beats_one_label_for_all"] for one in summary["shards"]))}
 

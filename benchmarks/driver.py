@@ -59,17 +59,17 @@ async def of_size(connected: Connect, n: int, tokens: int, repeats: int) -> dict
 def main() -> None:
     """Run the benchmark."""
     mine, rest = arguments({"sizes": "16,64,256,1024,4096", "tokens": "10", "repeats": "3", "profile": ""})
-    settings = loading.load(["model=stub", "model.max_model_len=100000000", *rest])
+    config = loading.load(["model=stub", "model.max_model_len=100000000", *rest])
 
     async def measure(_folder: Path, connected: Connect) -> list[dict[str, Any]]:
         sizes = [int(size) for size in (mine["profile"] or mine["sizes"]).split(",")]
         return [await of_size(connected, n, int(mine["tokens"]), int(mine["repeats"])) for n in sizes]
 
     if not mine["profile"]:
-        printed({"sizes": with_server(settings, measure)})
+        printed({"sizes": with_server(config, measure)})
         return
     with cProfile.Profile() as profile:
-        with_server(settings, measure)
+        with_server(config, measure)
     pstats.Stats(profile, stream=sys.stdout).sort_stats("tottime").print_stats(25)
 
 

@@ -30,9 +30,9 @@ ROWS = (
 
 def lengths_of(data: str, n: int) -> tuple[tasks.Task, Lengths]:
     """Return claims of a file, and their tokens."""
-    settings = loading.load(["model=smol", "task=truthfulqa", f"task.data={data}", f"task.limit={n}"])
-    task = tasks.load(settings.task, seed=0)
-    tokenizer = LocalTokenizer("smol", Path(weights.locate(settings.model)))
+    config = loading.load(["model=smol", "task=truthfulqa", f"task.data={data}", f"task.limit={n}"])
+    task = tasks.load(config.task, seed=0)
+    tokenizer = LocalTokenizer("smol", Path(weights.locate(config.model)))
     return task, asyncio.run(prompts.of_tokens(tokenizer, task)).lengths
 
 

@@ -109,12 +109,12 @@ def main() -> None:
         'model.env.VLLM_CPU_KVCACHE_SPACE="4"',
         "model.vllm_args.enable-scale-out=true",
     ]
-    settings = loading.load(["model=tiny", *space, *rest])
+    config = loading.load(["model=tiny", *space, *rest])
 
     async def measure(_folder: Path, connected: Connect) -> dict[str, Any]:
         return await of_routes(connected, int(mine["n"]), int(mine["tokens"]), int(mine["repeats"]))
 
-    printed(with_server(settings, measure))
+    printed(with_server(config, measure))
 
 
 if __name__ == "__main__":

@@ -27,10 +27,10 @@ from icm_hpc.scoring.scorer import Scorer
 SUITE = {"reviews": (None, 24), "truthfulqa": ("truthfulqa_train.json", 24), "gsm8k": ("gsm8k_verification.json", 12)}
 
 
-async def margins_by_order(settings: Config, client: Client) -> dict[str, npt.NDArray[np.float64]]:
+async def margins_by_order(config: Config, client: Client) -> dict[str, npt.NDArray[np.float64]]:
     """Return the margins of one pool in each order, by example."""
-    task = tasks.load(settings.task, seed=settings.search.seed)
-    problem, rng = task.problem(), np.random.default_rng(settings.search.seed)
+    task = tasks.load(config.task, seed=config.search.seed)
+    problem, rng = task.problem(), np.random.default_rng(config.search.seed)
     labels = frozen_labels(rng.permutation(np.arange(problem.n) % problem.n_labels))
     tokens = await prompts.of_tokens(client, task)
     scorer = Scorer(client, tokens, problem, "trie")

@@ -35,8 +35,8 @@ def main() -> None:
         verdicts: dict[str, list[str]] = {}
         for name, hardware in HARDWARE.items():
             words = [*chosen, "task=truthfulqa", data, "cluster.executor=slurm", "cluster.node_gpus=8"]
-            settings = loading.load([*words, *hardware, f"search.steps={mine['steps']}"])
-            found = plan(settings, tasks.load(settings.task, seed=0))
+            config = loading.load([*words, *hardware, f"search.steps={mine['steps']}"])
+            found = plan(config, tasks.load(config.task, seed=0))
             verdicts.setdefault(_verdict(found), []).append(name)
         for verdict, names in verdicts.items():
             print(f"| {preset} | {', '.join(names) if len(names) < len(HARDWARE) else 'all four'} | {verdict} |")

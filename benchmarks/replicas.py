@@ -25,8 +25,8 @@ def main() -> None:
     mine, rest = arguments({"n": "64", "replicas": "2", "data": "../shared/data/truthfulqa_train.json"})
     data = f"task.data={Path(mine['data']).resolve()}"
     words = ["model=tiny", "task=truthfulqa", data, f"task.limit={mine['n']}", f"server.replicas={mine['replicas']}"]
-    settings = loading.load([*words, "model.vllm_args.api-server-count=1", *rest])
-    task = tasks.load(settings.task, seed=0)
+    config = loading.load([*words, "model.vllm_args.api-server-count=1", *rest])
+    task = tasks.load(config.task, seed=0)
     problem, labels = task.problem(), frozen_labels(np.arange(len(task.examples)) % 2)
 
     async def measure(_folder: Path, connected: Connect) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def main() -> None:
                 found["sent"] = after.prompt_tokens - before.prompt_tokens
         return found
 
-    for name, count in with_server(settings, measure).items():
+    for name, count in with_server(config, measure).items():
         print(f"{name:<22} {count:>10,} tokens")
 
 

@@ -24,12 +24,12 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 }
 
 
-async def of_variant(settings: Config, folder: Path, connected: Connect) -> tuple[dict[str, Any], list[Any]]:
+async def of_variant(config: Config, folder: Path, connected: Connect) -> tuple[dict[str, Any], list[Any]]:
     """Return what a whole run costs, and its decisions."""
     run_dir = RunDir(folder)
     run_dir.create()
     async with empty_cache(connected) as client:
-        summary, cost = await counted(client, run.label(settings, run_dir, client, lambda _: None))
+        summary, cost = await counted(client, run.label(config, run_dir, client, lambda _: None))
     energies = ("energy", "proposed_energy")
     steps = [{k: v for k, v in line.items() if k not in energies} for line in checkpoint.read_trace(run_dir.shard(0))]
     scorings = {key: summary["since_start"][key] for key in ("scorings", "scorings_from_memo", "waits")}

@@ -31,11 +31,11 @@ def measured(name: str, n: int) -> dict[str, Any]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    settings = loading.load(["model=smol", f"task={name}"])
-    folder = Path(weights.locate(settings.model))
+    config = loading.load(["model=smol", f"task={name}"])
+    folder = Path(weights.locate(config.model))
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    task, known = tasks.load(settings.task, seed=0), gold.load(settings.task)
+    task, known = tasks.load(config.task, seed=0), gold.load(config.task)
     tokens = asyncio.run(prompts.of_tokens(LocalTokenizer("smol", folder), task))
     labels = frozen_labels([known[str(example.id)] for example in task.examples])
 

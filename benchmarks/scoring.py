@@ -20,11 +20,11 @@ from icm_hpc.scoring import prompts
 from icm_hpc.scoring.scorer import Scorer
 
 
-async def of_layout(settings: Config, connected: Connect, layout: str) -> dict[str, Any]:
+async def of_layout(config: Config, connected: Connect, layout: str) -> dict[str, Any]:
     """Return what a scoring costs in one layout."""
-    task = tasks.load(settings.task, seed=settings.search.seed)
+    task = tasks.load(config.task, seed=config.search.seed)
     problem = task.problem()
-    random = np.random.default_rng(settings.search.seed).permutation(np.arange(problem.n) % problem.n_labels)
+    random = np.random.default_rng(config.search.seed).permutation(np.arange(problem.n) % problem.n_labels)
     labels = frozen_labels(random)
     changed = problem.n // 3
     other = with_labels(labels, {changed: (int(labels[changed]) + 1) % problem.n_labels})
@@ -53,20 +53,20 @@ def main() -> None:
     """Run the benchmark."""
     mine, settings_arguments = arguments({"n": "64", "data": "../shared/data/truthfulqa_train.json", "seed": "0"})
     chosen = ["task=truthfulqa", f"task.data={Path(mine['data']).resolve()}", f"task.limit={mine['n']}"]
-    settings = loading.load([*chosen, f"search.seed={mine['seed']}", *settings_arguments])
+    config = loading.load([*chosen, f"search.seed={mine['seed']}", *settings_arguments])
 
     async def measure(_folder: Path, connected: Connect) -> dict[str, Any]:
         # Something to compile and to warm up on, in a cache of its own.
         small = loading.load([*chosen, "task.limit=8", *settings_arguments])
         await of_layout(small, connected, "trie")
-        return {layout: await of_layout(settings, connected, layout) for layout in ("reference", "trie")}
+        return {layout: await of_layout(config, connected, layout) for layout in ("reference", "trie")}
 
-    layouts = with_server(settings, measure)
+    layouts = with_server(config, measure)
     reference, trie = layouts["reference"], layouts["trie"]
     printed(
         {
             "n": int(mine["n"]),
-            "model": settings.model.name,
+            "model": config.model.name,
             "block_size": trie["block_size"],
             "layouts": layouts,
             "ratio_computed": reference["computed_tokens"] / trie["computed_tokens"],

@@ -33,16 +33,16 @@ def arguments(defaults: dict[str, str]) -> tuple[dict[str, str], list[str]]:
     return mine, [f"{key}={value}" for key, value in given.items()]
 
 
-def with_server(settings: Config, measure: Callable[[Path, "Connect"], Awaitable[Any]]) -> Any:
+def with_server(config: Config, measure: Callable[[Path, "Connect"], Awaitable[Any]]) -> Any:
     """Run `measure` beside a server of its own; it is given a folder, and what connects it to the server."""
     with tempfile.TemporaryDirectory() as folder:
         run_dir, attempt = RunDir(Path(folder)), new_attempt()
         run_dir.create()
-        write_atomically(run_dir.config, loading.to_yaml(settings).encode())
+        write_atomically(run_dir.config, loading.to_yaml(config).encode())
 
         @asynccontextmanager
         async def connected() -> AsyncIterator[Client]:
-            async with connect.connected(settings, run_dir, attempt) as client:
+            async with connect.connected(config, run_dir, attempt) as client:
                 yield client
 
         async def main() -> Any:

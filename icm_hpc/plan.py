@@ -31,10 +31,10 @@ def main() -> None:
     try:
         given = [word for word in words if word not in ("json=true", "json=false")]
         addressed, url_from = credentials.addressed(loading.load(given))
-        settings, where = executor.resolved(addressed)
-        found = plan.plan(settings, tasks.load(settings.task, seed=settings.search.seed))
+        config, where = executor.resolved(addressed)
+        found = plan.plan(config, tasks.load(config.task, seed=config.search.seed))
         found.lines = {"cluster": where, **plan.defaults_read(), **found.lines}
-        if settings.external_url:
+        if config.external_url:
             found.lines["server"] += f" ({url_from})"
     except IcmError as error:
         sys.exit(f"icm_hpc: {error}")

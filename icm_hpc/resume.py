@@ -25,13 +25,13 @@ def main() -> None:
         here = f"run.root={run_dir.path.parent}"  # the folder may have been moved
         words = [word for word in arguments if not word.startswith("run.root=")]
         command = plan.Command("resume", (*words, here), run_dir.config)
-        settings = launch.named(loading.load_file(run_dir.config, command.words))
-        if status.is_finished(run_dir, settings):
+        config = launch.named(loading.load_file(run_dir.config, command.words))
+        if status.is_finished(run_dir, config):
             raise ConfigError(
                 f"{run_dir.path} has come to its end: its labels are in {run_dir.labels}. To search on, ask for more:"
-                f" search.steps={2 * settings.search.steps}, or search.restarts={settings.search.restarts + 1}"
+                f" search.steps={2 * config.search.steps}, or search.restarts={config.search.restarts + 1}"
             )
-        launch.start(settings, "the run's settings", command, resumed=True, **flags)
+        launch.start(config, "the run's settings", command, resumed=True, **flags)
     except IcmError as error:
         sys.exit(f"icm_hpc: {error}")
     except Interrupted:

@@ -98,12 +98,12 @@ def _asking_until_a_failure() -> Queued:
 
 def status(run_dir: RunDir, queued: Queued | None = None) -> Status:
     """Return what a run's folder and Slurm say about it; of a run that has just started or was damaged, what is there."""
-    settings = loading.load_file(run_dir.config)
+    config = loading.load_file(run_dir.config)
     attempts = _attempts(run_dir)
     progress = _current_progress(run_dir, attempts)
     job = scheduler.newest(run_dir.submitit)
     driving, serving, exit_code = _states(run_dir, job, attempts, queued or scheduler.queued)
-    if settings.external_url is not None:
+    if config.external_url is not None:
         serving = "external"
     traces = sorted(run_dir.path.glob("shard-*/trace.jsonl"))
     saved = _saved(traces)
@@ -111,7 +111,7 @@ def status(run_dir: RunDir, queued: Queued | None = None) -> Status:
     # The file of progress is some seconds old; of a run that has stopped, what was saved is what counts.
     shown = progress if progress and alive and (saved is None or progress["step"] > saved.step) else None
     rate = progress.get("steps_per_s") if progress and alive else None
-    steps = progress["steps"] if progress else settings.search.steps * max(1, len(traces))
+    steps = progress["steps"] if progress else config.search.steps * max(1, len(traces))
     reached = Reached(shown["step"], shown["flips"], shown["energy"]) if shown else saved
     return Status(
         run=run_dir.path.name,
@@ -188,15 +188,15 @@ def _changed_s(path: Path) -> float:
     return path.stat().st_mtime
 
 
-def is_finished(run_dir: RunDir, settings: Config) -> bool:
+def is_finished(run_dir: RunDir, config: Config) -> bool:
     """Return whether the labels are there, of as many steps and restarts as the settings ask for."""
     summary = block_until_done(lambda: read_json(run_dir.summary), COMMAND_S)
     if summary is None or not run_dir.labels.exists():
         return False
     for number in range(len(summary["shards"])):
-        for restart in range(settings.search.restarts):
+        for restart in range(config.search.restarts):
             saved = checkpoint.load_newest(run_dir.shard(number, restart))
-            if saved is None or saved.state.step < settings.search.steps:
+            if saved is None or saved.state.step < config.search.steps:
                 return False
     return True
 

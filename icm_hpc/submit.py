@@ -27,9 +27,9 @@ def main() -> None:
         return
     try:
         arguments, flags = split_flags(sys.argv[1:])
-        settings, url_from = credentials.addressed(loading.load(arguments))
+        config, url_from = credentials.addressed(loading.load(arguments))
         command = plan.Command("submit", tuple(arguments))
-        launch.start(launch.named(settings), url_from, command, name_is_made_up=not settings.run.name, **flags)
+        launch.start(launch.named(config), url_from, command, name_is_made_up=not config.run.name, **flags)
     except IcmError as error:
         sys.exit(f"icm_hpc: {error}")
     except Interrupted:

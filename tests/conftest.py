@@ -45,11 +45,11 @@ class Served:
 
 def prepare_run(folder: Path, *arguments: str) -> tuple[Config, RunDir]:
     """Make a run's folder with its settings, as `submit` does."""
-    settings = loading.load([f"run.root={folder}", "run=test", *arguments])
+    config = loading.load([f"run.root={folder}", "run=test", *arguments])
     run_dir = RunDir(folder / "test")
     run_dir.create()
-    write_atomically(run_dir.config, loading.to_yaml(settings).encode())
-    return settings, run_dir
+    write_atomically(run_dir.config, loading.to_yaml(config).encode())
+    return config, run_dir
 
 
 @pytest.fixture(scope="session")

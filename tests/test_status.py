@@ -81,11 +81,11 @@ def test_a_folder_without_runs_is_told_of(tmp_path: Path) -> None:
 def test_a_run_that_lacks_steps_is_not_finished(tmp_path: Path) -> None:
     assert icm("submit", *STUB, f"run.root={tmp_path}", "run=done").returncode == 0
     run_dir = RunDir(tmp_path / "done")
-    settings = loading.load_file(run_dir.config)
-    assert status.is_finished(run_dir, settings)
+    config = loading.load_file(run_dir.config)
+    assert status.is_finished(run_dir, config)
     assert not status.is_finished(run_dir, loading.load_file(run_dir.config, ["search.restarts=2"]))
     run_dir.labels.unlink()
-    assert not status.is_finished(run_dir, settings)
+    assert not status.is_finished(run_dir, config)
 
 
 @pytest.fixture(scope="module")

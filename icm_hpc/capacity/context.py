@@ -43,9 +43,9 @@ def _alone(demand: Demand) -> Iterator[TooLong]:
         yield from (TooLong(str(example.id), n) for example, n in zip(part.examples, lengths, strict=True))
 
 
-def misfit(demand: Demand, settings: Config) -> str:
+def misfit(demand: Demand, config: Config) -> str:
     """Return why the longest prompt does not fit, naming the examples that no prompt can hold."""
-    context, most = settings.model.max_model_len, max(len(part.examples) for part, _ in demand.parts)
+    context, most = config.model.max_model_len, max(len(part.examples) for part, _ in demand.parts)
     estimated = "" if demand.counted else " (estimated)"
     alone = too_long(demand, context)
     if not alone:
@@ -58,16 +58,16 @@ def misfit(demand: Demand, settings: Config) -> str:
     return f"the example {named} by itself{more}, and model.max_model_len={context:,}: shorten or remove it"
 
 
-def pool_size(demand: Demand, settings: Config, task: Task, folder: Path | None) -> int | None:
+def pool_size(demand: Demand, config: Config, task: Task, folder: Path | None) -> int | None:
     """Return a search.pool_size whose prompts fit for certain, or None if none is found."""
-    context, most = settings.model.max_model_len, max(len(part.examples) for part, _ in demand.parts)
+    context, most = config.model.max_model_len, max(len(part.examples) for part, _ in demand.parts)
     if too_long(demand, context):
         return None
     size = int(POOL_SHARE * most * context / demand.at_most)
     for _ in range(TRIES):
         if size < 2:
             return None
-        smaller = replace(settings, search=replace(settings.search, pool_size=size))
+        smaller = replace(config, search=replace(config.search, pool_size=size))
         at_most = demand_of(smaller, task, folder).at_most
         if at_most <= context:
             return size

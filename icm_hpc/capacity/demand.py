@@ -62,11 +62,11 @@ def _longest(task: Task, tokens: Callable[[str], float]) -> float:
     return sum(tokens(example.text) for example in task.examples) + ends + 1
 
 
-def demand_of(settings: Config, task: Task, folder: Path | None) -> Demand:
+def demand_of(config: Config, task: Task, folder: Path | None) -> Demand:
     """Return a task's prompts, in the model's tokens or in estimated ones; raises TaskError for unusable label words."""
-    prompts.require_readable(task, settings.search.scoring)
-    local = LocalTokenizer(settings.model.name, folder)
-    parts = tasks.shards(task, settings.search.pool_size)
+    prompts.require_readable(task, config.search.scoring)
+    local = LocalTokenizer(config.model.name, folder)
+    parts = tasks.shards(task, config.search.pool_size)
     tokens = [asyncio.run(prompts.of_tokens(local, part)) for part in parts]
     return Demand(tuple(zip(parts, tokens, strict=True)), local.exact)
 
@@ -110,25 +110,25 @@ def _loaded_bytes(configured: ModelConfig, folder: Path | None, unquantised: flo
     return min(files, unquantised * 1.1) if files else stated or unquantised  # files may hold a wider type
 
 
-def serving_of(settings: Config) -> Serving:
+def serving_of(config: Config) -> Serving:
     """Return how the model is to be served."""
-    model = settings.model
+    model = config.model
     return Serving(
         tensor=model.tensor_parallel_size,
         pipeline=model.pipeline_parallel_size,
-        replicas=settings.server.replicas,
-        nodes=settings.nodes,
+        replicas=config.server.replicas,
+        nodes=config.nodes,
         context=model.max_model_len,
         batch_tokens=model.max_num_batched_tokens,
         sequences=model.max_num_seqs,
         memory_share=model.gpu_memory_utilization,
-        asked_per_node=settings.server.gpus_per_node or None,
+        asked_per_node=config.server.gpus_per_node or None,
     )
 
 
-def hardware_of(settings: Config) -> Hardware | None:
+def hardware_of(config: Config) -> Hardware | None:
     """Return what serves, or None if it has no GPUs, or of a kind that is not stated or not known."""
-    cluster = settings.cluster
-    if cluster.gpu not in GPUS or settings.gpus_per_node == 0:
+    cluster = config.cluster
+    if cluster.gpu not in GPUS or config.gpus_per_node == 0:
         return None
     return Hardware(GPUS[cluster.gpu].memory_gb, cluster.node_gpus, cluster.max_nodes)

@@ -14,18 +14,18 @@ GPU_DEVICES = ("nvidia[0-9]*", "nvidiactl", "nvidia-uvm", "kfd", "dri/renderD*",
 EXAMPLE_URL = "http://HOST:8000"  # stands for a server of the user's
 
 
-def resolved(settings: Config) -> tuple[Config, str]:
-    """Return `settings` with cluster.executor=auto replaced by slurm or local, and one line that says which and why.
+def resolved(config: Config) -> tuple[Config, str]:
+    """Return `config` with cluster.executor=auto replaced by slurm or local, and one line that says which and why.
 
     auto is slurm where sbatch is on the PATH and the run needs GPUs of its own. Inside an allocation it is the same: a new
     job is queued, for what the allocation has is not known to be what the model needs.
     """
-    cluster = settings.cluster
+    cluster = config.cluster
     if cluster.executor != "auto":
         source = f"cluster={cluster.name}" if cluster.name != "auto" else f"cluster.executor={cluster.executor}"
-        return settings, f"{cluster.executor}: {source} says so"
-    executor, why = _automatic(settings)
-    changed = dataclasses.replace(settings, cluster=dataclasses.replace(cluster, executor=executor))
+        return config, f"{cluster.executor}: {source} says so"
+    executor, why = _automatic(config)
+    changed = dataclasses.replace(config, cluster=dataclasses.replace(cluster, executor=executor))
     return changed, f"{executor}: {why}"
 
 
@@ -34,31 +34,31 @@ def has_slurm() -> bool:
     return shutil.which("sbatch") is not None
 
 
-def missing(settings: Config) -> tuple[list[str], list[str]]:
+def missing(config: Config) -> tuple[list[str], list[str]]:
     """Return why a run cannot be submitted from here, and remedies as `remedies` does; nothing if it can."""
-    if settings.cluster.executor != "slurm" or has_slurm():
+    if config.cluster.executor != "slurm" or has_slurm():
         return [], []
     why = "sbatch is not on the PATH, and cluster.executor=slurm needs it: submit from a login node"
     return [why], ["cluster=local", "cluster=local model=smol"]
 
 
-def misfits(settings: Config) -> list[str]:
+def misfits(config: Config) -> list[str]:
     """Return why this machine cannot serve a run that is to run on it."""
-    if settings.cluster.executor == "slurm" or settings.external_url is not None:
+    if config.cluster.executor == "slurm" or config.external_url is not None:
         return []
-    if settings.nodes > 1:
-        return [f"{settings.nodes} nodes are asked for, and this machine (cluster.executor=local) is one"]
-    if settings.gpus_per_node and not any(next(Path("/dev").glob(name), None) for name in GPU_DEVICES):
-        return [f"{_gpus(settings)}, and this machine (cluster.executor=local) has none"]
+    if config.nodes > 1:
+        return [f"{config.nodes} nodes are asked for, and this machine (cluster.executor=local) is one"]
+    if config.gpus_per_node and not any(next(Path("/dev").glob(name), None) for name in GPU_DEVICES):
+        return [f"{_gpus(config)}, and this machine (cluster.executor=local) has none"]
     return []
 
 
-def remedies(settings: Config) -> list[str]:
+def remedies(config: Config) -> list[str]:
     """Return settings under which a run that this machine cannot serve would work from here, the nearest first."""
     found = ["cluster=slurm"] if has_slurm() else []
     if not found:
         found.append("model=smol")
-    if settings.nodes == 1:
+    if config.nodes == 1:
         found.append("server.gpus_per_node=0")
     return [*found, f"server.url={EXAMPLE_URL}"]
 
@@ -77,19 +77,19 @@ def changed(words: Sequence[str], remedy: str) -> list[str]:
     return [*filter(stays, words), *added]
 
 
-def _automatic(settings: Config) -> tuple[str, str]:
-    if settings.external_url is not None:
-        return "local", f"the server runs already ({settings.external_url}), and the search needs no GPU"
-    if not settings.gpus_per_node:
-        return "local", f"model={settings.model.name} asks for no GPU"
+def _automatic(config: Config) -> tuple[str, str]:
+    if config.external_url is not None:
+        return "local", f"the server runs already ({config.external_url}), and the search needs no GPU"
+    if not config.gpus_per_node:
+        return "local", f"model={config.model.name} asks for no GPU"
     if not has_slurm():
-        return "local", f"sbatch is not on the PATH ({_gpus(settings)})"
+        return "local", f"sbatch is not on the PATH ({_gpus(config)})"
     job = os.environ.get("SLURM_JOB_ID")
     inside = f"; this shell is in job {job}: cluster=local would use its node" if job else ""
-    return "slurm", f"sbatch is on the PATH, and {_gpus(settings)}{inside}"
+    return "slurm", f"sbatch is on the PATH, and {_gpus(config)}{inside}"
 
 
-def _gpus(settings: Config) -> str:
-    gpus, nodes = settings.nodes * settings.gpus_per_node, settings.nodes
+def _gpus(config: Config) -> str:
+    gpus, nodes = config.nodes * config.gpus_per_node, config.nodes
     over = f" on {nodes} nodes" if nodes > 1 else ""
-    return f"model={settings.model.name} asks for {gpus} GPU{'s' if gpus > 1 else ''}{over}"
+    return f"model={config.model.name} asks for {gpus} GPU{'s' if gpus > 1 else ''}{over}"

@@ -49,27 +49,27 @@ def defaults_read() -> dict[str, str]:
     return {"defaults": ", ".join(files)} if files else {}
 
 
-def plan(settings: Config, task: Task) -> Plan:
+def plan(config: Config, task: Task) -> Plan:
     """Return what a run will need, and what of it cannot work.
 
     Raises TaskError for label words that cannot be told apart.
     """
     found = Plan()
-    folder = weights.on_disk(settings.model)
+    folder = weights.on_disk(config.model)
     found.notes.extend(task.notes)
-    demand = demand_of(settings, task, folder)
-    _plan_data(found, settings, demand)
-    found.misfits += executor.misfits(settings)
+    demand = demand_of(config, task, folder)
+    _plan_data(found, config, demand)
+    found.misfits += executor.misfits(config)
     if found.misfits:
-        found.remedies += executor.remedies(settings)
+        found.remedies += executor.remedies(config)
     model = None
-    if settings.external_url is not None:
-        found.lines["server"] = f"{settings.external_url} runs already, none is started"
-    elif settings.model.engine == "vllm":
-        model = _plan_weights(found, settings, folder)
-        _plan_serving(found, settings, model, demand)
-    _plan_context(found, settings, model, demand, task, folder)
-    _plan_disk(found, settings, demand)
+    if config.external_url is not None:
+        found.lines["server"] = f"{config.external_url} runs already, none is started"
+    elif config.model.engine == "vllm":
+        model = _plan_weights(found, config, folder)
+        _plan_serving(found, config, model, demand)
+    _plan_context(found, config, model, demand, task, folder)
+    _plan_disk(found, config, demand)
     return found
 
 
@@ -126,34 +126,34 @@ def working_command(found: Plan, command: Command, changes: int = 3) -> Command 
 def _planned(command: Command) -> Plan | None:
     """Return the plan of a command, or None if its settings are refused."""
     try:
-        settings, copy = command.settings(), None
-        if command.run_config and draw_the_same_examples(settings, loading.load_file(command.run_config)):
+        config, copy = command.settings(), None
+        if command.run_config and draw_the_same_examples(config, loading.load_file(command.run_config)):
             copy = RunDir(command.run_config.parent).data
-        return plan(settings, tasks.load(settings.task, seed=settings.search.seed, copy=copy))
+        return plan(config, tasks.load(config.task, seed=config.search.seed, copy=copy))
     except IcmError:
         return None
 
 
-def _plan_data(found: Plan, settings: Config, demand: Demand) -> None:
-    context, longest = settings.model.max_model_len, demand.longest
+def _plan_data(found: Plan, config: Config, demand: Demand) -> None:
+    context, longest = config.model.max_model_len, demand.longest
     examples, shards = sum(len(part.examples) for part, _ in demand.parts), len(demand.parts)
     how = "counted with the model's tokenizer" if demand.counted else "estimated: its tokenizer is not on this disk"
     found.lines["data"] = (
-        f"{settings.task.name}: {examples} examples in {shards} shard{'s' if shards > 1 else ''}; prompts of up to"
+        f"{config.task.name}: {examples} examples in {shards} shard{'s' if shards > 1 else ''}; prompts of up to"
         f" {longest:,} tokens ({how}), model.max_model_len={context:,}"
     )
     found.figures |= {"examples": examples, "shards": shards, "longest_prompt_tokens": longest}
     found.figures["tokens_counted"] = demand.counted
     found.notes += dict.fromkeys(
-        caution for _, tokens in demand.parts for caution in prompts.cautions(tokens, settings.search.scoring)
+        caution for _, tokens in demand.parts for caution in prompts.cautions(tokens, config.search.scoring)
     )
 
 
 def _plan_context(
-    found: Plan, settings: Config, model: Model | None, demand: Demand, task: Task, folder: Path | None
+    found: Plan, config: Config, model: Model | None, demand: Demand, task: Task, folder: Path | None
 ) -> None:
     """Check that the longest prompt fits; what lacks certainty is no misfit."""
-    most = settings.model.max_model_len
+    most = config.model.max_model_len
     if demand.at_least <= most < demand.at_most:
         found.notes.append(
             f"the longest prompt may be {demand.at_most:,} tokens, for it is estimated: then it does not fit"
@@ -161,30 +161,30 @@ def _plan_context(
     if demand.at_least <= most:
         return
     alone = found.fits
-    found.misfits.append(context.misfit(demand, settings))
-    hardware = hardware_of(settings)
+    found.misfits.append(context.misfit(demand, config))
+    hardware = hardware_of(config)
     if not alone and hardware is None:
-        found.remedies = executor.remedies(settings) if executor.misfits(settings) else []  # no other repairs any of it
+        found.remedies = executor.remedies(config) if executor.misfits(config) else []  # no other repairs any of it
     if not alone:
         return  # what would fit the rest holds this prompt too
-    size = context.pool_size(demand, settings, task, folder)
+    size = context.pool_size(demand, config, task, folder)
     if size is not None:
         found.remedies.append(f"search.pool_size={size}")
     elif (one := context.longest(demand)) and one.tokens <= most:
         found.notes.append(f"no search.pool_size helps: the longest example is {one.id!r}, {one.tokens:,} tokens")
     if model and hardware:
-        found.remedies += _remedies(settings, model, hardware, demand)
+        found.remedies += _remedies(config, model, hardware, demand)
     elif model is None or model.shape.max_positions is None or demand.context <= model.shape.max_positions:
         found.remedies.append(f"model.max_model_len={demand.context}")
 
 
-def _plan_weights(found: Plan, settings: Config, folder: Path | None) -> Model | None:
+def _plan_weights(found: Plan, config: Config, folder: Path | None) -> Model | None:
     """Return what is loaded, or None if that is not known."""
-    configured = settings.model
+    configured = config.model
     model = model_of(configured, folder)
     name = configured.embedded or configured.path
     if configured.embedded is None and folder is None and weights.is_folder_name(configured.path):
-        _of_the_servers_disk(found, settings).append(f"model.path={configured.path}: there is no such folder here")
+        _of_the_servers_disk(found, config).append(f"model.path={configured.path}: there is no such folder here")
     if model is None:
         found.lines["model"] = f"{name}: its size is not known"
         found.notes.append(
@@ -199,12 +199,12 @@ def _plan_weights(found: Plan, settings: Config, folder: Path | None) -> Model |
     return model
 
 
-def _plan_serving(found: Plan, settings: Config, model: Model | None, demand: Demand) -> None:
-    found.lines["server"] = _told_of_nodes(settings)
-    found.figures |= {"nodes": settings.nodes, "gpus": settings.nodes * settings.gpus_per_node}
-    serving, hardware = serving_of(settings), hardware_of(settings)
-    if settings.gpus_per_node and hardware is None:
-        kind = settings.cluster.gpu
+def _plan_serving(found: Plan, config: Config, model: Model | None, demand: Demand) -> None:
+    found.lines["server"] = _told_of_nodes(config)
+    found.figures |= {"nodes": config.nodes, "gpus": config.nodes * config.gpus_per_node}
+    serving, hardware = serving_of(config), hardware_of(config)
+    if config.gpus_per_node and hardware is None:
+        kind = config.cluster.gpu
         why = "is not set" if kind is None else f"{kind} is none of {', '.join(GPUS)}"
         found.notes.append(f"cluster.gpu: {why}; GPU memory and time are not forecast")
     if model is None:
@@ -213,44 +213,44 @@ def _plan_serving(found: Plan, settings: Config, model: Model | None, demand: De
     misfits = fit.misfits(model, serving, hardware)
     found.misfits += misfits
     if hardware is None:
-        _plan_host_memory(found, settings, model)
+        _plan_host_memory(found, config, model)
     elif misfits:
-        found.remedies += _remedies(settings, model, hardware, demand)
+        found.remedies += _remedies(config, model, hardware, demand)
     else:
-        _plan_memory(found, settings, model, hardware, demand)
-        _plan_time(found, settings, model, demand)
+        _plan_memory(found, config, model, hardware, demand)
+        _plan_time(found, config, model, demand)
 
 
-def _told_of_nodes(settings: Config) -> str:
-    model, server = settings.model, settings.server
+def _told_of_nodes(config: Config) -> str:
+    model, server = config.model, config.server
     split = (
         f"tensor {model.tensor_parallel_size} x pipeline {model.pipeline_parallel_size} x {server.replicas} replicas"
     )
-    nodes = f"{settings.nodes} node{'s' if settings.nodes > 1 else ''}"
-    if settings.gpus_per_node == 0:
+    nodes = f"{config.nodes} node{'s' if config.nodes > 1 else ''}"
+    if config.gpus_per_node == 0:
         return f"{nodes}, no GPU ({split})"
-    return f"{nodes} with {settings.gpus_per_node} x {settings.cluster.gpu or 'GPU'} ({split})"
+    return f"{nodes} with {config.gpus_per_node} x {config.cluster.gpu or 'GPU'} ({split})"
 
 
-def _remedies(settings: Config, model: Model, hardware: Hardware, demand: Demand) -> list[str]:
+def _remedies(config: Config, model: Model, hardware: Hardware, demand: Demand) -> list[str]:
     """Return settings that would fit, of this model or of its FP8 preset."""
-    name = f"{settings.model.name}-FP8"
+    name = f"{config.model.name}-FP8"
     others = {}
     if name in loading.presets("model"):
-        sibling = loading.load([f"model={name}", f"cluster.gpu={settings.cluster.gpu}"])
+        sibling = loading.load([f"model={name}", f"cluster.gpu={config.cluster.gpu}"])
         loaded = model_of(sibling.model, weights.on_disk(sibling.model))
         if loaded is not None:
             others[name] = (loaded, serving_of(sibling))
-    return fit.nearest(model, serving_of(settings), hardware, demand.context, others)
+    return fit.nearest(model, serving_of(config), hardware, demand.context, others)
 
 
-def _plan_memory(found: Plan, settings: Config, model: Model, hardware: Hardware, demand: Demand) -> None:
-    has = fit.gpu_memory(model, serving_of(settings), hardware.gpu_memory_gb)
+def _plan_memory(found: Plan, config: Config, model: Model, hardware: Hardware, demand: Demand) -> None:
+    has = fit.gpu_memory(model, serving_of(config), hardware.gpu_memory_gb)
     cost = max(
-        (search_time.cost(settings, part, tokens) for part, tokens in demand.parts), key=lambda one: one.held_tokens
+        (search_time.cost(config, part, tokens) for part, tokens in demand.parts), key=lambda one: one.held_tokens
     )
-    together = min(settings.search.parallel_searches, len(demand.parts) * settings.search.restarts)
-    wanted, holds = cost.held_tokens * together, has.cache_tokens * settings.server.replicas
+    together = min(config.search.parallel_searches, len(demand.parts) * config.search.restarts)
+    wanted, holds = cost.held_tokens * together, has.cache_tokens * config.server.replicas
     found.lines["GPU memory"] = (
         f"{has.usable:.1f} GB usable: {has.weights:.1f} weights, {has.activations:.1f} activations,"
         f" {fit.RESERVED_GB:g} CUDA and NCCL, {has.cache:.1f} cache"
@@ -264,17 +264,17 @@ def _plan_memory(found: Plan, settings: Config, model: Model, hardware: Hardware
         )
 
 
-def _plan_time(found: Plan, settings: Config, model: Model, demand: Demand) -> None:
+def _plan_time(found: Plan, config: Config, model: Model, demand: Demand) -> None:
     """Forecast the run: one scoring a step of the pool as it grows by one example a step, each from an empty cache."""
-    seconds = sum(search_time.seconds(settings, model, part, tokens) for part, tokens in demand.parts)
-    hours = seconds * settings.search.restarts / 3600
-    gpus = settings.nodes * settings.gpus_per_node
+    seconds = sum(search_time.seconds(config, model, part, tokens) for part, tokens in demand.parts)
+    hours = seconds * config.search.restarts / 3600
+    gpus = config.nodes * config.gpus_per_node
     found.figures |= {"forecast_hours": hours, "forecast_gpu_hours": hours * gpus}
-    limit_h = settings.cluster.time_min / 60
+    limit_h = config.cluster.time_min / 60
     found.lines["time"] = (
         f"forecast: {hours:.2f} h of search with the server up, {hours * gpus:.1f} GPU-hours; the time limit is {limit_h:g} h"
     )
-    price = settings.cluster.gpu_hour_price
+    price = config.cluster.gpu_hour_price
     if price is not None:
         found.figures["forecast_cost"] = hours * gpus * price
         found.lines["cost"] = (
@@ -286,14 +286,14 @@ def _plan_time(found: Plan, settings: Config, model: Model, demand: Demand) -> N
         )
 
 
-def _plan_host_memory(found: Plan, settings: Config, model: Model) -> None:
+def _plan_host_memory(found: Plan, config: Config, model: Model) -> None:
     """Check the memory of a server without GPUs, whose weights and cache are in it."""
-    told = settings.model.env.get("VLLM_CPU_KVCACHE_SPACE", "")
-    mem_gb = settings.server.mem_gb
-    if settings.gpus_per_node or not mem_gb or settings.cluster.executor != "slurm" or not told.isdecimal():
+    told = config.model.env.get("VLLM_CPU_KVCACHE_SPACE", "")
+    mem_gb = config.server.mem_gb
+    if config.gpus_per_node or not mem_gb or config.cluster.executor != "slurm" or not told.isdecimal():
         return
-    each, cache_gb = settings.workers / settings.nodes, int(told) * 1.074  # GiB
-    split = settings.model.tensor_parallel_size * settings.model.pipeline_parallel_size
+    each, cache_gb = config.workers / config.nodes, int(told) * 1.074  # GiB
+    split = config.model.tensor_parallel_size * config.model.pipeline_parallel_size
     weights_gb = model.shape.parameters * model.value_bytes / split / 1e9
     wanted = each * (weights_gb + cache_gb + CPU_PROCESS_GB)
     found.lines["memory"] = (
@@ -305,40 +305,40 @@ def _plan_host_memory(found: Plan, settings: Config, model: Model) -> None:
         found.remedies.append(f"server.mem_gb={-(-wanted // 1):.0f}")
 
 
-def _plan_disk(found: Plan, settings: Config, demand: Demand) -> None:
-    root = home.expanded(settings.run.root, instead="run.root without ~").absolute()
-    local = disks.of_this_machine_only(root) if settings.cluster.executor == "slurm" else None
+def _plan_disk(found: Plan, config: Config, demand: Demand) -> None:
+    root = home.expanded(config.run.root, instead="run.root without ~").absolute()
+    local = disks.of_this_machine_only(root) if config.cluster.executor == "slurm" else None
     if local:
         found.notes.append(
-            f"run.root={settings.run.root} is on {local}, which each machine has for itself: the job's nodes may not see the"
+            f"run.root={config.run.root} is on {local}, which each machine has for itself: the job's nodes may not see the"
             " run's folder; set run.root to a folder that all nodes see"
         )
-    searches = len(demand.parts) * settings.search.restarts
-    run_mb = searches * (4 * settings.search.memo_mb + settings.search.steps * TRACE_BYTES / 1e6 + 1)
-    free_mb = shutil.disk_usage(_existing(Path(settings.run.root))).free / 1e6
-    found.lines["disk"] = f"up to {run_mb:,.0f} MB for the run in {settings.run.root} ({free_mb / 1e3:,.0f} GB free)"
+    searches = len(demand.parts) * config.search.restarts
+    run_mb = searches * (4 * config.search.memo_mb + config.search.steps * TRACE_BYTES / 1e6 + 1)
+    free_mb = shutil.disk_usage(_existing(Path(config.run.root))).free / 1e6
+    found.lines["disk"] = f"up to {run_mb:,.0f} MB for the run in {config.run.root} ({free_mb / 1e3:,.0f} GB free)"
     if run_mb > free_mb:
         found.notes.append(
-            f"the run may take {run_mb:,.0f} MB, and {settings.run.root} has {free_mb:,.0f}: choose another run.root"
+            f"the run may take {run_mb:,.0f} MB, and {config.run.root} has {free_mb:,.0f}: choose another run.root"
         )
     wanted_gb = found.figures.get("weights_gb")
-    if settings.model.embedded or weights.on_disk(settings.model) or wanted_gb is None:
+    if config.model.embedded or weights.on_disk(config.model) or wanted_gb is None:
         return
-    cache = weights.hub_cache(settings.model)
+    cache = weights.hub_cache(config.model)
     free_gb = shutil.disk_usage(_existing(cache)).free / 1e9
     found.lines["download"] = f"{wanted_gb:,.0f} GB of weights to {cache} ({free_gb:,.0f} GB free)"
-    told = _of_the_servers_disk(found, settings)
+    told = _of_the_servers_disk(found, config)
     if os.environ.get("HF_HUB_OFFLINE") == "1":
-        told.append(f"the weights are not on this disk, and HF_HUB_OFFLINE=1: fetch {settings.model.path} first")
+        told.append(f"the weights are not on this disk, and HF_HUB_OFFLINE=1: fetch {config.model.path} first")
     elif wanted_gb > free_gb:
         told.append(
             f"the weights are {wanted_gb:,.0f} GB, and {cache} has {free_gb:,.0f} free: set HF_HOME, or model.path=FOLDER"
         )
 
 
-def _of_the_servers_disk(found: Plan, settings: Config) -> list[str]:
+def _of_the_servers_disk(found: Plan, config: Config) -> list[str]:
     """Return where to tell of what this machine's disks lack: the nodes of a cluster may have it."""
-    return found.notes if settings.cluster.executor == "slurm" else found.misfits
+    return found.notes if config.cluster.executor == "slurm" else found.misfits
 
 
 def _existing(path: Path) -> Path:

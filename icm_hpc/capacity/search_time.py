@@ -14,24 +14,24 @@ BLOCK_SIZE = 16  # vLLM's own on GPUs
 POOLS = 6  # sizes of the pool at which a scoring's cost is worked out
 
 
-def cost(settings: Config, part: Task, tokens: TokenPrompts, pool: int | None = None) -> Cost:
+def cost(config: Config, part: Task, tokens: TokenPrompts, pool: int | None = None) -> Cost:
     """Return what one scoring costs, of all examples or of the first `pool`."""
-    groups, size = part.problem().groups, settings.model.block_size or BLOCK_SIZE
-    return tokens.cost(settings.search.layout, groups, size, replicas=settings.server.replicas, pool=pool)
+    groups, size = part.problem().groups, config.model.block_size or BLOCK_SIZE
+    return tokens.cost(config.search.layout, groups, size, replicas=config.server.replicas, pool=pool)
 
 
-def seconds(settings: Config, model: Model, part: Task, tokens: TokenPrompts) -> float:
+def seconds(config: Config, model: Model, part: Task, tokens: TokenPrompts) -> float:
     """Return the seconds of one search as its pool grows by one example a step, each scoring from an empty cache."""
-    n, search = len(part.examples), settings.search
+    n, search = len(part.examples), config.search
     first = min(max(search.num_seeds, 2), n)
     sizes = np.unique(np.geomspace(first, n, POOLS).astype(int))
-    each = [_scoring_seconds(settings, model, cost(settings, part, tokens, int(size))) for size in sizes]
+    each = [_scoring_seconds(config, model, cost(config, part, tokens, int(size))) for size in sizes]
     return float(np.interp(np.minimum(first + np.arange(search.steps), n), sizes, each).sum())
 
 
-def _scoring_seconds(settings: Config, model: Model, one: Cost) -> float:
-    gpu = GPUS[settings.cluster.gpu or ""]
-    serving = serving_of(settings)
+def _scoring_seconds(config: Config, model: Model, one: Cost) -> float:
+    gpu = GPUS[config.cluster.gpu or ""]
+    serving = serving_of(config)
     dtype = "fp8" if model.weights_bytes < 1.5 * model.shape.parameters else "bf16"
     replicas = serving.replicas
     return forecast.seconds(one, model.shape, gpu, serving.gpus, dtype, serving.batch_tokens, replicas=replicas)

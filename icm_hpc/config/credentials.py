@@ -51,32 +51,32 @@ def secrets_file() -> Path:
     return home.expanded(named, instead="ICM_SECRETS=FILE (the file of keys; it may be empty)")
 
 
-def addressed(settings: Config) -> tuple[Config, str]:
-    """Return `settings` with the URL of a server that already runs, if one is set anywhere, and where it was set."""
-    variable = URLS.get(settings.model.engine)
-    found = find(variable) if variable and settings.server.url is None else None
+def addressed(config: Config) -> tuple[Config, str]:
+    """Return `config` with the URL of a server that already runs, if one is set anywhere, and where it was set."""
+    variable = URLS.get(config.model.engine)
+    found = find(variable) if variable and config.server.url is None else None
     if found is None:
-        return settings, "server.url" if settings.server.url else "the default"
+        return config, "server.url" if config.server.url else "the default"
     try:
-        server = dataclasses.replace(settings.server, url=found.value)
+        server = dataclasses.replace(config.server, url=found.value)
     except ValueError as error:
         raise ConfigError(f"{found.source}: {error}") from None
-    return dataclasses.replace(settings, server=server), found.source
+    return dataclasses.replace(config, server=server), found.source
 
 
-def of_server(settings: Config) -> Found | None:
+def of_server(config: Config) -> Found | None:
     """Return the key of a server that is not ours; None if it has none, which only vLLM may.
 
     Raises ConfigError for a run that cannot have its key. A Slurm job's must be in the file: Slurm keeps the environment of
     sbatch, and copies it to the nodes.
     """
-    name, on_slurm = KEYS[settings.model.engine], settings.cluster.executor == "slurm"
+    name, on_slurm = KEYS[config.model.engine], config.cluster.executor == "slurm"
     found = find(name, in_environment=not on_slurm)
     path = secrets_file()
     remedy = f"write it as a line {name}=... into {path}, which only you may read (chmod 600 {path})"
     if found is None and on_slurm and os.environ.get(name):
         raise ConfigError(f"{name} is in the environment only, which Slurm would store and show in the job: {remedy}")
-    if found is None and settings.model.engine == "openai":
+    if found is None and config.model.engine == "openai":
         raise ConfigError(f"engine=openai needs a key, and there is no {name}: {remedy}")
     return found
 

@@ -34,18 +34,18 @@ console = Console(
 )
 
 
-def named(settings: Config) -> Config:
-    """Return `settings` with a name for the run and absolute paths, so that they mean the same on every node."""
-    made = re.sub(r"[^A-Za-z0-9._-]", "-", f"{settings.task.name}-{settings.model.name}")[:150]
-    name = settings.run.name or f"{made}-{time.strftime('%Y%m%d-%H%M%S')}"
-    root = loading.run_folder(dataclasses.replace(settings.run, name=""))
-    run = dataclasses.replace(settings.run, name=name, root=str(root))
-    task, model = settings.task, settings.model
+def named(config: Config) -> Config:
+    """Return `config` with a name for the run and absolute paths, so that they mean the same on every node."""
+    made = re.sub(r"[^A-Za-z0-9._-]", "-", f"{config.task.name}-{config.model.name}")[:150]
+    name = config.run.name or f"{made}-{time.strftime('%Y%m%d-%H%M%S')}"
+    root = loading.run_folder(dataclasses.replace(config.run, name=""))
+    run = dataclasses.replace(config.run, name=name, root=str(root))
+    task, model = config.task, config.model
     if task.data and (data := home.expanded(task.data, instead="task.data without ~")).exists():
         task = dataclasses.replace(task, data=str(data.absolute()))
     if model.path and (folder := home.expanded(model.path, instead="model.path without ~")).is_dir():
         model = dataclasses.replace(model, path=str(folder.absolute()))
-    return dataclasses.replace(settings, run=run, task=task, model=model)
+    return dataclasses.replace(config, run=run, task=task, model=model)
 
 
 def start(
@@ -63,70 +63,70 @@ def start(
     Until the job can start nothing is written. `url_from` is where the URL of a server that already runs was set. A run that
     is resumed goes on with its copy of the data.
     """
-    settings, where = executor.resolved(given)
+    config, where = executor.resolved(given)
     read = {"cluster": where, **(plan.defaults_read() if command.run_config is None else {})}
     for name, text in read.items():
         if dry_run:  # whose output is the script
             print(f"icm_hpc: {name} {text}", file=sys.stderr)
         else:
             console.print(f"{name:<8} {text}")
-    run_dir = RunDir(Path(settings.run.root) / settings.run.name)
-    task, gold_labels = _data(settings, run_dir, resumed=resumed, is_new=name_is_made_up)
+    run_dir = RunDir(Path(config.run.root) / config.run.name)
+    task, gold_labels = _data(config, run_dir, resumed=resumed, is_new=name_is_made_up)
     if dry_run:
-        print(sbatch.text(settings, run_dir), end="")
+        print(sbatch.text(config, run_dir), end="")
         for note in task.notes:
             print(f"icm_hpc: {note}", file=sys.stderr)
-        if settings.external_url:
-            print(f"icm_hpc: {settings.external_url} runs already ({url_from})", file=sys.stderr)
+        if config.external_url:
+            print(f"icm_hpc: {config.external_url} runs already ({url_from})", file=sys.stderr)
         return
     seen = claim.Seen.of(run_dir)
     if not name_is_made_up:
-        _require_startable(settings, run_dir)
-    key = credentials.of_server(settings) if settings.external_url else None
-    misfits, remedies = executor.missing(settings)
+        _require_startable(config, run_dir)
+    key = credentials.of_server(config) if config.external_url else None
+    misfits, remedies = executor.missing(config)
     plan.require_fit(plan.Plan(misfits=misfits, remedies=remedies), command)
-    planned = plan.plan(settings, task)
+    planned = plan.plan(config, task)
     plan.require_fit(planned, command)
-    if settings.cluster.executor == "slurm":
-        sbatch.require_startable(sbatch.text(settings, run_dir))
+    if config.cluster.executor == "slurm":
+        sbatch.require_startable(sbatch.text(config, run_dir))
     if name_is_made_up:
         run_dir = claim.unused(run_dir)
-        settings = dataclasses.replace(settings, run=dataclasses.replace(settings.run, name=run_dir.path.name))
+        config = dataclasses.replace(config, run=dataclasses.replace(config.run, name=run_dir.path.name))
     with claim.alone(run_dir):
         if not name_is_made_up and claim.Seen.of(run_dir) != seen:  # another submit or resume has been quicker
-            _require_startable(settings, run_dir)
-        files = {run_dir.config: loading.to_yaml(settings).encode()}
+            _require_startable(config, run_dir)
+        files = {run_dir.config: loading.to_yaml(config).encode()}
         if gold_labels is not None:
             files |= {run_dir.data: tasks.packed(task), run_dir.gold: gold.packed(gold_labels)}
         with claim.written(run_dir, files):
-            job = submission.submit(settings, run_dir) if settings.cluster.executor == "slurm" else None
+            job = submission.submit(config, run_dir) if config.cluster.executor == "slurm" else None
         console.print(f"run      {run_dir.path}")
         console.print(
             f"task     {task.name}: {len(task.examples)} examples, labels {', '.join(map(repr, task.label_words))}"
         )
-        if settings.external_url:
+        if config.external_url:
             planned.lines["server"] += f" ({url_from})"
         for name in ("server", "time", "cost"):
             if name in planned.lines:
                 console.print(f"{name:<8} {planned.lines[name]}")
-        if settings.external_url:
+        if config.external_url:
             console.print(f"key      {key.source if key else 'none: the server must want none'}")
         for note in planned.notes:
             console.print(f"note     {note}")
         if job is None:
-            _run_here(settings, run_dir)
+            _run_here(config, run_dir)
     if job is not None:
-        _queued(job, settings, run_dir, wait=wait)
+        _queued(job, config, run_dir, wait=wait)
 
 
-def _require_startable(settings: Config, run_dir: RunDir) -> None:
+def _require_startable(config: Config, run_dir: RunDir) -> None:
     """Refuse a folder whose saved state has other settings, and a run that is being driven or queued."""
-    _require_same_configuration(settings, run_dir)
+    _require_same_configuration(config, run_dir)
     _require_idle(run_dir)
 
 
 def _data(
-    settings: Config, run_dir: RunDir, *, resumed: bool, is_new: bool = False
+    config: Config, run_dir: RunDir, *, resumed: bool, is_new: bool = False
 ) -> tuple[Task, Mapping[str, int] | None]:
     """Return the task, with notes on its data, and the gold labels that are to be kept with it; None if the run has its copy.
 
@@ -134,33 +134,33 @@ def _data(
     Raises ConfigError where a run of this name has a copy of other data.
     """
     of_run = not is_new and run_dir.config.exists() and run_dir.data.exists()
-    known = tasks.load(settings.task, seed=settings.search.seed, copy=run_dir.data) if of_run else None
-    if known is not None and resumed and draw_the_same_examples(settings, loading.load_file(run_dir.config)):
-        return dataclasses.replace(known, notes=_notes_of_change(settings, run_dir, known)), None
-    task = tasks.load(settings.task, seed=settings.search.seed)
+    known = tasks.load(config.task, seed=config.search.seed, copy=run_dir.data) if of_run else None
+    if known is not None and resumed and draw_the_same_examples(config, loading.load_file(run_dir.config)):
+        return dataclasses.replace(known, notes=_notes_of_change(config, run_dir, known)), None
+    task = tasks.load(config.task, seed=config.search.seed)
     if is_new or not claim.has_state(run_dir):
-        found = gold.found(settings.task)
+        found = gold.found(config.task)
         kept = {str(example.id) for example in task.examples}
         labels = {id_: label for id_, label in found.labels.items() if id_ in kept}
         return dataclasses.replace(task, notes=(*task.notes, *found.notes)), labels
     if known is None:  # of an earlier version, which kept no copy
         return task, None
-    _require_same_configuration(settings, run_dir)
+    _require_same_configuration(config, run_dir)
     if task.sha256() != known.sha256():
         raise ConfigError(
-            f"{run_dir.path} belongs to a run of other data than {settings.task.data} holds now: choose another run.name, or"
+            f"{run_dir.path} belongs to a run of other data than {config.task.data} holds now: choose another run.name, or"
             f" go on with its own copy: {submission.resume_command(run_dir)}"
         )
     return task, None
 
 
-def _notes_of_change(settings: Config, run_dir: RunDir, known: Task) -> tuple[str, ...]:
+def _notes_of_change(config: Config, run_dir: RunDir, known: Task) -> tuple[str, ...]:
     """Return a note if the file that a run's data came from has changed or is gone."""
-    source = settings.task.data
+    source = config.task.data
     if source is None or not Path(source).is_absolute():  # built in, or a data set of the hub
         return ()
     try:
-        if tasks.load(settings.task, seed=settings.search.seed).sha256() == known.sha256():
+        if tasks.load(config.task, seed=config.search.seed).sha256() == known.sha256():
             return ()
         how = "has changed since this run was submitted"
     except TaskError:
@@ -168,11 +168,11 @@ def _notes_of_change(settings: Config, run_dir: RunDir, known: Task) -> tuple[st
     return (f"{source} {how}: the run goes on with its own copy, {run_dir.data}",)
 
 
-def _require_same_configuration(settings: Config, run_dir: RunDir) -> None:
+def _require_same_configuration(config: Config, run_dir: RunDir) -> None:
     """Refuse a folder that belongs to a run whose labels would be others; without saved state there are none yet."""
     if not run_dir.config.exists() or not claim.has_state(run_dir):
         return
-    ours, theirs = result_settings(settings), result_settings(loading.load_file(run_dir.config))
+    ours, theirs = result_settings(config), result_settings(loading.load_file(run_dir.config))
     differing = differences(ours, theirs)
     if differing:
         raise ConfigError(
@@ -201,32 +201,32 @@ def _require_idle(run_dir: RunDir) -> None:
         raise ConfigError(f"{run_dir.path} is in use: {holder}; wait for its end, or stop it first")
 
 
-def _run_here(settings: Config, run_dir: RunDir) -> None:
-    _print_commands(settings, "cancel   Ctrl-C (the state is saved)")
+def _run_here(config: Config, run_dir: RunDir) -> None:
+    _print_commands(config, "cancel   Ctrl-C (the state is saved)")
     log_to_files(run_dir)
     logging.getLogger().handlers[-1].setLevel(logging.WARNING)
     try:
         with _progress_bar() as watch:
-            summary = local.run(settings, run_dir, watch)
+            summary = local.run(config, run_dir, watch)
     except Interrupted:
         console.print("stopped; the state is saved")
         raise
-    _print_summary(settings, run_dir, summary)
+    _print_summary(config, run_dir, summary)
 
 
-def _queued(job: Any, settings: Config, run_dir: RunDir, *, wait: bool) -> None:
+def _queued(job: Any, config: Config, run_dir: RunDir, *, wait: bool) -> None:
     """Print what to do with a queued job, and wait for its end if that is asked for."""
     console.print(f"job      {job.job_id}")
     other = scheduler.on_cluster(scheduler.cluster_of(run_dir.submitit, job.job_id))
-    _print_commands(settings, f"cancel   {shlex.join(['scancel', job.job_id, *other])}")
+    _print_commands(config, f"cancel   {shlex.join(['scancel', job.job_id, *other])}")
     if not wait:
         return
-    _print_summary(settings, run_dir, submission.result(job, run_dir))
+    _print_summary(config, run_dir, submission.result(job, run_dir))
 
 
-def _print_commands(settings: Config, cancel: str) -> None:
-    run_dir = RunDir(Path(settings.run.root) / settings.run.name)
-    status = ["python", "-m", "icm_hpc.status", f"run={settings.run.name}", f"run.root={settings.run.root}"]
+def _print_commands(config: Config, cancel: str) -> None:
+    run_dir = RunDir(Path(config.run.root) / config.run.name)
+    status = ["python", "-m", "icm_hpc.status", f"run={config.run.name}", f"run.root={config.run.root}"]
     console.print(f"watch    {shlex.join(['tail', '-F', str(run_dir.driver_log)])}")
     console.print(f"status   {shlex.join(status)}")
     console.print(f"resume   {submission.resume_command(run_dir)}")
@@ -258,7 +258,7 @@ def _progress_bar() -> Iterator[Watch]:
         yield watch
 
 
-def _print_summary(settings: Config, run_dir: RunDir, summary: dict[str, Any]) -> None:
+def _print_summary(config: Config, run_dir: RunDir, summary: dict[str, Any]) -> None:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     since = summary["since_start"]
     counts = ", ".join(f"{word} {count}" for word, count in summary["label_counts"].items())
@@ -274,7 +274,7 @@ def _print_summary(settings: Config, run_dir: RunDir, summary: dict[str, Any]) -
     if since["server_prompt_tokens"]:
         computed = since["server_computed_tokens"]
         whose = "the server (its own counters" + (", since it came back)" if since["servers_lost"] else ")")
-        whose += ", for all who use it" if settings.external_url else ""
+        whose += ", for all who use it" if config.external_url else ""
         rows["tokens"] = f"{since['prompt_tokens']:,} sent, {computed:,} computed by {whose}"
     failures = {name: count for name, count in since["failures"].items() if count}
     if failures or since["servers_lost"]:
@@ -283,7 +283,7 @@ def _print_summary(settings: Config, run_dir: RunDir, summary: dict[str, Any]) -
             f"{told}; {since['retries']} retries, {since['servers_lost']} times the server was lost,"
             f" {since['proposals_abandoned']} proposals abandoned"
         )
-    found = evaluate.of_run(settings, run_dir)
+    found = evaluate.of_run(config, run_dir)
     if found:
         rows["agreement with gold"] = (
             f"{found.share:.3f} of {found.labelled} (one label for all: {found.majority:.3f}; the search never saw gold)"

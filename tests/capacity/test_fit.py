@@ -14,10 +14,10 @@ H100, H200 = Hardware(85.5, 8, None), Hardware(150.8, 8, None)
 
 def preset(name: str) -> tuple[Model, Serving]:
     """Return what a preset of configs/model loads, and how it serves it."""
-    settings = loading.load([f"model={name}"])
-    model = model_of(settings.model, None)
+    config = loading.load([f"model={name}"])
+    model = model_of(config.model, None)
     assert model is not None
-    return model, serving_of(settings)
+    return model, serving_of(config)
 
 
 @pytest.mark.parametrize("name", ["8B", "70B", "405B", "405B-FP8"])

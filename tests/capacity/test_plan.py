@@ -30,8 +30,8 @@ def planned(*arguments: str) -> Plan:
     data = SHARED_DATA / "truthfulqa_train.json"
     if not data.exists():
         unavailable(f"{data} is not there")
-    settings = loading.load(["task=truthfulqa", f"task.data={data}", *CLUSTER, *arguments])
-    return plan(settings, tasks.load(settings.task, seed=0))
+    config = loading.load(["task=truthfulqa", f"task.data={data}", *CLUSTER, *arguments])
+    return plan(config, tasks.load(config.task, seed=0))
 
 
 def test_a_context_of_8192_is_too_short_for_256_claims() -> None:
@@ -71,14 +71,14 @@ def test_submit_refuses_what_cannot_work_and_makes_nothing(tmp_path: Path) -> No
 
 
 def test_a_model_folder_that_is_not_there_is_told_of(tmp_path: Path) -> None:
-    settings = loading.load(["model=8B", f"model.path={tmp_path}/none", "server.gpus_per_node=1"])
+    config = loading.load(["model=8B", f"model.path={tmp_path}/none", "server.gpus_per_node=1"])
     with pytest.raises(FitError, match="there is no such folder"):
-        require_fit(plan(settings, tasks.load(settings.task, seed=0)))
+        require_fit(plan(config, tasks.load(config.task, seed=0)))
 
 
 def test_several_nodes_want_a_cluster() -> None:
-    settings = loading.load(["model=stub", "server.nodes=2", "model.engine=vllm"])
-    found = plan(settings, tasks.load(settings.task, seed=0))
+    config = loading.load(["model=stub", "server.nodes=2", "model.engine=vllm"])
+    found = plan(config, tasks.load(config.task, seed=0))
     assert any(
         "2 nodes are asked for, and this machine (cluster.executor=local) is one" in one for one in found.misfits
     )

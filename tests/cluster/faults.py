@@ -132,9 +132,9 @@ def _second_driver(_slurm: Cluster, run: Run) -> None:
     kill(*held, number=signal.SIGSTOP)
     refused = icm("resume", f"run={run.name}", f"run.root={run.root}")
     assert "is in the queue (RUNNING, RUNNING)" in refused.stderr, refused.stderr
-    settings = loading.load_file(run.dir.config)
+    config = loading.load_file(run.dir.config)
     first = run.job
-    second = submission.submit(settings, run.dir)
+    second = submission.submit(config, run.dir)
     until(lambda: "is in use: attempt" in logs(run.dir.path), "a refusal")
     kill(*held, number=signal.SIGCONT)
     until(lambda: not command("squeue", "--noheader", f"--jobs={second.job_id}", "--states=R,PD,CG").strip(), "its end")

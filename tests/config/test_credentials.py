@@ -13,9 +13,9 @@ from tests.external import KEY, secrets_file
 def test_a_secrets_file_gives_address_and_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = secrets_file(tmp_path, "# mine", "VLLM_BASE_URL = http://host:8000", f'VLLM_API_KEY="{KEY}"', "")
     monkeypatch.setenv("ICM_SECRETS", str(file))
-    settings, url_from = credentials.addressed(loading.load(["model=tiny"]))
-    assert (settings.external_url, url_from) == ("http://host:8000", f"VLLM_BASE_URL of {file}")
-    found = credentials.of_server(settings)
+    config, url_from = credentials.addressed(loading.load(["model=tiny"]))
+    assert (config.external_url, url_from) == ("http://host:8000", f"VLLM_BASE_URL of {file}")
+    found = credentials.of_server(config)
     assert found is not None
     assert (found.value, found.source) == (KEY, f"VLLM_API_KEY of {file}")
     assert KEY not in repr(found)

@@ -66,18 +66,18 @@ def test_the_users_file_goes_over_the_sites_presets_over_both_and_the_command_li
 
 def test_a_preset_that_nobody_has_named_is_below_the_files(here: Files) -> None:
     here.write(user="server: {mem_gb: 33}\nmodel: {max_num_seqs: 9, env: {NCCL_SOCKET_IFNAME: ib0}}\n")
-    settings = loading.load([])
-    assert (settings.server.mem_gb, settings.model.max_num_seqs) == (33, 9), "smol has 6 and 64"
-    assert settings.model.env["NCCL_SOCKET_IFNAME"] == "ib0"
-    assert settings.model.env["VLLM_CPU_KVCACHE_SPACE"] == "2", "smol's own variables stay"
+    config = loading.load([])
+    assert (config.server.mem_gb, config.model.max_num_seqs) == (33, 9), "smol has 6 and 64"
+    assert config.model.env["NCCL_SOCKET_IFNAME"] == "ib0"
+    assert config.model.env["VLLM_CPU_KVCACHE_SPACE"] == "2", "smol's own variables stay"
     assert loading.load(["model=tiny"]).model.env["NCCL_SOCKET_IFNAME"] == "ib0"
 
 
 def test_a_file_may_name_presets_alone_or_beside_keys(here: Files) -> None:
     here.write(site="model: 405B\ncluster: big\n", user="cluster: {preset: slurm, qos: q}\n")
-    settings = loading.load([])
-    assert (settings.model.name, settings.model.gpus) == ("405B", 16)
-    assert (settings.cluster.name, settings.cluster.account, settings.cluster.qos) == ("slurm", None, "q")
+    config = loading.load([])
+    assert (config.model.name, config.model.gpus) == ("405B", 16)
+    assert (config.cluster.name, config.cluster.account, config.cluster.qos) == ("slurm", None, "q")
     assert loading.load(["model=tiny", "cluster=big"]).cluster.name == "big"
     assert loading.load(["engine=openai"]).model.name == "openai"
 

@@ -53,11 +53,11 @@ class Impatient(OfflineClient):
 
 
 async def start(
-    settings: Config, run_dir: RunDir, requests: int, at_the_end: Callable[[], object] = lambda: None
+    config: Config, run_dir: RunDir, requests: int, at_the_end: Callable[[], object] = lambda: None
 ) -> tuple[bool, OfflineClient]:
     """Start the run, and stop it after so many requests; return whether it came to its end."""
     client = Impatient(requests)
-    work = asyncio.ensure_future(run.label(settings, run_dir, cast(Client, client), lambda _: None))
+    work = asyncio.ensure_future(run.label(config, run_dir, cast(Client, client), lambda _: None))
     stopped = asyncio.ensure_future(client.preempted.wait())
     await asyncio.wait([work, stopped], return_when=asyncio.FIRST_COMPLETED)
     at_the_end()

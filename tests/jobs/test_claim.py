@@ -130,10 +130,10 @@ def test_settings_are_put_back_if_sbatch_refuses_and_kept_if_a_job_may_be_queued
 
 
 def test_a_run_without_saved_state_may_be_changed_freely(tmp_path: Path) -> None:
-    settings = loading.load([*SMALL, "model.max_model_len=100", f"run.root={tmp_path}", "run=mine"])
+    config = loading.load([*SMALL, "model.max_model_len=100", f"run.root={tmp_path}", "run=mine"])
     run_dir = RunDir(tmp_path / "mine")
     run_dir.create()
-    run_dir.config.write_text(loading.to_yaml(settings))
+    run_dir.config.write_text(loading.to_yaml(config))
     refused = command("run=mine", f"run.root={tmp_path}", module="resume")
     remedy = shlex.split(refused.stderr.splitlines()[-1])
     assert any(word.startswith(("search.pool_size=", "model.max_model_len=")) for word in remedy)

@@ -161,14 +161,14 @@ def test_a_run_without_saved_state_that_is_resumed_with_another_seed_draws_other
 
 
 def test_a_name_that_was_made_up_has_nothing_of_the_run_that_it_collides_with(tmp_path: Path) -> None:
-    settings = submission.named(configs.load(["model=stub", "task.limit=12", f"run.root={tmp_path}", "run=mine"]))
+    config = submission.named(configs.load(["model=stub", "task.limit=12", f"run.root={tmp_path}", "run=mine"]))
     run_dir = RunDir(tmp_path / "mine")
     run_dir.create()
-    run_dir.config.write_text(configs.to_yaml(settings))
-    run_dir.data.write_bytes(tasks.packed(tasks.load(settings.task, seed=0)))
+    run_dir.config.write_text(configs.to_yaml(config))
+    run_dir.data.write_bytes(tasks.packed(tasks.load(config.task, seed=0)))
     run_dir.labels.write_text("")
-    assert submission._data(settings, run_dir, resumed=False)[1] is None, "the run has its copy"
-    assert submission._data(settings, run_dir, resumed=False, is_new=True)[1], "the new one gets its own"
+    assert submission._data(config, run_dir, resumed=False)[1] is None, "the run has its copy"
+    assert submission._data(config, run_dir, resumed=False, is_new=True)[1], "the new one gets its own"
 
 
 def test_other_label_words_do_not_need_the_file_that_a_run_was_made_of(tmp_path: Path, data: Path) -> None:
@@ -189,13 +189,13 @@ def test_what_would_fit_a_resumed_run_is_planned_with_its_copy_of_the_data(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VLLM_BASE_URL", "http://gpu7:8000")  # which a resume does not look at
-    settings = submission.named(
+    config = submission.named(
         configs.load(["model=stub", "task=claims", f"task.data={data}", f"run.root={tmp_path}", "run=mine"])
     )
     run_dir = RunDir(tmp_path / "mine")
     run_dir.create()
-    run_dir.config.write_text(configs.to_yaml(settings))
-    run_dir.data.write_bytes(tasks.packed(tasks.load(settings.task, seed=0)))
+    run_dir.config.write_text(configs.to_yaml(config))
+    run_dir.data.write_bytes(tasks.packed(tasks.load(config.task, seed=0)))
     data.unlink()
     command = plan.Command("resume", ("run=mine", f"run.root={tmp_path}"), run_dir.config)
     assert command.settings().external_url is None

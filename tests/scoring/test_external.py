@@ -326,8 +326,8 @@ def test_a_driver_only_script_asks_for_no_gpu_and_is_bash(tmp_path: Path) -> Non
 
 
 def test_a_plan_of_an_external_server_is_of_data_and_disk_only() -> None:
-    settings = loading.load(["model=405B", "task.limit=16", "server.url=http://host"])
-    found = plan(settings, load_task(settings.task, seed=0))
+    config = loading.load(["model=405B", "task.limit=16", "server.url=http://host"])
+    found = plan(config, load_task(config.task, seed=0))
     assert found.fits
     assert list(found.lines) == ["data", "server", "disk"]
 

@@ -214,10 +214,10 @@ async def test_a_label_word_that_is_not_among_the_likeliest_gets_the_published_f
             "choices": [{"index": 0, "logprobs": {"top_logprobs": [{" Positive": math.log(0.25), "x": -2}]}}],
         }
 
-    settings = loading.load(list(API))
-    task = tasks.load(settings.task, seed=0)
+    config = loading.load(list(API))
+    task = tasks.load(config.task, seed=0)
     async with Api(spoil).served() as url, open_session(KEY, 5) as session:
-        api = ApiClient(session, settings, url)
+        api = ApiClient(session, config, url)
         tokens = await prompts.of_tokens(api, task)
         (row,) = await prompts.of_text(task, tokens.demonstration_tokens).score(api, [b'"Review:"'])
     np.testing.assert_allclose(row, [math.log(1e-5), math.log(1e-5 + 0.25)])
@@ -257,9 +257,9 @@ def test_a_used_up_account_is_told_from_haste(content: bytes, out: bool) -> None
 
 
 def test_bare_words_choose_the_preset_and_what_an_api_allows() -> None:
-    settings = loading.load(["engine=openai"])
-    assert (settings.model.name, settings.model.engine, settings.search.scoring) == ("openai", "openai", "top20")
-    assert settings.external_url == "https://api.openai.com/v1"
+    config = loading.load(["engine=openai"])
+    assert (config.model.name, config.model.engine, config.search.scoring) == ("openai", "openai", "top20")
+    assert config.external_url == "https://api.openai.com/v1"
     assert loading.load(["model=stub", "replicas=2"]).server.replicas == 2
     three, five = (result_settings(loading.load(["engine=openai", *more])) for more in (["model.top_logprobs=3"], []))
     assert differences(three, five) == "model.top_logprobs: 5 there, 3 here"
@@ -295,8 +295,8 @@ def test_without_a_key_nothing_is_begun(tmp_path: Path) -> None:
 
 
 def test_the_plan_of_an_api_measures_prompts_by_an_estimate() -> None:
-    settings = loading.load([*API, "model.max_model_len=64"])
-    found = plan(settings, tasks.load(settings.task, seed=0))
+    config = loading.load([*API, "model.max_model_len=64"])
+    found = plan(config, tasks.load(config.task, seed=0))
     assert list(found.lines) == ["data", "server", "disk"]
     assert "estimated" in found.lines["data"]
     assert "tokens (estimated), and model.max_model_len=64" in found.misfits[0]

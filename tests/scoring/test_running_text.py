@@ -146,8 +146,8 @@ def test_the_label_words_of_every_built_in_task_are_one_token_in_running_text(
     ]
     (tmp_path / "rows.json").write_text(json.dumps(rows))
     data = [] if tasks.TASKS[name].data else [f"task.data={tmp_path}/rows.json"]
-    settings = loading.load(["model=8B", f"model.path={tmp_path}", "server.gpus_per_node=0", f"task={name}", *data])
-    found = plan(settings, tasks.load(settings.task, seed=0))
+    config = loading.load(["model=8B", f"model.path={tmp_path}", "server.gpus_per_node=0", f"task={name}", *data])
+    found = plan(config, tasks.load(config.task, seed=0))
     assert found.fits, found.misfits
     assert found.figures["tokens_counted"]
     assert not any("label words" in note for note in found.notes)

@@ -95,13 +95,13 @@ def test_a_plan_without_a_tokenizer_refuses_what_no_tokenizer_could_fit_and_note
     data = tmp_path / "claims.jsonl"
     rows = [{"question": f"{i} {TEXTS[kind]}", "choice": TEXTS[kind]} for i in range(20)]
     data.write_text("\n".join(json.dumps(row) for row in rows))
-    settings = loading.load(["engine=openai", "task=claims", f"task.data={data}", "model.max_model_len=2048"])
-    task = tasks.load(settings.task, seed=0)
-    needed = demand.demand_of(settings, task, None)
+    config = loading.load(["engine=openai", "task=claims", f"task.data={data}", "model.max_model_len=2048"])
+    task = tasks.load(config.task, seed=0)
+    needed = demand.demand_of(config, task, None)
     prompt = "".join(example.text + "." + task.separator for example in task.examples)
     assert needed.at_least < needed.longest < needed.at_most
     assert count(of_bytes(), prompt) <= needed.at_most < 1.1 * len(prompt.encode())
-    found = plan(settings, task)
+    found = plan(config, task)
     assert found.fits
     assert any(f"may be {needed.at_most:,} tokens" in note for note in found.notes)
 

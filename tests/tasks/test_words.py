@@ -17,8 +17,8 @@ from tests import offline
 
 def planned(words: Sequence[str], *arguments: str) -> bool:
     """Return whether a run with these label words is planned to fit."""
-    settings = loading.load(["model=stub", "task=reviews", *arguments])
-    given = replace(settings, task=replace(settings.task, label_words=list(words)))
+    config = loading.load(["model=stub", "task=reviews", *arguments])
+    given = replace(config, task=replace(config.task, label_words=list(words)))
     return plan(given, tasks.load(given.task, seed=0)).fits
 
 

@@ -3,7 +3,7 @@
 Agreement with gold of four labellings of the same examples by the same model: the search (ICM); zero-shot (each example
 alone); random labels (each example after all others, which carry random balanced labels); and majority (the better of
 one label for all). One server for all; each seed draws its own examples and seed labels. Prints a table, and JSON with
-`out=FILE`; means and standard errors over seeds. Settings after the first ones are those of every run, as
+`out=FILE`; means and standard errors over seeds. Annealing after the first ones are those of every run, as
 `search.steps=60`; `tasks=reviews,topics` picks tasks.
 """
 

@@ -3,7 +3,7 @@
 cluster=auto, the default, is Slurm where sbatch is on the PATH and the model asks for GPUs; cluster=local and
 cluster=slurm decide it. Your and your site's defaults: ~/.config/icm_hpc/defaults.yaml and $ICM_DEFAULTS.
 
-Settings are key=value (configs/ and settings.py have them all); dry_run=true prints the batch script and queues nothing;
+Annealing are key=value (configs/ and settings.py have them all); dry_run=true prints the batch script and queues nothing;
 wait=true stays until a Slurm job has ended.
 """
 

@@ -1,1 +1,1 @@
-"""Settings: from words and YAML to one checked value."""
+"""Annealing: from words and YAML to one checked value."""

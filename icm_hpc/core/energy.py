@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from .types import UNLABELLED, Conflict, Evaluation, Labelling, Labels, Problem, Scores, Settings, pool_of
+from .types import UNLABELLED, Annealing, Conflict, Evaluation, Labelling, Labels, Problem, Scores, pool_of
 
 
 def margins(scores: Scores, labels: Labels) -> npt.NDArray[np.float64]:
@@ -51,15 +51,15 @@ def broken(problem: Problem, labels: Labels) -> list[Conflict]:
     return sorted(listed, key=lambda c: (leader[int(problem.groups[c.first])], c.first, c.second))
 
 
-def evaluation(problem: Problem, settings: Settings, labels: Labels, scores: Scores) -> Evaluation:
+def evaluation(problem: Problem, annealing: Annealing, labels: Labels, scores: Scores) -> Evaluation:
     """Return the labelling's energy, alpha * predictability - broken conflicts (Wen et al. 2025, equation 3), and its parts.
 
     The predictability of an empty pool is 0.
     """
-    terms = OBJECTIVES[settings.objective](scores, labels)
+    terms = OBJECTIVES[annealing.objective](scores, labels)
     predictability = float(np.mean(terms)) if len(terms) else 0.0
     found = tuple(broken(problem, labels))
-    energy = settings.alpha * predictability - len(found)
+    energy = annealing.alpha * predictability - len(found)
     return Evaluation(Labelling(labels, scores, energy), predictability, found)
 
 

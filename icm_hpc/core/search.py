@@ -15,6 +15,7 @@ import numpy.typing as npt
 from . import energy
 from .types import (
     UNLABELLED,
+    Annealing,
     Ask,
     Conflict,
     Draws,
@@ -27,7 +28,6 @@ from .types import (
     ScoreOne,
     ScorePool,
     Scores,
-    Settings,
     State,
     StepInfo,
     Trial,
@@ -42,15 +42,15 @@ Asking = Generator[Sequence[Ask], Sequence[Answer], R]
 AskingInVain = Generator[Sequence[Ask], Sequence[Answer | None], R]  # may be sent None for what cannot be scored
 
 
-def temperature(settings: Settings, flips: int) -> float:
+def temperature(annealing: Annealing, flips: int) -> float:
     """Return the temperature after `flips` accepted proposals, never under the final one."""
-    start = settings.initial_temperature
+    start = annealing.initial_temperature
     falling = {
         "log": start / (1 + 2 * math.log1p(flips)),
-        "exp": start * settings.decay**flips,
+        "exp": start * annealing.decay**flips,
         "constant": start,
-    }[settings.schedule]
-    return max(settings.final_temperature, falling)
+    }[annealing.schedule]
+    return max(annealing.final_temperature, falling)
 
 
 def accepts(u: float, difference: float, temperature: float) -> bool:
@@ -58,30 +58,30 @@ def accepts(u: float, difference: float, temperature: float) -> bool:
     return u <= 0 or math.log(u) < difference / temperature
 
 
-def seed(problem: Problem, settings: Settings, draws: Draws) -> Asking[tuple[State, StepInfo]]:
+def seed(problem: Problem, annealing: Annealing, draws: Draws) -> Asking[tuple[State, StepInfo]]:
     """Do step 0: give the first examples balanced random labels, repair their conflicts, and evaluate."""
-    count = min(settings.num_seeds, problem.n)
+    count = min(annealing.num_seeds, problem.n)
     balanced = np.sort(np.arange(count) % problem.n_labels)[::-1]
     labels = frozen_labels(np.full(problem.n, UNLABELLED))
     labels = with_labels(labels, dict(enumerate(balanced[draws.permutation(count)].tolist())))
-    (first,) = yield from _evaluate(problem, settings, [labels], "eval")
+    (first,) = yield from _evaluate(problem, annealing, [labels], "eval")
     rounds: tuple[Round, ...] = ()
     found = first
     if first.broken:
-        limit = settings.seed_repair_rounds
-        mended, rounds = yield from _repair(problem, settings, labels, draws, rounds=limit, floor=first)
+        limit = annealing.seed_repair_rounds
+        mended, rounds = yield from _repair(problem, annealing, labels, draws, rounds=limit, floor=first)
         found = mended or first
     state = State(step=0, flips=0, current=found.labelling, best=found.labelling)
     changed = tuple((int(i), int(found.labelling.labels[i])) for i in pool_of(found.labelling.labels))
     return state, step_info(problem, state, rounds=rounds, proposal=first, changed=changed, accepted=True)
 
 
-def step(problem: Problem, settings: Settings, state: State, draws: Draws) -> Asking[tuple[State, StepInfo]]:
+def step(problem: Problem, annealing: Annealing, state: State, draws: Draws) -> Asking[tuple[State, StepInfo]]:
     """Do one step: draw an example, take the model's label for it, repair conflicts, accept or refuse; return what follows."""
     before, number = state.current, state.step + 1
-    index = draws.weighted_index(energy.draw_weights(problem, before.labels, settings.linked_weight))
+    index = draws.weighted_index(energy.draw_weights(problem, before.labels, annealing.linked_weight))
     old = int(before.labels[index])
-    if old != UNLABELLED and settings.predict_from_pool:
+    if old != UNLABELLED and annealing.predict_from_pool:
         new = int(np.argmax(before.scores[index]))
     else:
         (answer,) = yield (ScoreOne(index, before.labels),)
@@ -90,10 +90,10 @@ def step(problem: Problem, settings: Settings, state: State, draws: Draws) -> As
         kept = replace(state, step=number)
         return kept, step_info(problem, kept, index=index, old=old, new=new)
     labels = with_labels(before.labels, {index: new})
-    mended, rounds = yield from _repair(problem, settings, labels, draws, rounds=settings.repair_rounds)
+    mended, rounds = yield from _repair(problem, annealing, labels, draws, rounds=annealing.repair_rounds)
     proposed = mended.labelling.labels if mended else labels
-    (proposal,) = yield from _evaluate(problem, settings, [proposed], "eval")
-    heat, u = temperature(settings, state.flips), draws.uniform()
+    (proposal,) = yield from _evaluate(problem, annealing, [proposed], "eval")
+    heat, u = temperature(annealing, state.flips), draws.uniform()
     accepted = accepts(u, proposal.labelling.energy - before.energy, heat)
     after = _moved(state, proposal.labelling) if accepted else replace(state, step=number)
     return after, step_info(
@@ -112,14 +112,14 @@ def step(problem: Problem, settings: Settings, state: State, draws: Draws) -> As
 
 
 def begin(
-    problem: Problem, settings: Settings, draws_of: Callable[[int], Draws]
+    problem: Problem, annealing: Annealing, draws_of: Callable[[int], Draws]
 ) -> Asking[list[tuple[State, StepInfo]]]:
     """Do step 0 with its draws."""
-    return [(yield from seed(problem, settings, draws_of(0)))]
+    return [(yield from seed(problem, annealing, draws_of(0)))]
 
 
 def steps(
-    problem: Problem, settings: Settings, state: State, draws_of: Callable[[int], Draws], ahead: int
+    problem: Problem, annealing: Annealing, state: State, draws_of: Callable[[int], Draws], ahead: int
 ) -> AskingInVain[list[tuple[State, StepInfo]]]:
     """Do the steps that follow `state`, up to the first that is accepted, and `ahead` at most; return what each gave.
 
@@ -145,7 +145,7 @@ def steps(
 
     for place in range(ahead):
         begun = replace(state, step=state.step + place)
-        go_on(place, step(problem, settings, begun, draws_of(begun.step + 1)), None)
+        go_on(place, step(problem, annealing, begun, draws_of(begun.step + 1)), None)
     while True:
         last = min((place for place, (_, info) in done.items() if info.accepted), default=ahead - 1)
         open_asks = [(place, *waiting[place]) for place in sorted(waiting) if place <= last]
@@ -176,24 +176,24 @@ def complete(problem: Problem, final: Labelling) -> Asking[tuple[Labels, Scores]
     return labels, scores
 
 
-def uniform(problem: Problem, settings: Settings, labels: Labels) -> Asking[tuple[Evaluation, ...]]:
+def uniform(problem: Problem, annealing: Annealing, labels: Labels) -> Asking[tuple[Evaluation, ...]]:
     """Evaluate, for each label, giving it to the whole pool: the degenerate optima that a result should beat."""
     members = pool_of(labels).tolist()
     same = [with_labels(labels, dict.fromkeys(members, label)) for label in range(problem.n_labels)]
-    return (yield from _evaluate(problem, settings, same, "eval"))
+    return (yield from _evaluate(problem, annealing, same, "eval"))
 
 
 def _evaluate(
-    problem: Problem, settings: Settings, labellings: Sequence[Labels], purpose: Purpose
+    problem: Problem, annealing: Annealing, labellings: Sequence[Labels], purpose: Purpose
 ) -> Asking[tuple[Evaluation, ...]]:
     answers = yield [ScorePool(labels, purpose) for labels in labellings]
     pairs = zip(labellings, answers, strict=True)
-    return tuple(energy.evaluation(problem, settings, labels, scores) for labels, scores in pairs)
+    return tuple(energy.evaluation(problem, annealing, labels, scores) for labels, scores in pairs)
 
 
 def _repair(
     problem: Problem,
-    settings: Settings,
+    annealing: Annealing,
     labels: Labels,
     draws: Draws,
     *,
@@ -212,25 +212,25 @@ def _repair(
         listed = energy.broken(problem, labels)
         trials: list[Trial] = []
         for place in draws.permutation(len(listed)):
-            trials.append((yield from _try(problem, settings, labels, listed[place], best)))
+            trials.append((yield from _try(problem, annealing, labels, listed[place], best)))
             if trials[-1].taken:
                 best = found = trials[-1].best
                 break
         done.append(Round(labels, tuple(listed), tuple(trials)))
         stalled = not trials or not trials[-1].taken
-        if found is None or not found.broken or (stalled and settings.stalled_repair == "stop"):
+        if found is None or not found.broken or (stalled and annealing.stalled_repair == "stop"):
             break
         labels = found.labelling.labels
     return found, tuple(done)
 
 
 def _try(
-    problem: Problem, settings: Settings, labels: Labels, conflict: Conflict, best: Evaluation | None
+    problem: Problem, annealing: Annealing, labels: Labels, conflict: Conflict, best: Evaluation | None
 ) -> Asking[Trial]:
     """Evaluate each way to mend a conflict; the one of highest energy is taken unless it falls under `best`."""
     repairs = conflict.rule.repairs[int(labels[conflict.first]), int(labels[conflict.second])]
     mended = [with_labels(labels, {conflict.first: first, conflict.second: second}) for first, second in repairs]
-    evaluations = yield from _evaluate(problem, settings, mended, "repair")
+    evaluations = yield from _evaluate(problem, annealing, mended, "repair")
     energies = [evaluation.labelling.energy for evaluation in evaluations]
     chosen = int(np.argmax(energies))
     taken = best is None or energies[chosen] >= best.labelling.energy

@@ -49,7 +49,7 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class Annealing:
     """The annealing's parameters (Wen et al. 2025, algorithm 1); SearchConfig says what each means."""
 
     alpha: float = 30.0

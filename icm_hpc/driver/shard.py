@@ -14,7 +14,7 @@ from ..config.schema import Config, SearchConfig
 from ..core import search
 from ..core.forecast import Cost
 from ..core.search import Answer
-from ..core.types import Ask, Problem, RandomDraws, ScorePool, Settings, State, StepInfo, pool_of
+from ..core.types import Annealing, Ask, Problem, RandomDraws, ScorePool, State, StepInfo, pool_of
 from ..errors import FolderError, ScoringError
 from ..rundir import checkpoint, outcome
 from ..rundir.checkpoint import Saved, Trace
@@ -110,7 +110,7 @@ async def _finish(
     final, problem = finals[restart], shard.problem
     async with _opened(config, run_dir, shard, restart, around) as best:
         labels, scores = await answered(search.complete(problem, final), best.answer_in_pieces)
-        asking = search.uniform(problem, settings_of(config.search), final.labels)
+        asking = search.uniform(problem, annealing_of(config.search), final.labels)
         uniform = await answered(asking, best.answer_in_pieces)
         found = Outcome(
             *(final.labels, labels, scores, final.energy, restart),
@@ -142,11 +142,11 @@ async def answered(
         return result
 
 
-def settings_of(config: SearchConfig) -> Settings:
+def annealing_of(config: SearchConfig) -> Annealing:
     """Return the annealing's parameters."""
-    names = Settings.__dataclass_fields__.keys() - {"predict_from_pool"}
+    names = Annealing.__dataclass_fields__.keys() - {"predict_from_pool"}
     given = {name: getattr(config, name) for name in names}
-    return Settings(**given, predict_from_pool=config.layout != "reference")
+    return Annealing(**given, predict_from_pool=config.layout != "reference")
 
 
 @asynccontextmanager
@@ -261,14 +261,14 @@ class Search:
 
     async def _next(self, state: State | None, ahead: int) -> list[tuple[State, StepInfo]]:
         """Seed, or do the next steps."""
-        config, problem, settings = self._config.search, self._shard.problem, settings_of(self._config.search)
+        config, problem, annealing = self._config.search, self._shard.problem, annealing_of(self._config.search)
 
         def draws_of(step: int) -> RandomDraws:
             return RandomDraws.of(config.seed + self._restart, self._shard.number, step)
 
         if state is None:
-            return await answered(search.begin(problem, settings, draws_of), self.answer)
-        steps = search.steps(problem, settings, state, draws_of, min(ahead, config.steps - state.step))
+            return await answered(search.begin(problem, annealing, draws_of), self.answer)
+        steps = search.steps(problem, annealing, state, draws_of, min(ahead, config.steps - state.step))
         return await answered(steps, self.try_to_answer)
 
 

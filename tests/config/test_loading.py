@@ -1,4 +1,4 @@
-"""Settings: what is read is what was meant."""
+"""Annealing: what is read is what was meant."""
 
 from pathlib import Path
 

@@ -16,7 +16,7 @@ from icm_hpc.config import loading
 from icm_hpc.core import published, search
 from icm_hpc.core.layout import Query
 from icm_hpc.core.types import Ask, Evaluation, Labels, Problem, Round, ScoreOne, pool_of, with_labels
-from icm_hpc.driver.shard import settings_of
+from icm_hpc.driver.shard import annealing_of
 from icm_hpc.scoring.client import Client
 from icm_hpc.scoring.prompts import TextPrompts, of_text
 from icm_hpc.scoring.scorer import Scorer
@@ -61,7 +61,7 @@ class Replay:
         }
         arguments = [f"search.{ours}={args[theirs]}" for ours, theirs in names.items()]
         configured = loading.load(["search.protocol=reference", *arguments]).search
-        self._settings = settings_of(configured)
+        self._annealing = annealing_of(configured)
         self._family = TASKS[TASK_NAMES[header["task"]]]
         task = Task("trace", tuple(map(self._example, header["dataset"])), self._family.label_words)
         self._problem = problem_of(header["dataset"])
@@ -78,7 +78,7 @@ class Replay:
         """Yield all events, from the choice of the batch to the end."""
         if self._header["raw"] is not None:
             yield from self._batch()
-        state, info = self._scorings.answered(search.seed(self._problem, self._settings, self._draws))
+        state, info = self._scorings.answered(search.seed(self._problem, self._annealing, self._draws))
         seeds = cast(Evaluation, info.proposal)
         yield {"t": "init", "labels": listed(seeds.labelling.labels)}
         yield from self._evaluated("eval", seeds)
@@ -88,7 +88,7 @@ class Replay:
         for i in range(sum(event["t"] == "choices" for event in self._events)):
             before = state
             self._scorings.reads_stale_cache = self._header["cache"] and i == 0
-            state, info = self._scorings.answered(search.step(self._problem, self._settings, before, self._draws))
+            state, info = self._scorings.answered(search.step(self._problem, self._annealing, before, self._draws))
             yield {"t": "choices", "weights": self._draws.weights.tolist(), "out": info.index}
             predicted = self._scorings.next("predict")
             yield predicted
@@ -96,7 +96,7 @@ class Replay:
             yield {"t": "proposal", "uid": info.index, **labels, "score": predicted["score"][0]}
             if info.proposal is not None:
                 proposed = with_labels(before.current.labels, {cast(int, info.index): cast(int, info.new)})
-                dummy = (self._settings.alpha * DUMMY[0] - DUMMY[1], DUMMY[1])
+                dummy = (self._annealing.alpha * DUMMY[0] - DUMMY[1], DUMMY[1])
                 yield from self._repaired("proposal", proposed, dummy, info.rounds)
                 yield from self._evaluated("eval", info.proposal)
                 decision = {"flips": before.flips, "T": info.temperature}
@@ -137,7 +137,7 @@ class Replay:
     def _repaired(
         self, phase: str, labels: Labels, reference: tuple[float, int], rounds: Sequence[Round]
     ) -> Iterator[Event]:
-        limit = self._settings.seed_repair_rounds if phase == "init" else self._settings.repair_rounds
+        limit = self._annealing.seed_repair_rounds if phase == "init" else self._annealing.repair_rounds
         (energy, conflicts), changed = reference, False
         figures = {"ref_energy": energy, "ref_inconsistent_num": conflicts}
         yield {"t": "fix_begin", "phase": phase, "K": limit, "labels": listed(labels), **figures}

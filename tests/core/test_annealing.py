@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pytest
 
 from icm_hpc.core import search
-from icm_hpc.core.types import Conflict, Problem, RandomDraws, ScoreOne, Settings, State
+from icm_hpc.core.types import Annealing, Conflict, Problem, RandomDraws, ScoreOne, State
 from icm_hpc.tasks.task import EXACTLY_ONE
 
 Labelling = tuple[int, ...]
@@ -85,7 +85,7 @@ class Chain:
     met_best: float
 
 
-def exact(instance: Instance, settings: Settings, steps: int) -> Chain:
+def exact(instance: Instance, annealing: Annealing, steps: int) -> Chain:
     """Enumerate the chain."""
     xs = instance.labellings()
     place = {x: i for i, x in enumerate(xs)}
@@ -96,18 +96,18 @@ def exact(instance: Instance, settings: Settings, steps: int) -> Chain:
             low, high = instance.score(i, (*x[:i], *x[i + 1 :]))
             new = int(high > low)
             flipped = (*x[:i], new, *x[i + 1 :])
-            ends = {x: 1.0} if new == x[i] else instance.repaired(flipped, -math.inf, settings.repair_rounds)
+            ends = {x: 1.0} if new == x[i] else instance.repaired(flipped, -math.inf, annealing.repair_rounds)
             for y, share in ends.items():
                 proposals[place[x], place[y]] += share / instance.n
     moves = {
         flips: proposals
-        * np.exp(np.minimum(0, (energies[None] - energies[:, None]) / search.temperature(settings, flips)))
+        * np.exp(np.minimum(0, (energies[None] - energies[:, None]) / search.temperature(annealing, flips)))
         for flips in range(steps + 1)
     }
     # A proposal that leads back to x is accepted and counts as a flip; one that keeps the label is none.
     kept = np.array([_share_kept(instance, x) for x in xs])
     start = np.zeros((steps + 2, len(xs)))
-    for x, share in _starts(instance, settings).items():
+    for x, share in _starts(instance, annealing).items():
         start[0, place[x]] += share
     best = int(np.argmax(energies))
     spread, unmet, distributions = start, start.copy(), []
@@ -124,11 +124,11 @@ def _share_kept(instance: Instance, x: Labelling) -> float:
     return sum(new == old for new, old in zip(likelier, x, strict=True)) / instance.n
 
 
-def _starts(instance: Instance, settings: Settings) -> dict[Labelling, float]:
+def _starts(instance: Instance, annealing: Annealing) -> dict[Labelling, float]:
     balanced = [x for x in instance.labellings() if sum(x) == (instance.n + 1) // 2]
     ends: dict[Labelling, float] = {}
     for x in balanced:
-        for y, share in instance.repaired(x, instance.energy(x), settings.seed_repair_rounds).items():
+        for y, share in instance.repaired(x, instance.energy(x), annealing.seed_repair_rounds).items():
             ends[y] = ends.get(y, 0.0) + share / len(balanced)
     return ends
 
@@ -151,17 +151,17 @@ def _stepped(
     return after
 
 
-def run(instance: Instance, settings: Settings, steps: int, seed: int) -> list[State]:
+def run(instance: Instance, annealing: Annealing, steps: int, seed: int) -> list[State]:
     """Return the states of our search after each step; the first is that of the seeds."""
     rules = tuple(Conflict(a, b, EXACTLY_ONE) for a, b in instance.pairs)
     groups = np.arange(instance.n)
     for a, b in instance.pairs:
         groups[b] = groups[a]
     problem = Problem(groups, 2, rules)
-    state = answered(instance, search.seed(problem, settings, RandomDraws.of(seed, 0, 0)))
+    state = answered(instance, search.seed(problem, annealing, RandomDraws.of(seed, 0, 0)))
     states = [state]
     for step in range(1, steps + 1):
-        states.append(answered(instance, search.step(problem, settings, states[-1], RandomDraws.of(seed, 0, step))))
+        states.append(answered(instance, search.step(problem, annealing, states[-1], RandomDraws.of(seed, 0, step))))
     return states
 
 
@@ -193,12 +193,12 @@ def test_visits_are_as_frequent_as_the_enumerated_chain_says(instance: Instance,
     E|p - q|_1 <= sum over S of sqrt(q (1 - q) / R), and by McDiarmid it exceeds its mean by t with probability at most
     exp(-R t^2 / 2).
     """
-    settings = Settings(
+    annealing = Annealing(
         alpha=instance.alpha, num_seeds=instance.n, schedule=schedule, initial_temperature=4, final_temperature=0.01
     )
-    chain = exact(instance, settings, STEPS)
+    chain = exact(instance, annealing, STEPS)
     place = {x: i for i, x in enumerate(chain.labellings)}
-    histories = [run(instance, settings, STEPS, seed) for seed in range(RUNS)]
+    histories = [run(instance, annealing, STEPS, seed) for seed in range(RUNS)]
     slack = math.sqrt(2 * math.log(2 / FAILURE) / RUNS)
     for step in (3, STEPS):
         wanted = chain.distributions[step - 1]
@@ -217,7 +217,7 @@ def test_visits_are_as_frequent_as_the_enumerated_chain_says(instance: Instance,
 
 def test_at_a_fixed_temperature_the_distribution_is_the_chains_stationary_one() -> None:
     instance = Instance(n=6, pairs=(), alpha=6, seed=3)
-    warm, cool = (Settings(alpha=6, num_seeds=6, schedule="constant", initial_temperature=t) for t in (30, 3))
+    warm, cool = (Annealing(alpha=6, num_seeds=6, schedule="constant", initial_temperature=t) for t in (30, 3))
     chain = exact(instance, warm, 120)
     stationary = chain.distributions[-1]
     assert np.abs(chain.distributions[-2] - stationary).sum() < 1e-6
@@ -235,10 +235,10 @@ def test_at_a_fixed_temperature_the_distribution_is_the_chains_stationary_one() 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_best_labelling_is_found_where_the_schedule_allows_it(seed: int) -> None:
     instance = Instance(n=6, pairs=((0, 1), (2, 3)), alpha=6, seed=100 + seed)
-    settings = Settings(alpha=6, num_seeds=6, schedule="log", initial_temperature=50, final_temperature=0.01)
-    chance = exact(instance, settings, 200).met_best
+    annealing = Annealing(alpha=6, num_seeds=6, schedule="log", initial_temperature=50, final_temperature=0.01)
+    chance = exact(instance, annealing, 200).met_best
     best = max(map(instance.energy, instance.labellings()))
-    found = [run(instance, settings, 200, s)[-1].best.energy >= best - 1e-9 for s in range(40)]
+    found = [run(instance, annealing, 200, s)[-1].best.energy >= best - 1e-9 for s in range(40)]
     if chance > 1 - FAILURE / 40:
         assert all(found)
     else:  # Hoeffding

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from icm_hpc.core import energy
-from icm_hpc.core.types import Conflict, Problem, Settings, frozen_labels
+from icm_hpc.core.types import Annealing, Conflict, Problem, frozen_labels
 from icm_hpc.tasks.task import EXACTLY_ONE, different
 
 P = np.log(np.array([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1], [0.1, 0.1, 0.8], [0.25, 0.25, 0.5]]))
@@ -21,16 +21,16 @@ def test_a_margin_is_the_log_odds_of_the_label_against_all_others() -> None:
     [("margin", np.mean(np.log([1, 1.5, 1 / 3]))), ("logprob", np.mean(np.log([0.5, 0.6, 0.25])))],
 )
 def test_energy_is_alpha_times_the_mean_of_the_objective_less_the_broken_conflicts(objective: str, mean: float) -> None:
-    found = energy.evaluation(THREE, Settings(alpha=7, objective=objective), LABELS, P)
+    found = energy.evaluation(THREE, Annealing(alpha=7, objective=objective), LABELS, P)
     assert found.predictability == pytest.approx(mean)
     assert found.labelling.energy == pytest.approx(7 * mean)
-    broken = energy.evaluation(THREE, Settings(alpha=7, objective=objective), frozen_labels([0, 0, 1, 1]), P)
+    broken = energy.evaluation(THREE, Annealing(alpha=7, objective=objective), frozen_labels([0, 0, 1, 1]), P)
     assert len(broken.broken) == 2
     assert broken.labelling.energy == pytest.approx(7 * broken.predictability - 2)
 
 
 def test_an_empty_pool_has_no_predictability() -> None:
-    assert energy.evaluation(THREE, Settings(), frozen_labels([-1] * 4), P).labelling.energy == 0
+    assert energy.evaluation(THREE, Annealing(), frozen_labels([-1] * 4), P).labelling.energy == 0
 
 
 def test_a_conflict_with_an_unlabelled_example_is_not_broken() -> None:

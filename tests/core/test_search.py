@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from icm_hpc.core import published, search
-from icm_hpc.core.types import Conflict, Labelling, Problem, RandomDraws, ScoreOne, Settings, State, frozen_labels
+from icm_hpc.core.types import Annealing, Conflict, Labelling, Problem, RandomDraws, ScoreOne, State, frozen_labels
 from icm_hpc.tasks.task import EXACTLY_ONE
 
 
@@ -23,17 +23,17 @@ def answered(asking: search.Asking[Any], favoured: list[int], strength: float = 
         return end.value
 
 
-def walked(problem: Problem, settings: Settings, favoured: list[int], steps: int) -> State:
+def walked(problem: Problem, annealing: Annealing, favoured: list[int], steps: int) -> State:
     """Return the state after some steps."""
-    state: State = answered(search.seed(problem, settings, RandomDraws.of(0, 0, 0)), favoured)[0]
+    state: State = answered(search.seed(problem, annealing, RandomDraws.of(0, 0, 0)), favoured)[0]
     for step in range(1, steps):
-        state, _ = answered(search.step(problem, settings, state, RandomDraws.of(0, 0, step)), favoured)
+        state, _ = answered(search.step(problem, annealing, state, RandomDraws.of(0, 0, step)), favoured)
     return state
 
 
 def test_seeds_are_balanced_and_the_first_examples() -> None:
     problem = Problem(np.arange(8), 2)
-    state, info = answered(search.seed(problem, Settings(num_seeds=5), RandomDraws.of(3, 0, 0)), [0] * 8)
+    state, info = answered(search.seed(problem, Annealing(num_seeds=5), RandomDraws.of(3, 0, 0)), [0] * 8)
     assert sorted(state.current.labels[:5].tolist()) == [0, 0, 0, 1, 1]
     assert state.current.labels[5:].tolist() == [-1] * 3
     assert info.counts == (3, 2)
@@ -41,7 +41,7 @@ def test_seeds_are_balanced_and_the_first_examples() -> None:
 
 def test_a_pool_without_conflicts_ends_as_the_model_would_have_it() -> None:
     favoured = [0, 1, 1, 0, 1, 0]
-    state = walked(Problem(np.arange(6), 2), Settings(num_seeds=2), favoured, 80)
+    state = walked(Problem(np.arange(6), 2), Annealing(num_seeds=2), favoured, 80)
     assert state.current.labels.tolist() == favoured
 
 
@@ -49,10 +49,10 @@ def test_the_best_labelling_of_a_grown_pool_starts_anew() -> None:
     labels = frozen_labels([1, 1, -1])
     start = Labelling(labels, np.zeros((3, 2)), 99.0)
     state = State(step=0, flips=0, current=start, best=start)
-    settings = Settings(initial_temperature=1e6, final_temperature=1e6)
+    annealing = Annealing(initial_temperature=1e6, final_temperature=1e6)
     for step in range(1, 60):
         state, _ = answered(
-            search.step(Problem(np.arange(3), 2), settings, state, RandomDraws.of(0, 0, step)), [0, 0, 0]
+            search.step(Problem(np.arange(3), 2), annealing, state, RandomDraws.of(0, 0, step)), [0, 0, 0]
         )
     assert state.best.labels.min() == 0, "all three are labelled"
     assert state.best.energy < 99
@@ -68,9 +68,9 @@ def test_acceptance_is_decided_where_exp_would_overflow() -> None:
     ("schedule", "after_3"), [("log", 10 / (1 + 2 * math.log(4))), ("exp", 10 * 0.5**3), ("constant", 10)]
 )
 def test_temperatures_fall_with_flips_to_the_final_one(schedule: str, after_3: float) -> None:
-    settings = Settings(schedule=schedule, initial_temperature=10, final_temperature=0.5, decay=0.5)
-    assert search.temperature(settings, 3) == pytest.approx(after_3)
-    assert search.temperature(settings, 10**6) >= 0.5
+    annealing = Annealing(schedule=schedule, initial_temperature=10, final_temperature=0.5, decay=0.5)
+    assert search.temperature(annealing, 3) == pytest.approx(after_3)
+    assert search.temperature(annealing, 10**6) >= 0.5
 
 
 def test_what_the_search_left_unlabelled_is_completed_without_breaking_a_conflict() -> None:
@@ -83,7 +83,7 @@ def test_what_the_search_left_unlabelled_is_completed_without_breaking_a_conflic
 
 def test_one_label_for_all_is_evaluated_for_each_label() -> None:
     problem = Problem(np.array([0, 0]), 2, (Conflict(0, 1, EXACTLY_ONE),))
-    zeros, ones = answered(search.uniform(problem, Settings(alpha=1), frozen_labels([0, 1])), [1, 1])
+    zeros, ones = answered(search.uniform(problem, Annealing(alpha=1), frozen_labels([0, 1])), [1, 1])
     assert [len(zeros.broken), len(ones.broken)] == [1, 1]
     assert (zeros.labelling.energy, ones.labelling.energy) == (pytest.approx(-2), pytest.approx(0))
 

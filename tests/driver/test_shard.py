@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from icm_hpc.core import search
-from icm_hpc.core.types import Ask, Conflict, Problem, RandomDraws, ScoreOne, Settings, State, StepInfo
+from icm_hpc.core.types import Annealing, Ask, Conflict, Problem, RandomDraws, ScoreOne, State, StepInfo
 from icm_hpc.tasks.task import EXACTLY_ONE
 
 N = 8
@@ -42,17 +42,17 @@ def answered(asking: search.Asking[Any]) -> tuple[Any, list[Sequence[Ask]]]:
 
 
 def walked(
-    settings: Settings, seed: int, steps: int, ahead: int, problem: Problem = PROBLEM
+    annealing: Annealing, seed: int, steps: int, ahead: int, problem: Problem = PROBLEM
 ) -> tuple[list[StepInfo], State, int]:
     """Return the steps of a whole search, its end, and how often it asked."""
 
     def draws_of(step: int) -> RandomDraws:
         return RandomDraws.of(seed, 0, step)
 
-    done, rounds = answered(search.begin(problem, settings, draws_of))
+    done, rounds = answered(search.begin(problem, annealing, draws_of))
     state, infos, asked = done[-1][0], [info for _, info in done], len(rounds)
     while state.step < steps:
-        done, rounds = answered(search.steps(problem, settings, state, draws_of, min(ahead, steps - state.step)))
+        done, rounds = answered(search.steps(problem, annealing, state, draws_of, min(ahead, steps - state.step)))
         state, asked = done[-1][0], asked + len(rounds)
         infos += [info for _, info in done]
     return infos, state, asked
@@ -83,27 +83,27 @@ def told(info: StepInfo) -> tuple[Any, ...]:
 def test_any_number_of_steps_ahead_gives_the_same_trajectory(
     seed: int, ahead: int, heat: float, schedule: str, from_pool: bool
 ) -> None:
-    settings = Settings(
+    annealing = Annealing(
         num_seeds=4, schedule=schedule, initial_temperature=heat, final_temperature=0.01, predict_from_pool=from_pool
     )
-    one, end, _ = walked(settings, seed, 40, 1)
-    many, same_end, _ = walked(settings, seed, 40, ahead)
+    one, end, _ = walked(annealing, seed, 40, 1)
+    many, same_end, _ = walked(annealing, seed, 40, ahead)
     assert list(map(told, many)) == list(map(told, one))
     assert same_end.current.labels.tolist() == end.current.labels.tolist()
     assert same_end.best.energy == end.best.energy
 
 
 def test_refused_steps_are_asked_for_together() -> None:
-    settings = Settings(num_seeds=N, schedule="constant", initial_temperature=0.01, final_temperature=0.01)
+    annealing = Annealing(num_seeds=N, schedule="constant", initial_temperature=0.01, final_temperature=0.01)
     free = Problem(np.arange(N), 2)
-    rounds = {ahead: walked(settings, 1, 80, ahead, free)[2] for ahead in (1, 16)}
+    rounds = {ahead: walked(annealing, 1, 80, ahead, free)[2] for ahead in (1, 16)}
     assert rounds[16] < rounds[1] / 2
 
 
 @pytest.mark.parametrize("ahead", [1, 5])
 def test_a_step_that_keeps_a_labelled_examples_label_asks_nothing(ahead: int) -> None:
-    settings = Settings(num_seeds=N, schedule="constant", initial_temperature=0.01, final_temperature=0.01)
-    (start,), _ = answered(search.begin(PROBLEM, settings, lambda step: RandomDraws.of(1, 0, step)))
+    annealing = Annealing(num_seeds=N, schedule="constant", initial_temperature=0.01, final_temperature=0.01)
+    (start,), _ = answered(search.begin(PROBLEM, annealing, lambda step: RandomDraws.of(1, 0, step)))
     state = start[0]
     agreed = [i for i in range(N) if np.argmax(state.current.scores[i]) == state.current.labels[i]]
 
@@ -112,5 +112,5 @@ def test_a_step_that_keeps_a_labelled_examples_label_asks_nothing(ahead: int) ->
             return agreed[0]
 
     draws = Same(np.random.default_rng(0))
-    done, rounds = answered(search.steps(PROBLEM, settings, state, lambda _: draws, ahead))
+    done, rounds = answered(search.steps(PROBLEM, annealing, state, lambda _: draws, ahead))
     assert (len(done), rounds) == (ahead, [])

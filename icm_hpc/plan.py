@@ -1,7 +1,7 @@
-"""`python -m icm_hpc.plan model=405B task=claims task.data=FILE cluster=site`: whether a run fits, and what it will cost.
+"""`python -m icm_hpc.plan model=405B task=claims task.data=FILE cluster=site`: does a run fit, and what does it cost?
 
-Takes the settings of `submit`, which makes the same plan before it queues anything. json=true prints it for machines. The
-exit code is 1 if the run does not fit. Times are forecasts by a roofline, not measurements.
+Takes the settings of `submit`, which makes the same plan before it queues a job. The exit code is 1 if the run does not fit.
+Hours are a roofline forecast, not a measurement.
 """
 
 import json
@@ -14,8 +14,10 @@ from rich.table import Table
 from . import tasks
 from .capacity import executor, plan
 from .capacity.plan import Plan
-from .config import credentials, loading
+from .config import credentials, describe, loading
 from .errors import IcmError
+
+ARGUMENTS = {"json=false": "true: print the plan as one JSON object"}
 
 console = Console(
     highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200
@@ -25,10 +27,11 @@ console = Console(
 def main() -> None:
     """Run the command."""
     words = sys.argv[1:]
-    if any(word in ("-h", "--help", "help") for word in words):
-        print(__doc__)
-        return
     try:
+        topic = describe.asked_for_help(words)
+        if topic is not None:
+            describe.print_help(__doc__, ARGUMENTS, topic)
+            return
         given = [word for word in words if word not in ("json=true", "json=false")]
         addressed, url_from = credentials.addressed(loading.load(given))
         config, where = executor.resolved(addressed)

@@ -1,22 +1,33 @@
-"""`python -m icm_hpc.resume run=NAME`: continue a stopped run from its saved state; further settings may say where.
+"""`python -m icm_hpc.resume run=NAME`: continue a stopped run from its saved state.
 
-`cluster=` and `server.` settings may differ from the run's own; settings that decide its labels may not.
+Settings of the command line replace those of the run. Settings that decide its labels cannot change: use `cluster=` and
+`server.` keys to choose another place, and search.steps or search.restarts to search longer.
 """
 
 import sys
 
 from . import status, submit
 from .capacity import plan
-from .config import loading
+from .config import describe, loading
 from .driver.run import Interrupted
 from .errors import ConfigError, IcmError
 from .jobs import launch
 from .rundir.folder import RunDir
 
+ARGUMENTS = {
+    "run=NAME": "the run: the name of its folder (required)",
+    "run.root=runs": "the folder of all runs",
+    **submit.ARGUMENTS,
+}
+
 
 def main() -> None:
     """Run the command."""
     try:
+        topic = describe.asked_for_help(sys.argv[1:])
+        if topic is not None:
+            describe.print_help(__doc__, ARGUMENTS, topic)
+            return
         arguments, flags = submit.split_flags(sys.argv[1:])
         run = loading.load([word for word in arguments if word.startswith(("run=", "run."))]).run
         run_dir = RunDir(loading.run_folder(run))

@@ -1,4 +1,4 @@
-"""`python -m icm_hpc.status`: where every run in the folder is; run=NAME shows one, run.root=FOLDER another folder's."""
+"""`python -m icm_hpc.status`: the state of every run in the folder, one line each."""
 
 import dataclasses
 import json
@@ -13,13 +13,19 @@ from rich.console import Console
 from rich.table import Table
 
 from . import scheduler
-from .config import loading
+from .config import describe, loading
 from .config.schema import Config
 from .driver.run import attempts as attempts_of
 from .errors import ConfigError, IcmError, SchedulerError
 from .rundir import checkpoint, lock
 from .rundir.folder import RunDir, read_json
 from .rundir.polling import COMMAND_S, block_until_done
+
+ARGUMENTS = {
+    "run=NAME": "show this run only; default: all",
+    "run.root=runs": "the folder of all runs",
+    "json=false": "true: print a JSON object per run",
+}
 
 COLUMNS = ("run", "state", "server", "job", "step", "energy", "flips", "last save", "attempts", "ETA")
 
@@ -63,10 +69,11 @@ class Reached:
 
 def main() -> None:
     """Run the command."""
-    if any(word in ("-h", "--help", "help") for word in sys.argv[1:]):
-        console.print(__doc__)
-        return
     try:
+        topic = describe.asked_for_help(sys.argv[1:])
+        if topic is not None:
+            describe.print_help(__doc__, ARGUMENTS, topic, takes_settings=False)
+            return
         words = sys.argv[1:]
         as_json = "json=true" in words
         asked = loading.load([word for word in words if word not in ("json=true", "json=false")]).run

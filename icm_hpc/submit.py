@@ -1,31 +1,33 @@
 """`python -m icm_hpc.submit model=405B task=claims task.data=FILE`: label a data set, on Slurm or on this machine.
 
-cluster=auto, the default, is Slurm where sbatch is on the PATH and the model asks for GPUs; cluster=local and
-cluster=slurm decide it. Your and your site's defaults: ~/.config/icm_hpc/defaults.yaml and $ICM_DEFAULTS.
-
-Annealing are key=value (configs/ and settings.py have them all); dry_run=true prints the batch script and queues nothing;
-wait=true stays until a Slurm job has ended.
+cluster=auto, the default, uses Slurm if sbatch is on the PATH and the model requires GPUs. cluster=local and cluster=slurm
+choose. Your defaults are in ~/.config/icm_hpc/defaults.yaml, your site's in the file that $ICM_DEFAULTS names.
 """
 
 import sys
 from collections.abc import Sequence
 
 from .capacity import plan
-from .config import credentials, loading
+from .config import credentials, describe, loading
 from .driver.run import Interrupted
 from .errors import ConfigError, IcmError
 from .jobs import launch
 
 FLAGS = ("dry_run", "wait")
+ARGUMENTS = {
+    "dry_run=false": "true: print the batch script, and queue nothing",
+    "wait=false": "true: return when the Slurm job has ended",
+}
 INTERRUPTED = 130  # exit code
 
 
 def main() -> None:
     """Run the command."""
-    if any(word in ("-h", "--help", "help") for word in sys.argv[1:]):
-        print(__doc__)
-        return
     try:
+        topic = describe.asked_for_help(sys.argv[1:])
+        if topic is not None:
+            describe.print_help(__doc__, ARGUMENTS, topic)
+            return
         arguments, flags = split_flags(sys.argv[1:])
         config, url_from = credentials.addressed(loading.load(arguments))
         command = plan.Command("submit", tuple(arguments))

@@ -1,10 +1,8 @@
-"""`python -m icm_hpc.verify url=http://HOST:PORT`: whether a server that runs already can score labels, and how well.
+"""`python -m icm_hpc.verify url=http://HOST:PORT`: check whether a running server can score labels.
 
-`model=NAME` is the name that is served, if there are several; `context=TOKENS` how long prompts will be, the generated token
-included (default: all that is served); `json=true` prints a JSON object a line. The server's key is VLLM_API_KEY of the
-environment, or of the secrets file (keys.py). Each check is a line: ✓ passed, ✗ failed, with what to do, or – not checked.
-The exit code is 0 if nothing failed, else 1. Not for a server that a run is using: vLLM corrupts answers when labels are
-asked of it in two ways at the same time.
+Each check is a line: ✓ passed; ✗ failed, with a remedy; – not checked. The exit code is 1 if a check failed, else 0. The
+server's key is read from VLLM_API_KEY, in the environment or in the secrets file. Do not check a server that a run is
+using: vLLM corrupts answers when two clients ask it for labels in different ways at the same time.
 """
 
 import asyncio
@@ -13,13 +11,20 @@ import json
 import sys
 from dataclasses import dataclass
 
-from .config import credentials
+from .config import credentials, describe
 from .config.schema import ServerConfig, require_url
 from .engines import KEY_VARIABLE, vllm
 from .errors import ConfigError, IcmError
 from .scoring import checks
 from .scoring.checks import Check
 from .scoring.client import Client, open_session
+
+ARGUMENTS = {
+    "url=http://HOST:PORT": "address of the server (required)",
+    "model=": "the server's name for the model; default: the only model that it lists",
+    "context=": "length of the longest prompt, in tokens, with the generated one; default: the server's context",
+    "json=false": "true: print a JSON object per check",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +42,11 @@ def main() -> None:
     words = sys.argv[1:]
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may have no ticks, nor a model's name
-    if any(word in ("-h", "--help", "help") for word in words):
-        print(__doc__)
-        return
     try:
+        topic = describe.asked_for_help(words)
+        if topic is not None:
+            describe.print_help(__doc__, ARGUMENTS, topic, takes_settings=False)
+            return
         asked = parse(words)
         key = credentials.find(KEY_VARIABLE)
         told = asyncio.run(verify(asked, key.value if key else None))

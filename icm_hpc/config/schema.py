@@ -1,4 +1,7 @@
-"""Every setting: frozen dataclasses with their defaults, units and ranges."""
+"""Every setting: frozen dataclasses with their defaults, units and ranges.
+
+The comments of a field, above it and at its end, are its meaning in docs/settings.md and in `--help` (describe.py).
+"""
 
 import ipaddress
 import re
@@ -8,7 +11,7 @@ from urllib.parse import urlsplit
 
 from ..core.fit import nodes_for
 
-# What a setting left empty is, by search.protocol: the published search, and what we mend in it.
+# What a setting left empty is, by search.protocol: the published search, and what we correct in it.
 PROTOCOLS: dict[str, dict[str, str]] = {
     "default": {
         "search.layout": "trie",
@@ -85,30 +88,34 @@ def _is_host(name: str) -> bool:
 class ModelConfig:
     """What is served, and the engine's options; a preset of configs/model/ sets them."""
 
-    name: str = "smol"
-    engine: str = "vllm"  # vllm; openai: a completions API that others run; stub: deterministic answers without a model
+    name: str = "smol"  # set by the preset, or by the folder of the weights
+    # vllm; openai: a completions API that someone else runs; stub: deterministic answers without a model, for tests.
+    engine: str = "vllm"
     path: str = ""  # a folder of weights, or a Hugging Face name
-    embedded: str | None = None  # weights that need no download: a name in weights.EMBEDDED
-    revision: str | None = None
-    served_name: str | None = None  # default: name; of a server that already runs, the only model that it lists
-    shape: dict[str, Any] = field(default_factory=dict)  # keys of its config.json, for plans without its weights
-    weights_gb: float | None = None  # for the same, where not all parameters are of dtype
-    dtype: str = "auto"
-    quantization: str | None = None  # fp8, ...; default: what the weights say
+    embedded: str | None = None  # weights that need no download: smollm2 or tiny
+    revision: str | None = None  # commit, tag or branch on Hugging Face
+    # The server's name for the model. Default: model.name; of a running server, the only model that it lists.
+    served_name: str | None = None
+    shape: dict[str, Any] = field(
+        default_factory=dict
+    )  # keys of the model's config.json, for plans without its weights
+    weights_gb: float | None = None  # size of the weights, for plans, where not all parameters have dtype
+    dtype: str = "auto"  # as vLLM's --dtype: auto, bfloat16, float16, float32
+    quantization: str | None = None  # such as fp8; default: as the weights say
     kv_cache_dtype: str | None = None  # fp8 holds twice the tokens; default: dtype
-    max_model_len: int = 8192  # tokens
-    top_logprobs: int | None = None  # of engine=openai, likeliest tokens that are asked for; default: 5
-    tensor_parallel_size: int = 1
-    pipeline_parallel_size: int = 1
-    gpu_memory_utilization: float = 0.9
-    max_num_seqs: int = 256
-    max_num_batched_tokens: int = 8192
-    block_size: int | None = None  # tokens that the prefix cache holds or drops together
-    enforce_eager: bool | None = None  # no CUDA graphs, no compilation: a quicker start
-    trust_remote_code: bool | None = None
-    download_dir: str | None = None
-    vllm_args: dict[str, Any] = field(default_factory=dict)  # any other vLLM option: {max-logprobs: 50}
-    env: dict[str, str] = field(default_factory=dict)  # environment of the engine
+    max_model_len: int = 8192  # context length, in tokens
+    top_logprobs: int | None = None  # engine=openai only: top-k log-probabilities of a prompt, 1 to 20; default: 5
+    tensor_parallel_size: int = 1  # GPUs that share each layer
+    pipeline_parallel_size: int = 1  # groups of GPUs that hold the layers in sequence
+    gpu_memory_utilization: float = 0.9  # share of each GPU's memory that vLLM takes: over 0, at most 1
+    max_num_seqs: int = 256  # prompts that vLLM computes at once
+    max_num_batched_tokens: int = 8192  # tokens that vLLM computes at once
+    block_size: int | None = None  # tokens in a block of the prefix cache; default: vLLM's
+    enforce_eager: bool | None = None  # true: no CUDA graphs and no compilation, so a faster start
+    trust_remote_code: bool | None = None  # true: run the Python code that comes with the weights
+    download_dir: str | None = None  # folder for downloaded weights; default: Hugging Face's cache
+    vllm_args: dict[str, Any] = field(default_factory=dict)  # any other vLLM option, such as {max-logprobs: 50}
+    env: dict[str, str] = field(default_factory=dict)  # environment variables of the engine; secrets are refused
 
     def __post_init__(self) -> None:
         _require_one_of(self, engine=("vllm", "openai", "stub"))
@@ -147,20 +154,20 @@ class ModelConfig:
 class ServerConfig:
     """The server component: its resources, and how long the driver waits for it; or a server that already runs."""
 
-    url: str | None = None  # of a server that already runs: then none is started
-    nodes: int | None = None  # default: as many as the model's GPUs fill
-    replicas: int = 1  # of the model, each with GPUs and a prefix cache of its own: vLLM's data parallelism
-    gpus_per_node: int | None = None  # default: what the model's parallel sizes and replicas ask for
-    cpus: int | None = None  # per node; default: the whole node
-    mem_gb: int | None = 0  # per node; 0: all of it; null: no --mem, the site's default
-    # From the start of the component to the first scored completion; and how long a request waits, in all, for a rate limit.
+    url: str | None = None  # address of a server that already runs, http://HOST:PORT; then no server is started
+    nodes: int | None = None  # nodes of the server; default: as many as its GPUs fill
+    replicas: int = 1  # copies of the model, each with its own GPUs and prefix cache: vLLM's data parallelism
+    gpus_per_node: int | None = None  # default: from the parallel sizes and replicas; 0: serve on CPUs
+    cpus: int | None = None  # CPUs per node; default: the whole node
+    mem_gb: int | None = 0  # memory per node; 0: all of it; null: no --mem, the site's default
+    # Limit from the start of the server to the first scored prompt. Also the total time that a request waits for a rate limit.
     start_timeout_s: float = 1800.0
-    request_timeout_s: float = 600.0  # a server that needs longer is taken to hang, and started anew
-    max_restarts: int = 3  # of the engine, after it has served, in one start of the job
-    request_mb: float = 4.0  # prompts are sent together in requests of about this size
-    requests_in_flight: int = 16
-    requests_per_min: float | None = None  # of engine=openai: what the provider allows; default: no limit
-    tokens_per_min: float | None = None  # the same, of prompts, estimated
+    request_timeout_s: float = 600.0  # a server that needs longer for one request counts as hung, and is restarted
+    max_restarts: int = 3  # restarts of the engine in one start of the job, once it has served
+    request_mb: float = 4.0  # prompts are sent together, in requests of about this size
+    requests_in_flight: int = 16  # requests that are sent at the same time, at most
+    requests_per_min: float | None = None  # engine=openai only: the rate that the account allows; default: no limit
+    tokens_per_min: float | None = None  # engine=openai only: prompt tokens that the account allows; default: no limit
 
     def __post_init__(self) -> None:
         _require_at_least(self, 1, "nodes", "replicas", "cpus", "requests_in_flight")
@@ -176,15 +183,14 @@ class ServerConfig:
 class TaskConfig:
     """The examples to label, and the words that the labels are."""
 
-    name: str = "reviews"  # a name in tasks.TASKS
-    data: str | None = None  # a file or folder in a format of tasks/files.py, or a Hugging Face data set name
-    subset: str | None = None  # of a Hugging Face data set, as `multiple_choice`
+    name: str = "reviews"  # one of the tasks in docs/your-data.md
+    data: str | None = None  # a file, a folder of files, or a Hugging Face data set; default: the task's built-in rows
+    subset: str | None = None  # of a Hugging Face data set, such as multiple_choice
     split: str = "train"  # of a Hugging Face data set, or of a folder
-    limit: int | None = None  # label only this many examples, drawn by search.seed
-    draw: str = (
-        ""  # groups: whole groups in random order; blocks: as published, rows by position (search.protocol decides)
-    )
-    label_words: list[str] | None = None  # instead of the task's own: of label 0, 1, ...; each with the space before it
+    limit: int | None = None  # label at most this many examples, whole groups, drawn by search.seed
+    # groups: whole groups in random order; blocks: rows by position, as published. Default: set by search.protocol.
+    draw: str = ""
+    label_words: list[str] | None = None  # replace the task's words of label 0, 1, ...; each with the space before it
 
     def __post_init__(self) -> None:
         _require_at_least(self, 2, "limit")
@@ -197,30 +203,37 @@ class TaskConfig:
 class SearchConfig:
     """The simulated annealing (Wen et al. 2025, section 3)."""
 
-    seed: int = 0
-    steps: int = 200
-    restarts: int = 1  # searches from so many seeds, seed, seed+1, ...; the best is the result
-    pool_size: int | None = None  # examples searched together, at most; more are split into shards, by group
+    seed: int = 0  # of every random draw: 0 to 4294967295
+    steps: int = 200  # of each search
+    restarts: int = 1  # searches, from seed, seed+1, ...; the best one is the result
+    pool_size: int | None = None  # examples in one search, at most; more are split into shards, by group
     parallel_searches: int = 4  # shards and restarts that share the server at one time
-    ahead: int | None = None  # steps worked out at once, as if refused; default: as many as pay
-    memo_mb: float = 16.0  # scores of each search that are remembered, and saved with its state
-    protocol: str = "default"  # or reference, the published search: decides what is left empty
-    layout: str = ""  # trie; grouped: as published for an evaluation; reference: as published, three orders
-    scoring: str = ""  # exact: log P(label token); top20: as published, label names in the 20 likeliest tokens
-    stalled_repair: str = ""  # stop, or repeat: as published, rounds that improve nothing are done again to the limit
-    result: str = ""  # best labelling that was accepted, or last: as published
-    objective: str = (
-        "margin"  # nats: log P(label) - log P(the others), as published code; logprob: log P(label), the paper
-    )
-    alpha: float = 30.0  # weight of the objective's mean against one conflicting pair
+    # Speculative steps: steps that are scored at once, as if each one before were rejected. Default: as many as pay off.
+    ahead: int | None = None
+    memo_mb: float = 16.0  # memory of each search for the scores that it keeps, and saves with its state
+    # reference: the published search. Sets layout, scoring, stalled_repair, result and task.draw where they are empty.
+    protocol: str = "default"
+    # Order of demonstrations. trie: shares prefixes; reference: as published; grouped: the published order of evaluations.
+    # Default: set by search.protocol.
+    layout: str = ""
+    # exact: log P of each label word; top20: as published, label names among the top 20 tokens. Default: set by
+    # search.protocol.
+    scoring: str = ""
+    # Repair rounds that improve nothing. stop: end; repeat: go on to the limit, as published. Default: set by
+    # search.protocol.
+    stalled_repair: str = ""
+    result: str = ""  # best: the best accepted labelling; last: as published; default: set by search.protocol
+    # In nats. margin: log P(label) - log P(the others), as the published code; logprob: log P(label), as the paper.
+    objective: str = "margin"
+    alpha: float = 30.0  # weight of the mean objective against one conflicting pair
     num_seeds: int = 8  # examples that start with a random label
-    schedule: str = "log"
-    initial_temperature: float = 10.0
-    final_temperature: float = 0.01
-    decay: float = 0.99  # of schedule=exp, per flip
-    seed_repair_rounds: int = 10  # of the seeds' conflicts
-    repair_rounds: int = 10  # of a proposal's
-    linked_weight: float = 100.0  # draw weight of an unlabelled example with a labelled one in its group
+    schedule: str = "log"  # how the temperature falls with the flips: formulas in docs/search.md
+    initial_temperature: float = 10.0  # at the first step
+    final_temperature: float = 0.01  # lower limit
+    decay: float = 0.99  # schedule=exp only: factor per flip, over 0, at most 1
+    seed_repair_rounds: int = 10  # rounds of repair of the seeds' conflicts, at most
+    repair_rounds: int = 10  # rounds of repair of a proposal's conflicts, at most
+    linked_weight: float = 100.0  # draw weight of an unlabelled example with a labelled one in its group; others: 1
 
     def __post_init__(self) -> None:
         _require(0 <= self.seed < 2**32, f"seed={self.seed}: 0 to 4294967295")
@@ -247,36 +260,37 @@ class SearchConfig:
 class ClusterConfig:
     """Where the run's two components run; a preset of configs/cluster/ that a site owns."""
 
-    name: str = "auto"
-    executor: str = "auto"  # local; slurm; auto: what executor.resolved makes of it
-    driver_partition: str | None = None
-    server_partition: str | None = None
-    job: str = "het"  # driver and server as components of one heterogeneous job; single: as steps of a plain job
-    account: str | None = None
-    qos: str | None = None
-    reservation: str | None = None
-    driver_constraint: str | None = None  # features of the nodes, as --constraint takes them
-    server_constraint: str | None = None
-    # Minutes; written as Slurm's --time: 90, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS, rounded up to whole minutes.
+    name: str = "auto"  # set by the preset
+    executor: str = "auto"  # local; slurm; auto: Slurm if sbatch is on the PATH and the run needs GPUs, else local
+    driver_partition: str | None = None  # --partition of the driver; default: the site's
+    server_partition: str | None = None  # --partition of the server; default: the site's
+    job: str = "het"  # het: driver and server as components of one heterogeneous job; single: as steps of a plain job
+    account: str | None = None  # --account
+    qos: str | None = None  # --qos
+    reservation: str | None = None  # --reservation
+    driver_constraint: str | None = None  # --constraint of the driver: node features
+    server_constraint: str | None = None  # --constraint of the server: node features
+    # Time limit in minutes; or as Slurm's --time: MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS, rounded up to minutes.
     time_min: int = field(default=1440, metadata={"is_time": True})
-    driver_cpus: int = 2
-    driver_mem_gb: int | None = 8  # as server.mem_gb: 0 all of its node's, null the site's default
-    signal_s: int = 120  # the driver is signalled this long before the time limit
-    on_preempt: str = "requeue"  # told to stop, as by a preemption or the time limit, the job goes on in the same job;
-    # resubmit: in a new job, for sites that forbid requeues; stop: when it is resumed by hand
-    max_attempts: int = 100  # starts of the driver, by requeue or resubmission, until someone resumes the run by hand
-    gpu: str | None = None  # what the server's nodes have: a name in core.forecast.GPUS, for plans
-    node_gpus: int = 8  # that each of them has
-    max_nodes: int | None = None  # that one server may take
-    gpu_hour_price: float | None = None  # in your currency, for plans
+    driver_cpus: int = 2  # CPUs of the driver
+    driver_mem_gb: int | None = 8  # memory of the driver; 0: all of its node; null: no --mem, the site's default
+    signal_s: int = 120  # the driver gets its signal this long before the time limit
+    # After a preemption or at the time limit. requeue: continue in the same job; resubmit: in a new job, for sites that
+    # forbid requeues; stop: end, until you run resume.
+    on_preempt: str = "requeue"
+    max_attempts: int = 100  # starts of the driver by requeue or resubmission, until you run resume
+    gpu: str | None = None  # GPU type of the server's nodes, for plans: A100-40, A100-80, H100, H200
+    node_gpus: int = 8  # GPUs of each of these nodes
+    max_nodes: int | None = None  # nodes that one server may take
+    gpu_hour_price: float | None = None  # price of a GPU-hour, in your currency, for plans
     gpu_flag: str = "gres"  # gres: --gres=gpu:N; gpus: --gpus-per-node=N; none: no GPU flag
     gpu_type: str | None = None  # as Slurm names it: --gres=gpu:TYPE:N
-    driver_flags: list[str] = field(default_factory=list)  # further sbatch flags, such as --nice=100
-    server_flags: list[str] = field(default_factory=list)
+    driver_flags: list[str] = field(default_factory=list)  # more sbatch flags of the driver, such as [--nice=100]
+    server_flags: list[str] = field(default_factory=list)  # more sbatch flags of the server
     setup: list[str] = field(default_factory=list)  # shell lines before the components start, such as module load cuda
-    server_srun_flags: list[str] = field(default_factory=list)  # of the server's step: --container-image=FILE (Pyxis)
+    server_srun_flags: list[str] = field(default_factory=list)  # of the server's step: [--container-image=FILE] (Pyxis)
     server_launcher: list[str] = field(default_factory=list)  # before its command: [apptainer, exec, --nv, FILE.sif]
-    server_python: str | None = None  # default: the Python that submits; in a container, that of the container
+    server_python: str | None = None  # default: the Python that submits; in a container, the container's Python
 
     def __post_init__(self) -> None:
         _require_one_of(
@@ -307,9 +321,9 @@ class ClusterConfig:
 class RunConfig:
     """The run's folder and how often it is saved."""
 
-    name: str = ""  # default: made of task, model and the time
-    root: str = "runs"  # on Slurm: a file system that all nodes see
-    save_interval_s: float = 30.0
+    name: str = ""  # of the run's folder; default: made from task, model and time
+    root: str = "runs"  # folder of all runs; on Slurm, on a file system that all nodes see
+    save_interval_s: float = 30.0  # seconds between saves of the state: the most work that a fault can cost
 
     def __post_init__(self) -> None:
         legal = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*|", self.name)

@@ -40,8 +40,8 @@ def test_commands_are_found() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_of_a_page_is_accepted(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sample = next(line for line in code_of(README).splitlines() if line.strip().startswith("{"))
-    (tmp_path / "claims.jsonl").write_text(f"{sample}\n{sample}\n")
+    rows = [line for line in code_of(README).splitlines() if line.startswith("{")]
+    (tmp_path / "claims.jsonl").write_text("\n".join(rows))
     secrets = tmp_path / "secrets.env"
     secrets.touch(0o600)
     secrets.write_text("OPENAI_API_KEY=of-a-test\n")

@@ -219,7 +219,7 @@ class SearchConfig:
     # exact: log P of each label word; top20: as published, label names among the top 20 tokens. Default: set by
     # search.protocol.
     scoring: str = ""
-    # Repair rounds that improve nothing. stop: end; repeat: go on to the limit, as published. Default: set by
+    # Repair rounds that improve nothing. stop: end; repeat: continue to the limit, as published. Default: set by
     # search.protocol.
     stalled_repair: str = ""
     result: str = ""  # best: the best accepted labelling; last: as published; default: set by search.protocol

@@ -12,7 +12,7 @@ from icm_hpc.config.loading import load
 from icm_hpc.config.schema import Config
 from icm_hpc.driver import run
 from icm_hpc.engines import stub
-from icm_hpc.engines.vllm import Metrics
+from icm_hpc.engines.engine import Metrics
 from icm_hpc.rundir.folder import RunDir
 from icm_hpc.scoring.client import Client, Traffic
 

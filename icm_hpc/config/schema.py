@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..core.fit import nodes_for
+from ..engines import DEFAULT, ENGINES
 
 # What a setting left empty is, by search.protocol: the published search, and what we mend in it.
 PROTOCOLS: dict[str, dict[str, str]] = {
@@ -33,7 +34,6 @@ ONE_LINE = (
     "account", "qos", "reservation", "gpu_type", "driver_partition", "server_partition", "driver_constraint",
     "server_constraint",
 )  # fmt: skip
-OPENAI_URL = "https://api.openai.com/v1"
 
 
 def _require(holds: bool, rule: str) -> None:
@@ -86,7 +86,9 @@ class ModelConfig:
     """What is served, and the engine's options; a preset of configs/model/ sets them."""
 
     name: str = "smol"
-    engine: str = "vllm"  # vllm; openai: a completions API that others run; stub: deterministic answers without a model
+    engine: str = (
+        DEFAULT  # vllm; openai: a completions API that others run; stub: deterministic answers without a model
+    )
     path: str = ""  # a folder of weights, or a Hugging Face name
     embedded: str | None = None  # weights that need no download: a name in weights.EMBEDDED
     revision: str | None = None
@@ -111,9 +113,10 @@ class ModelConfig:
     env: dict[str, str] = field(default_factory=dict)  # environment of the engine
 
     def __post_init__(self) -> None:
-        _require_one_of(self, engine=("vllm", "openai", "stub"))
-        if self.engine == "openai":
-            _require(not self.path and not self.embedded, "engine=openai: has its own weights: take model=openai")
+        _require_one_of(self, engine=tuple(ENGINES))
+        if ENGINES[self.engine].start is None:
+            own = f"engine={self.engine}: has its own weights: take model={self.engine}"
+            _require(not self.path and not self.embedded, own)
         else:
             both = f"path={self.path} and model.embedded={self.embedded} both name weights: give one of them"
             _require(not (self.path and self.embedded), both)
@@ -333,7 +336,7 @@ class Config:
     @property
     def external_url(self) -> str | None:
         """Address of a server that already runs; None if we start our own."""
-        return self.server.url or (OPENAI_URL if self.model.engine == "openai" else None)
+        return self.server.url or ENGINES[self.model.engine].default_url
 
     @property
     def workers(self) -> int:

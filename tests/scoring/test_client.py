@@ -11,11 +11,12 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from icm_hpc.engines import stub
-from icm_hpc.engines.vllm import metrics
+from icm_hpc.engines import ENGINES, stub
+from icm_hpc.engines.vllm_api import metrics
 from icm_hpc.errors import BadAnswer, IcmError, NoAnswer, ScoringError, TimedOut
 from icm_hpc.scoring import client as client_module
-from icm_hpc.scoring.client import Client, open_session
+from icm_hpc.scoring.client import Client
+from icm_hpc.scoring.session import open_session
 
 PROMPTS = [json.dumps(list(range(i, i + 20)), separators=(",", ":")).encode() for i in range(40)]
 Answer = Callable[[dict[str, Any]], Any]
@@ -32,7 +33,7 @@ async def served(application: web.Application, *, timeout_s: float = 5, **settin
     """Yield a client of an application that runs in this process."""
     async with TestServer(application) as server, open_session("key", timeout_s=timeout_s) as session:
         given = {"request_mb": 4.0, "requests_in_flight": 4, **settings}
-        yield Client(session, url=str(server.make_url("/")).rstrip("/"), model="m", **given)
+        yield Client(session, ENGINES["stub"], url=str(server.make_url("/")).rstrip("/"), model="m", **given)
 
 
 def stub_application() -> web.Application:

@@ -301,7 +301,7 @@ async def _known_metrics(client: Client) -> Metrics | None:
     """Return the server's counts, or None where they cannot be had: the API of others, a proxy that does not pass them on, or a
     server that is gone once the labels are there.
     """
-    if not client.exact:
+    if client.engine.counters is None:
         return None
     try:
         return await client.metrics()

@@ -152,7 +152,7 @@ class Counters:
     """How the server's own counts of tokens are asked for."""
 
     path: str
-    read: Callable[[str], Metrics]
+    read: Callable[[Any], Metrics]  # JSON, or bytes of anything else
 
 
 @dataclass(frozen=True, slots=True)

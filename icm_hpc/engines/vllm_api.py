@@ -132,6 +132,13 @@ def is_too_old(version: str) -> bool:
     return found is not None and ".dev" not in version and tuple(map(int, found.groups())) < OLDEST
 
 
+def counted(content: Any) -> Metrics:
+    """Return what GET /metrics answers; errors as of `metrics`."""
+    if not isinstance(content, bytes):
+        raise BadAnswer(f"the answer is no text: {str(content)[:100]}", counter="not_json")
+    return metrics(content.decode(errors="replace"))
+
+
 def metrics(text: str) -> Metrics:
     """Read GET /metrics; raises BadAnswer if there are no counters of a prefix cache, or one that is no number."""
     try:
@@ -219,4 +226,4 @@ LABELS = Labels(MAX_LABEL_IDS, asking_for_labels, label_logprobs, asking_for_top
 TOKENS = Tokens("/tokenize", asking_for_tokens, tokens)
 MODELS = Models("/v1/models", served, root, max_model_len)
 VERSION = Version("/version", version, TESTED, is_too_old)
-COUNTERS = Counters("/metrics", metrics)
+COUNTERS = Counters("/metrics", counted)

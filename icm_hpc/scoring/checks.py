@@ -255,6 +255,8 @@ async def _labels(client: Client, pieces: Pieces, label_ids: Sequence[int]) -> C
 
 async def _caching(client: Client, prompt: bytes, blocks: int) -> Check:
     """Send again a prompt of so many blocks that was sent before, and read the server's counters on both sides of it."""
+    if client.engine.counters is None:
+        return _unchecked(CACHING, f"{client.engine.product} counts no cached tokens")
     if blocks < 2:
         return _unchecked(CACHING, "the context has no room for two blocks of the cache")
     before = await client.metrics()

@@ -17,7 +17,7 @@ from ..engines import ENGINES
 from ..engines.engine import Engine, Metrics
 from ..errors import BadAnswer, NoAnswer, RateLimited, RequestError, ScoringError, TimedOut
 from .rate_limit import Patience, RateLimit
-from .session import send, without_key
+from .session import exchange, without_key
 from .tokenizer import LocalTokenizer, estimate
 
 R = TypeVar("R")
@@ -48,7 +48,7 @@ class Traffic:
 class Client:
     """A served model: tokens of a text, log-probabilities of label tokens.
 
-    Where the engine does not state the tokens of a text, they are estimated; nor its context, it is that of the settings.
+    If the engine has no tokenizer, tokens are estimated; if it does not state its context, that of the settings counts.
     """
 
     def __init__(
@@ -132,7 +132,9 @@ class Client:
 
     async def root(self) -> str | None:
         """Return what the server loaded as our model, or None if it does not say."""
-        models = _able(self.engine.models, "list of models")
+        models = self.engine.models
+        if models is None:
+            return None
         return await self._ask("GET", models.path, read=lambda told: models.root(told, self.model))
 
     async def version(self) -> str:
@@ -235,9 +237,7 @@ class Client:
         counters = _able(self.engine.counters, "counts of tokens")
         asking = self.apart()
         asking._rate_limit_s = 0.0
-        return await asking._ask(
-            "GET", counters.path, read=lambda content: counters.read(_text(content)), within_s=METRICS_S
-        )
+        return await asking._ask("GET", counters.path, read=counters.read, within_s=METRICS_S)
 
     async def _complete(
         self, prompts: Iterable[bytes], asking: dict[str, Any], read: Callable[[Any, int], R]
@@ -319,7 +319,7 @@ class Client:
             prompts = json.loads(body)["prompt"] if body else ()  # the texts: their JSON has more characters than they
             await self._rate.wait(sum(map(estimate, prompts)))
         headers, quota = self._headers, self.engine.completions.is_out_of_quota
-        return await send(
+        return await exchange(
             self._session, method, f"{self.url}{path}", body, headers=headers, within_s=within_s, is_out_of_quota=quota
         )
 
@@ -348,12 +348,6 @@ def _able(part: Part | None, what: str) -> Part:
     if part is None:
         raise ScoringError(f"the engine has no {what}", counter="http_4xx")
     return part
-
-
-def _text(content: Any) -> str:
-    if not isinstance(content, bytes):
-        raise BadAnswer(f"the answer is no text: {str(content)[:100]}", counter="not_json")
-    return content.decode(errors="replace")
 
 
 def _next_batch(prompts: Iterator[bytes], limit_bytes: float, limit: int) -> list[bytes]:

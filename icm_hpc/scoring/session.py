@@ -53,7 +53,7 @@ def _proxy_of(url: str) -> tuple[str | None, aiohttp.BasicAuth | None]:
     return f"{scheme or 'http'}://{place}", aiohttp.BasicAuth(unquote(user), unquote(password)) if login else None
 
 
-async def send(
+async def exchange(
     session: aiohttp.ClientSession,
     method: str,
     url: str,

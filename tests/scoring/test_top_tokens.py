@@ -20,8 +20,8 @@ from icm_hpc.capacity.plan import plan
 from icm_hpc.config import loading
 from icm_hpc.config.fingerprint import differences, result_settings
 from icm_hpc.driver.run import run as drive
-from icm_hpc.engines import completions, openai, stub
-from icm_hpc.errors import BadAnswer, ConfigError, ScoringError
+from icm_hpc.engines import stub
+from icm_hpc.errors import ConfigError, ScoringError
 from icm_hpc.rundir import checkpoint
 from icm_hpc.rundir.progress import Progress
 from icm_hpc.scoring import client, prompts
@@ -222,39 +222,6 @@ async def test_a_label_word_that_is_not_among_the_likeliest_gets_the_published_f
         tokens = await prompts.of_tokens(api, task)
         (row,) = await prompts.of_text(task, tokens.demonstration_tokens).score(api, [b'"Review:"'])
     np.testing.assert_allclose(row, [math.log(1e-5), math.log(1e-5 + 0.25)])
-
-
-@pytest.mark.parametrize(
-    ("counter", "body"),
-    [
-        ("choices", None),
-        ("choices", {"choices": []}),
-        ("choices", {"choices": [{"index": 1}]}),
-        ("logprobs", {"choices": [{"index": 0, "logprobs": {"top_logprobs": [{}]}}]}),
-        ("logprobs", {"choices": [{"index": 0, "logprobs": {"top_logprobs": [None]}}]}),
-        ("logprobs", {"choices": [{"index": 0, "logprobs": {"top_logprobs": [{"a": 0.5}]}}]}),
-        ("logprobs", {"choices": [{"index": 0, "logprobs": {"top_logprobs": [{"a": float("nan")}]}}]}),
-    ],
-)
-def test_an_answer_that_is_no_list_of_tokens_is_a_bad_one(counter: str, body: Any) -> None:
-    with pytest.raises(BadAnswer) as bad:
-        openai.top_logprobs(body, "m", 1)
-    assert bad.value.counter == counter
-
-
-@pytest.mark.parametrize(
-    ("content", "out"),
-    [
-        (json.dumps(QUOTA).encode(), True),
-        (b'{"error": {"code": "insufficient_quota"}}', True),
-        (b'{"error": {"code": "rate_limit_exceeded", "message": "not insufficient_quota"}}', False),
-        (b'{"error": "insufficient_quota"}', False),
-        (b"<html>", False),
-        (b"[]", False),
-    ],
-)
-def test_a_used_up_account_is_told_from_haste(content: bytes, out: bool) -> None:
-    assert completions.is_out_of_quota(content) is out
 
 
 def test_bare_words_choose_the_preset_and_what_an_api_allows() -> None:

@@ -4,16 +4,15 @@ import importlib.util
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from icm_hpc.engines import ENGINES, exit_of, inherited, start_of
+from icm_hpc.engines import exit_of, inherited, start_of
 from icm_hpc.engines.vllm_symptoms import SYMPTOMS, remedy, root_cause
 from icm_hpc.rundir.folder import RunDir, written_since
 from icm_hpc.serving import server
-from tests.conftest import prepare_run, require_vllm
+from tests.conftest import prepare_run, require_vllm, start_stub_by
 
 PACKAGES = ("vllm", "transformers", "huggingface_hub", "torch")
 OF_THE_SYSTEM = {  # words of CUDA, C libraries, Python and Slurm, not of these packages
@@ -179,8 +178,7 @@ def test_the_server_component_starts_its_engine_without_them_unless_the_model_se
 ) -> None:
     seen = tmp_path / "seen"
     code = f"import os; open({str(seen)!r}, 'w').write(' '.join(os.environ))"
-    start = replace(start_of("stub"), argv=lambda *_, **__: [sys.executable, "-c", code])
-    monkeypatch.setitem(ENGINES, "stub", replace(ENGINES["stub"], start=start))
+    start_stub_by(monkeypatch, lambda *_, **__: [sys.executable, "-c", code])
     for name in ("VLLM_PORT", "MASTER_PORT", "VLLM_CPU_KVCACHE_SPACE", "RANK"):
         monkeypatch.setenv(name, "1")
     settings, run_dir = prepare_run(tmp_path, "model=stub", "model.env.RANK=0")

@@ -13,11 +13,14 @@ from dataclasses import dataclass
 
 from .config import credentials, describe
 from .config.schema import ServerConfig, require_url
-from .engines import KEY_VARIABLE, vllm
+from .engines import DEFAULT, ENGINES
 from .errors import ConfigError, IcmError
 from .scoring import checks
 from .scoring.checks import Check
-from .scoring.client import Client, open_session
+from .scoring.client import Client
+from .scoring.session import open_session
+
+ENGINE = ENGINES[DEFAULT]
 
 ARGUMENTS = {
     "url=http://HOST:PORT": "address of the server (required)",
@@ -48,7 +51,7 @@ def main() -> None:
             describe.print_help(__doc__, ARGUMENTS, topic, takes_settings=False)
             return
         asked = parse(words)
-        key = credentials.find(KEY_VARIABLE)
+        key = credentials.find(ENGINE.key_variable)
         told = asyncio.run(verify(asked, key.value if key else None))
     except IcmError as error:
         sys.exit(f"icm_hpc: {error}")
@@ -62,7 +65,7 @@ def parse(words: list[str]) -> Asked:
         key, _, value = word.partition("=")
         if key not in ("url", "model", "context", "json") or not value:
             known = "url=http://HOST:PORT model=NAME context=TOKENS json=true"
-            raise ConfigError(f"{key!r} is not understood: write {known}; the key is read from ${KEY_VARIABLE}")
+            raise ConfigError(f"{key!r} is not understood: write {known}; the key is read from ${ENGINE.key_variable}")
         given[key] = value
     context = given.get("context", "")
     if context and not (context.isdecimal() and int(context) >= 2):
@@ -78,12 +81,12 @@ def parse(words: list[str]) -> Asked:
 
 
 def _root(url: str) -> str:
-    """Return a server's address as the client takes it: without /v1 or a slash at the end."""
+    """Return a server's address as the client takes it."""
     try:
         require_url(url)
     except ValueError as error:
         raise ConfigError(f"{error}: write it as url=http://HOST:PORT") from None
-    return url.rstrip("/").removesuffix("/v1").rstrip("/")
+    return ENGINE.completions.base_url(url)
 
 
 async def verify(asked: Asked, key: str | None) -> list[Check]:
@@ -94,9 +97,10 @@ async def verify(asked: Asked, key: str | None) -> list[Check]:
     limits = ServerConfig()
     async with open_session(key, limits.request_timeout_s, external_url=asked.url) as session:
         # One of several replicas: each has a cache of its own. A server without replicas takes it too.
-        session.headers.update(vllm.to_replica(0))
+        session.headers.update(ENGINE.to_replica(0) if ENGINE.to_replica else {})
         client = Client(
             session,
+            ENGINE,
             url=asked.url,
             model=asked.model,
             request_mb=limits.request_mb,

@@ -1,5 +1,6 @@
 """Fixtures that cost much and are shared: one real vLLM and one real Slurm for the whole session."""
 
+import dataclasses
 import importlib.util
 import os
 from collections.abc import Iterator
@@ -10,8 +11,10 @@ from typing import Any
 import hypothesis
 import pytest
 
-from icm_hpc.config import credentials, loading
+from icm_hpc.config import loading
 from icm_hpc.config.schema import Config
+from icm_hpc.engines import ENGINES, start_of
+from icm_hpc.engines.engine import Argv
 from icm_hpc.jobs import local
 from icm_hpc.rundir.folder import RunDir, write_atomically
 from icm_hpc.serving import weights
@@ -20,11 +23,18 @@ hypothesis.settings.register_profile("icm", deadline=None, print_blob=True)  # m
 hypothesis.settings.load_profile("icm")
 
 # A developer's own servers, keys and defaults are no part of a test.
-for name in (*credentials.URLS.values(), *credentials.KEYS.values(), "ICM_SECRETS", "ICM_DEFAULTS"):
-    os.environ.pop(name, None)
+for engine in ENGINES.values():
+    for name in (engine.key_variable, engine.url_variable, "ICM_SECRETS", "ICM_DEFAULTS"):
+        os.environ.pop(str(name), None)
 os.environ["XDG_CONFIG_HOME"] = "/nonexistent"
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+def start_stub_by(monkeypatch: pytest.MonkeyPatch, argv: Argv) -> None:
+    """Have another command started where the stub would be."""
+    start = dataclasses.replace(start_of("stub"), argv=argv)
+    monkeypatch.setitem(ENGINES, "stub", dataclasses.replace(ENGINES["stub"], start=start))
 
 
 def unavailable(reason: str) -> None:

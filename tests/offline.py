@@ -11,8 +11,8 @@ import numpy.typing as npt
 from icm_hpc.config.loading import load
 from icm_hpc.config.schema import Config
 from icm_hpc.driver import run
-from icm_hpc.engines import stub
-from icm_hpc.engines.vllm import Metrics
+from icm_hpc.engines import ENGINES, stub
+from icm_hpc.engines.engine import Metrics
 from icm_hpc.rundir.folder import RunDir
 from icm_hpc.scoring.client import Client, Traffic
 
@@ -21,6 +21,7 @@ class OfflineClient:
     """Answers as the stub server does; keeps every prompt."""
 
     model = "stub"
+    engine = ENGINES["stub"]
     exact = True
     replicas = 1
 

@@ -14,6 +14,7 @@ from ..config.schema import Config
 from ..core import fit
 from ..core.fit import Hardware, Model
 from ..core.forecast import GPUS
+from ..engines import ENGINES
 from ..errors import FitError, IcmError
 from ..rundir.folder import RunDir
 from ..scoring import prompts
@@ -65,7 +66,7 @@ def plan(config: Config, task: Task) -> Plan:
     model = None
     if config.external_url is not None:
         found.lines["server"] = f"{config.external_url} runs already, none is started"
-    elif config.model.engine == "vllm":
+    elif ENGINES[config.model.engine].has_weights:
         model = _plan_weights(found, config, folder)
         _plan_serving(found, config, model, demand)
     _plan_context(found, config, model, demand, task, folder)

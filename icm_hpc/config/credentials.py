@@ -11,16 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..engines import ENGINES
 from ..errors import ConfigError
 from . import home
 from .schema import Config
 
-KEYS = {"vllm": "VLLM_API_KEY", "stub": "VLLM_API_KEY", "openai": "OPENAI_API_KEY"}
 # As a shell would read it: export before it, a value in quotes, a comment after it; and with spaces around =.
 LINE = re.compile(
     r"""(?:export\s+)?([A-Za-z_]\w*)\s*=\s*(?:'([^']*)'|"([^"]*)"|([^\s'"#][^'"]*?)?)(?:\s+\#.*)?""", re.ASCII
 )
-URLS = {"vllm": "VLLM_BASE_URL", "openai": "OPENAI_BASE_URL"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ def secrets_file() -> Path:
 
 def addressed(config: Config) -> tuple[Config, str]:
     """Return `config` with the URL of a server that already runs, if one is set anywhere, and where it was set."""
-    variable = URLS.get(config.model.engine)
+    variable = ENGINES[config.model.engine].url_variable
     found = find(variable) if variable and config.server.url is None else None
     if found is None:
         return config, "server.url" if config.server.url else "the default"
@@ -65,25 +64,27 @@ def addressed(config: Config) -> tuple[Config, str]:
 
 
 def of_server(config: Config) -> Found | None:
-    """Return the key of a server that is not ours; None if it has none, which only vLLM may.
+    """Return the key of a server that is not ours; None if it has none, if its engine may have none.
 
     Raises ConfigError for a run that cannot have its key. A Slurm job's must be in the file: Slurm keeps the environment of
     sbatch, and copies it to the nodes.
     """
-    name, on_slurm = KEYS[config.model.engine], config.cluster.executor == "slurm"
+    engine, on_slurm = ENGINES[config.model.engine], config.cluster.executor == "slurm"
+    name = engine.key_variable
     found = find(name, in_environment=not on_slurm)
     path = secrets_file()
     remedy = f"write it as a line {name}=... into {path}, which only you may read (chmod 600 {path})"
     if found is None and on_slurm and os.environ.get(name):
         raise ConfigError(f"{name} is in the environment only, which Slurm would store and show in the job: {remedy}")
-    if found is None and config.model.engine == "openai":
-        raise ConfigError(f"engine=openai needs a key, and there is no {name}: {remedy}")
+    if found is None and engine.needs_key:
+        raise ConfigError(f"engine={config.model.engine} needs a key, and there is no {name}: {remedy}")
     return found
 
 
 def without_keys(environment: Mapping[str, str]) -> dict[str, str]:
     """Return an environment that may be stored."""
-    return {name: value for name, value in environment.items() if name not in KEYS.values()}
+    keys = {engine.key_variable for engine in ENGINES.values()}
+    return {name: value for name, value in environment.items() if name not in keys}
 
 
 def _read(path: Path) -> dict[str, str]:

@@ -6,13 +6,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ..engines import ENGINES
 from .schema import Config
-
-# Options of an engine that may differ between the starts of a run: they change log-probabilities by no more than noise.
-NUMERICALLY_NEUTRAL = {
-    "block-size", "enforce-eager", "enable-scale-out", "num-gpu-blocks-override", "api-server-count", "swap-space",
-    "data-parallel-size", "disable-log-stats", "distributed-executor-backend", "delay-ms",
-}  # fmt: skip
 
 PROMPT_FORMAT = 2  # of the tokens that are sent; 1: pieces of text tokenized by themselves; 2: cut from running text
 
@@ -31,7 +26,8 @@ def result_settings(config: Config) -> dict[str, Any]:
         if getattr(config.model, key) is not None:
             settings[f"model.{key}"] = getattr(config.model, key)
     told = {name.replace("_", "-"): value for name, value in config.model.vllm_args.items()}
-    settings["model.vllm_args"] = {name: value for name, value in told.items() if name not in NUMERICALLY_NEUTRAL}
+    neutral = ENGINES[config.model.engine].options.neutral
+    settings["model.vllm_args"] = {name: value for name, value in told.items() if name not in neutral}
     for section in ("task", "search"):
         values = dataclasses.asdict(getattr(config, section))
         settings.update({f"{section}.{key}": value for key, value in values.items()})

@@ -18,8 +18,9 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ..engines import ENGINES
 from ..errors import ConfigError
-from . import home, no_secrets, vllm_options, written
+from . import engine_options, home, no_secrets, written
 from .schema import PROTOCOLS, Config, RunConfig
 from .typed import place_of, value_of
 from .written import NO_MAP, Tree, Written
@@ -71,7 +72,7 @@ def load(arguments: Sequence[str], *, base: Mapping[str, Any] | None = None) -> 
     _replace_weights(tree, dict(given), is_named=base is not None or "model" in chosen)
     for key, value in given:
         _put(tree, key.split("."), value)
-    vllm_options.require_allowed(tree.get("model", {}).get("vllm_args", {}))
+    engine_options.require_allowed(tree.get("model", {}))
     no_secrets.require_none(tree)
     try:
         return _with_protocol(_with_engine(_build(tree)))
@@ -363,22 +364,25 @@ def _build(tree: Mapping[str, Any]) -> Config:
 
 
 def _with_engine(config: Config) -> Config:
-    """Fill in what an API allows no choice of; raises ConfigError for what the engine cannot do."""
+    """Fill in what the engine allows no choice of; raises ConfigError for what it cannot do."""
     model, server, search = config.model, config.server, config.search
-    if model.engine != "openai":
+    engine = ENGINES[model.engine]
+    if engine.start is not None:
         limits = {"requests_per_min": server.requests_per_min, "tokens_per_min": server.tokens_per_min}
         told = [f"server.{key}" for key, value in limits.items() if value is not None]
         told += ["model.top_logprobs"] if model.top_logprobs is not None else []
         if told:
-            raise ConfigError(f"{', '.join(told)}: only for engine=openai, and this is engine={model.engine}")
+            others = " or ".join(name for name, one in ENGINES.items() if one.start is None)
+            raise ConfigError(f"{', '.join(told)}: only for engine={others}, and this is engine={model.engine}")
+    if server.replicas > 1 and engine.to_replica is None:
+        raise ConfigError(f"server.replicas={server.replicas}: engine={model.engine} has no replicas to choose from")
+    if engine.labels is not None:
         return config
     if search.scoring == "exact":
         raise ConfigError(
-            "search.scoring=exact: engine=openai tells the likeliest tokens only, not every label's log-probability: leave"
-            " it out, or use a vLLM server"
+            f"search.scoring=exact: engine={model.engine} tells the likeliest tokens only, not every label's log-probability:"
+            " leave it out, or use a vLLM server"
         )
-    if server.replicas > 1:
-        raise ConfigError(f"server.replicas={server.replicas}: engine=openai has no replicas to choose from")
     return dataclasses.replace(config, search=dataclasses.replace(search, scoring="top20"))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..core.fit import nodes_for
+from ..engines import DEFAULT, ENGINES
 
 # What a setting left empty is, by search.protocol: the published search, and what we correct in it.
 PROTOCOLS: dict[str, dict[str, str]] = {
@@ -36,7 +37,6 @@ ONE_LINE = (
     "account", "qos", "reservation", "gpu_type", "driver_partition", "server_partition", "driver_constraint",
     "server_constraint",
 )  # fmt: skip
-OPENAI_URL = "https://api.openai.com/v1"
 
 
 def _require(holds: bool, rule: str) -> None:
@@ -90,7 +90,7 @@ class ModelConfig:
 
     name: str = "smol"  # set by the preset, or by the folder of the weights
     # vllm; openai: a completions API that someone else runs; stub: deterministic answers without a model, for tests.
-    engine: str = "vllm"
+    engine: str = DEFAULT
     path: str = ""  # a folder of weights, or a Hugging Face name
     embedded: str | None = None  # weights that need no download: smollm2 or tiny
     revision: str | None = None  # commit, tag or branch on Hugging Face
@@ -118,9 +118,10 @@ class ModelConfig:
     env: dict[str, str] = field(default_factory=dict)  # environment variables of the engine; secrets are refused
 
     def __post_init__(self) -> None:
-        _require_one_of(self, engine=("vllm", "openai", "stub"))
-        if self.engine == "openai":
-            _require(not self.path and not self.embedded, "engine=openai: has its own weights: take model=openai")
+        _require_one_of(self, engine=tuple(ENGINES))
+        if ENGINES[self.engine].start is None:
+            own = f"engine={self.engine}: has its own weights: take model={self.engine}"
+            _require(not self.path and not self.embedded, own)
         else:
             both = f"path={self.path} and model.embedded={self.embedded} both name weights: give one of them"
             _require(not (self.path and self.embedded), both)
@@ -347,7 +348,7 @@ class Config:
     @property
     def external_url(self) -> str | None:
         """Address of a server that already runs; None if we start our own."""
-        return self.server.url or (OPENAI_URL if self.model.engine == "openai" else None)
+        return self.server.url or ENGINES[self.model.engine].default_url
 
     @property
     def workers(self) -> int:

@@ -18,7 +18,8 @@ from typing import Any
 from .. import tasks
 from ..config.schema import Config
 from ..core.types import StepInfo
-from ..engines.vllm import Metrics
+from ..engines import ENGINES
+from ..engines.engine import Metrics
 from ..errors import BadAnswer, NoAnswer, RateLimited, RequestError, ScoringError, ServerError
 from ..rundir import checkpoint, lock, outcome, polling
 from ..rundir.folder import RunDir, ServedModel, ServerExit, read_json, write_atomically
@@ -200,8 +201,7 @@ async def label(
     outcomes = await _finished(config, run_dir, parts)
     missing = {number: part for number, part in enumerate(parts) if number not in outcomes}
     shards = await _shards(config, missing, client, (before and before.block_size) or 1)
-    # The stub has neither versions nor a cache: all that would be checked of it is the stub.
-    if shards and config.model.engine == "vllm" and not counts.checked:
+    if shards and ENGINES[config.model.engine].is_checked and not counts.checked:
         await _check(client, run_dir, shards, shared=config.external_url is not None)
         counts.checked = True
         before = await _known_metrics(client) if before else None  # one warning is enough
@@ -301,7 +301,7 @@ async def _known_metrics(client: Client) -> Metrics | None:
     """Return the server's counts, or None where they cannot be had: the API of others, a proxy that does not pass them on, or a
     server that is gone once the labels are there.
     """
-    if not client.exact:
+    if client.engine.counters is None:
         return None
     try:
         return await client.metrics()

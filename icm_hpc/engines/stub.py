@@ -13,15 +13,18 @@ import re
 import sys
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from aiohttp import web
 
-from ..config.schema import ModelConfig
 from . import vllm
-from .engine import Rank
+from .engine import Rank, Start
+
+if TYPE_CHECKING:
+    from ..config.schema import ModelConfig
 
 VOCABULARY = 2**31
 LEAST = 4 + float(np.log(5))  # below 0 by which the likeliest token stays: five of them are not more than certain
@@ -29,7 +32,7 @@ WORDS = ["True", "False", "positive", "negative", "yes"]  # the likeliest tokens
 
 
 def argv(
-    model: ModelConfig,
+    model: "ModelConfig",
     weights: Path | str,  # noqa: ARG001
     *,
     host: str,
@@ -49,7 +52,7 @@ def argv(
 
 
 def environment(
-    model: ModelConfig,
+    model: "ModelConfig",
     key: str,
     *,
     address: str | None = None,  # noqa: ARG001
@@ -57,16 +60,6 @@ def environment(
 ) -> Mapping[str, str]:
     """Return the variables that the stub is given."""
     return {**model.env, vllm.KEY_VARIABLE: key}
-
-
-def remedy(code: int, last_words: str) -> str | None:  # noqa: ARG001
-    """Return what the stub died of: it does not know."""
-    return None
-
-
-def root_cause(log: str) -> str | None:  # noqa: ARG001
-    """Return the exception of which the stub died: it does not know."""
-    return None
 
 
 def tokenize(text: str) -> list[int]:
@@ -162,6 +155,15 @@ def main() -> None:
     )
     web.run_app(app, host=options.host, port=options.port, print=None)
 
+
+# It is asked and read as vLLM is. It has neither versions nor a cache: all that would be checked of it is the stub.
+ENGINE = replace(
+    vllm.ENGINE,
+    url_variable=None,
+    start=Start(argv, environment, remedy=lambda _code, _last_words: None, root_cause=lambda _log: None),
+    has_weights=False,
+    is_checked=False,
+)
 
 if __name__ == "__main__":
     main()

@@ -5,12 +5,12 @@ import errno
 import json
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import aiohttp
 
-from ..engines import vllm
+from ..engines.engine import Engine
 from ..errors import BadAnswer, RequestError, TimedOut
 from .client import Client
 
@@ -35,7 +35,6 @@ USUAL_BLOCK = 16  # tokens, where the server does not say
 LAG_S = 1.0  # by which a server's counters may be behind its answers
 TEXT = "a river of small stones runs under the old bridge and past seven green doors near town"
 
-SERVE_WITH_VLLM = f"serve the model with vLLM (tested: {vllm.TESTED})"
 MARKS = {True: "✓", False: "✗", None: "–"}
 
 
@@ -69,10 +68,11 @@ async def run(
     """
     asking = client.replica(0).apart()
     done: dict[str, Check] = {}
+    remedies = _remedies(asking.engine)
 
     async def check(name: str, probe: Callable[[], Awaitable[Check]], *needs: str) -> None:
         failed = [need for need in needs if not done[need].passed]
-        done[name] = _unchecked(name, f"{failed[0]} did not pass") if failed else await _tried(name, probe)
+        done[name] = _unchecked(name, f"{failed[0]} did not pass") if failed else await _tried(name, probe, remedies)
         tell(done[name])
 
     served: dict[str, int | None] = {}
@@ -105,21 +105,24 @@ def _unchecked(name: str, why: str) -> Check:
     return Check(name, None, f"not checked: {why}")
 
 
-async def _tried(name: str, probe: Callable[[], Awaitable[Check]]) -> Check:
+async def _tried(name: str, probe: Callable[[], Awaitable[Check]], remedies: Mapping[str, str]) -> Check:
     """Return what a probe found; a request that fails is found too."""
     try:
         return await probe()
     except RequestError as error:
-        return Check(name, False, str(error), REMEDIES[name], error)
+        return Check(name, False, str(error), remedies[name], error)
 
 
-REMEDIES = {
-    VERSION: f"probably this is not vLLM: {SERVE_WITH_VLLM}",
-    COMPLETION: "see the server's log; an API that only chats cannot score labels",
-    LABELS: f"labels cannot be scored without exact log-probabilities by id; {vllm.NEEDS_OLDEST}: {SERVE_WITH_VLLM}",
-    CACHING: f"whether prompts share what they can is not known: {SERVE_WITH_VLLM}",
-    CLOCK: "see the server's log; a slow server needs a larger server.request_timeout_s",
-}
+def _remedies(engine: Engine) -> dict[str, str]:
+    """Return what to do about a request that failed, by check."""
+    serve = engine.advice.serve
+    return {
+        VERSION: f"probably this is not {engine.product}: {serve}",
+        COMPLETION: "see the server's log; an API that only chats cannot score labels",
+        LABELS: f"labels cannot be scored without exact log-probabilities by id; {engine.advice.labels}: {serve}",
+        CACHING: f"whether prompts share what they can is not known: {serve}",
+        CLOCK: "see the server's log; a slow server needs a larger server.request_timeout_s",
+    }
 
 
 async def _reachable(client: Client, served: dict[str, int | None]) -> Check:
@@ -127,26 +130,26 @@ async def _reachable(client: Client, served: dict[str, int | None]) -> Check:
     try:
         served |= await client.served(within_s=ANSWER_S)
     except RequestError as error:
-        return _no_contact(client.url, error)
+        return _no_contact(client, error)
     return _passed(REACHABLE, f"{client.url} answers and lists {len(served)} model{'s' * (len(served) != 1)}")
 
 
-def _no_contact(url: str, error: RequestError) -> Check:
+def _no_contact(client: Client, error: RequestError) -> Check:
     """Tell why the list of models was not to be had."""
-    found, remedy = _of_status(url, error) if error.status else _of_connection(url, error)
+    found, remedy = (_of_status if error.status else _of_connection)(client.url, error, client.engine)
     return Check(REACHABLE, False, found, remedy, error)
 
 
-def _of_status(url: str, error: RequestError) -> tuple[str, str]:
+def _of_status(url: str, error: RequestError, engine: Engine) -> tuple[str, str]:
     if error.status in (401, 403):
         said = f"{url} refuses the key ({error.status})"
-        return said, f"set {vllm.KEY_VARIABLE} in the environment to the key that the server was started with"
+        return said, f"set {engine.key_variable} in the environment to the key that the server was started with"
     if error.status == 404:
         return f"{url} has no /v1/models (404)", "write url=http://HOST:PORT, or an API's address up to its /v1"
     return str(error), "see the server's log, and that of a proxy before it"
 
 
-def _of_connection(url: str, error: RequestError) -> tuple[str, str]:
+def _of_connection(url: str, error: RequestError, engine: Engine) -> tuple[str, str]:
     cause = error.__cause__
     if isinstance(cause, aiohttp.ConnectionTimeoutError):
         return f"{url}: no connection in time", "a firewall may drop it, or the machine is down"
@@ -161,7 +164,9 @@ def _of_connection(url: str, error: RequestError) -> tuple[str, str]:
         return f"{url}: no TLS connection: {cause}", "write http:// unless the server was given a certificate"
     if isinstance(cause, aiohttp.ClientConnectorError):
         if cause.errno == errno.ECONNREFUSED:
-            remedy = "start the server, or correct host and port; vLLM needs a minute or more until it listens"
+            remedy = (
+                f"start the server, or correct host and port; {engine.product} needs a minute or more until it listens"
+            )
             return f"{url} refuses the connection: nothing listens there", remedy
         return f"{url}: no connection: {cause}", "see that this machine has a route to that one"
     if isinstance(error, BadAnswer):
@@ -178,17 +183,21 @@ async def _model(client: Client, served: dict[str, int | None]) -> Check:
     if not client.model:
         return Check(MODEL, False, f"the server lists {names}", "say which is meant: model=NAME")
     if client.model not in served:
-        remedy = "write the name as it is served (vLLM's --served-model-name)"
+        remedy = f"write the name as it is served ({client.engine.advice.served_name})"
         return Check(MODEL, False, f"the server lists {names}, not {client.model}", remedy)
     return _passed(MODEL, f"{client.model} is served")
 
 
 async def _version(client: Client) -> Check:
+    engine, known = client.engine, client.engine.version
+    if known is None:
+        return _unchecked(VERSION, f"{engine.product} states none")
     version = await client.version()
-    if vllm.is_too_old(version):
-        return Check(VERSION, False, f"vLLM {version}", f"{vllm.NEEDS_OLDEST}: {SERVE_WITH_VLLM}")
-    tested = version.split("+")[0] == vllm.TESTED
-    return _passed(VERSION, f"vLLM {version}" + ("" if tested else f", untested: tests are made with {vllm.TESTED}"))
+    found = f"{engine.product} {version}"
+    if known.is_too_old(version):
+        return Check(VERSION, False, found, f"{engine.advice.labels}: {engine.advice.serve}")
+    is_tested = version.split("+")[0] == known.tested
+    return _passed(VERSION, found + ("" if is_tested else f", untested: tests are made with {known.tested}"))
 
 
 async def _token_ids(client: Client) -> list[int]:
@@ -223,7 +232,7 @@ async def _completion(client: Client, prompt: bytes) -> Check:
 
 async def _labels(client: Client, pieces: Pieces, label_ids: Sequence[int]) -> Check:
     """Ask for the top-k tokens, and then by id, never at the same time: vLLM corrupts answers to both at once."""
-    prompt = _prompt(pieces, SHORT)
+    prompt, remedy = _prompt(pieces, SHORT), _remedies(client.engine)[LABELS]
     top = await client.top_ids(prompt)
     least = sorted(top, key=lambda token: top[token])[:OVERLAP]
     ordinary = [int(token) for token in (*(() if _are_words(pieces) else pieces), *LOW_IDS)]
@@ -232,27 +241,31 @@ async def _labels(client: Client, pieces: Pieces, label_ids: Sequence[int]) -> C
     try:
         (values,) = await client.label_logprobs([prompt], asked)
     except BadAnswer as error:  # not one that another run's requests have spoilt: those spoil the top k only
-        return Check(LABELS, False, str(error), REMEDIES[LABELS])
+        return Check(LABELS, False, str(error), remedy)
     known = dict(zip(asked, map(float, values), strict=True))
     differ = max(abs(known[token] - top[token]) for token in least)
     found = f"{len(asked)} tokens asked by id, of which {OVERLAP} are at most {differ:.1g} nats from the top {len(top)}"
     if differ > AGREEMENT:
-        return Check(LABELS, False, found, REMEDIES[LABELS])
+        return Check(LABELS, False, found, remedy)
     if _are_words(pieces):
-        remedy = "let a proxy pass POST /tokenize on: the ids of label words are asked there"
-        return Check(LABELS, False, f"{found}; but POST /tokenize is not answered", remedy)
+        advice = "let a proxy pass POST /tokenize on: the ids of label words are asked there"
+        return Check(LABELS, False, f"{found}; but POST /tokenize is not answered", advice)
     return _passed(LABELS, found)
 
 
 async def _caching(client: Client, prompt: bytes, blocks: int) -> Check:
     """Send again a prompt of so many blocks that was sent before, and read the server's counters on both sides of it."""
+    if client.engine.counters is None:
+        return _unchecked(CACHING, f"{client.engine.product} counts no cached tokens")
     if blocks < 2:
         return _unchecked(CACHING, "the context has no room for two blocks of the cache")
     before = await client.metrics()
     await client.complete(prompt)
     after = await client.metrics()
     if after.block_size is None:
-        return Check(CACHING, False, "GET /metrics has no counters of a prefix cache", REMEDIES[CACHING])
+        return Check(
+            CACHING, False, "GET /metrics has no counters of a prefix cache", _remedies(client.engine)[CACHING]
+        )
     enough = (blocks - 1) * after.block_size  # some models' caches keep the last block back
     if after.cached_tokens - before.cached_tokens < enough:
         await asyncio.sleep(LAG_S)
@@ -260,7 +273,7 @@ async def _caching(client: Client, prompt: bytes, blocks: int) -> Check:
     hit = after.cached_tokens - before.cached_tokens
     found = f"of a prompt of {blocks} blocks of {after.block_size} tokens, sent again, {hit} tokens came from the cache"
     if hit < enough:
-        remedy = "every prompt is computed whole: start vLLM with --enable-prefix-caching (model.vllm_args of a run)"
+        remedy = f"every prompt is computed whole: {client.engine.advice.caching}"
         return Check(CACHING, False, found, remedy)
     return _passed(CACHING, found)
 

@@ -2,31 +2,30 @@
 
 import asyncio
 import copy
-import io
 import json
 import logging
-import math
-import urllib.request
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
 
 import aiohttp
 import numpy as np
 import numpy.typing as npt
 
-from ..config.schema import require_url
-from ..engines import openai_api, vllm
-from ..errors import BadAnswer, ConfigError, NoAnswer, RateLimited, RequestError, ScoringError, TimedOut
-from .rate_limit import Patience, retry_after_s
+from ..config.schema import Config
+from ..engines import ENGINES
+from ..engines.engine import Engine, Metrics
+from ..errors import BadAnswer, NoAnswer, RateLimited, RequestError, ScoringError, TimedOut
+from .rate_limit import Patience, RateLimit
+from .session import exchange, without_key
+from .tokenizer import LocalTokenizer, estimate
 
 R = TypeVar("R")
+Part = TypeVar("Part")
 log = logging.getLogger(__name__)
-CONNECT_S = 10.0
 RETRY_WAITS_S = (0.2, 1.0, 3.0)  # between the tries of one request
-KEEPALIVE_S = 4.0  # of an idle connection: uvicorn, and so vLLM, closes it after 5 s, and a request may then be cut
-METRICS_S = 15.0  # for GET /metrics, without which a run goes on
+METRICS_S = 15.0  # for the server's own counts, without which a run goes on
+REFUSALS = (400, 404, 405, 422)  # of what is asked for, whoever asks
 # Why a request gave no score; each failed try counts once.
 FAILURES = (
     *("connection", "timeout", "http_429", "http_5xx", "aborted"),  # of the server
@@ -47,15 +46,15 @@ class Traffic:
 
 
 class Client:
-    """A served model: tokens of a text, log-probabilities of label tokens."""
+    """A served model: tokens of a text, log-probabilities of label tokens.
 
-    exact = True  # the tokens are the model's own
-
-    completions = "/v1/completions"  # under the URL
+    If the engine has no tokenizer, tokens are estimated; if it does not state its context, that of the settings counts.
+    """
 
     def __init__(
         self,
         session: aiohttp.ClientSession,
+        engine: Engine,
         *,
         url: str,
         model: str,
@@ -64,10 +63,16 @@ class Client:
         replicas: int = 1,
         retries: bool = True,
         rate_limit_s: float = 0.0,
-        traffic: Traffic | None = None,
+        rate: RateLimit | None = None,
+        context: int | None = None,
+        top_k: int | None = None,
     ) -> None:
-        """`rate_limit_s` is how long one request waits, in all, for a server that says that requests come too fast."""
-        self._session, self.url, self._timeout_s = session, url, session.timeout.total or math.inf
+        """`rate_limit_s` is how long one request waits, in all, for a server that says that requests come too fast; `rate` is
+        what its provider allows. `context`, in tokens, and `top_k` stand for what the engine does not state.
+        """
+        self.engine, self._rate, self._context = engine, rate, context
+        self._top_k = top_k or engine.top.k
+        self._session, self.url = session, url
         self.model = model
         self._retry_waits_s = RETRY_WAITS_S if retries else ()
         self._rate_limit_s = rate_limit_s
@@ -76,7 +81,7 @@ class Client:
         self._slots_of = [asyncio.Semaphore(requests_in_flight) for _ in range(replicas)]
         self._headers: dict[str, str] = {}
         self._salt: dict[str, str] = {}
-        self.traffic = traffic or Traffic()
+        self.traffic = Traffic()
 
     def apart(self, *, model: str | None = None) -> "Client":
         """Return a client that counts by itself what it sends, and may ask for another model."""
@@ -87,8 +92,13 @@ class Client:
     def salted(self, salt: str) -> "Client":
         """Return a client for which the server computes everything anew, and keeps it from others."""
         other = self.apart()
-        other._salt = {"cache_salt": salt}
+        other._salt = {_able(self.engine.completions.salt_field, "cache salts"): salt}
         return other
+
+    @property
+    def exact(self) -> bool:
+        """Whether the tokens of a text are the model's own."""
+        return self.engine.tokens is not None
 
     @property
     def replicas(self) -> int:
@@ -100,42 +110,59 @@ class Client:
         if self.replicas == 1:
             return self
         other = copy.copy(self)
-        other._headers, other._slots = vllm.to_replica(number), self._slots_of[number]
+        other._headers = _able(self.engine.to_replica, "replicas")(number)
+        other._slots = self._slots_of[number]
         return other
 
     async def trouble(self) -> str | None:
-        """Return None if GET /health answers 200, else what is wrong."""
+        """Return None if a server of our own answers its health check, else what is wrong."""
+        path = _able(self.engine.start, "health checks").health
         try:
-            async with self._session.get(f"{self.url}/health", timeout=aiohttp.ClientTimeout(total=5)) as response:
+            async with self._session.get(f"{self.url}{path}", timeout=aiohttp.ClientTimeout(total=5)) as response:
                 if response.status == 401:
                     return f"{self.url} refuses this run's key: another server listens there"
-                return None if response.status == 200 else f"{self.url}/health answered {response.status}"
+                return None if response.status == 200 else f"{self.url}{path} answered {response.status}"
         except (aiohttp.ClientError, asyncio.TimeoutError) as error:
             return f"{self.url}: {type(error).__name__}: {error}"
 
     async def served(self, *, within_s: float | None = None) -> dict[str, int | None]:
         """Return the models that the server lists, each with its context length in tokens, None if that is not stated."""
-        return await self._ask("GET", "/v1/models", read=vllm.served, within_s=within_s)
+        models = _able(self.engine.models, "list of models")
+        return await self._ask("GET", models.path, read=models.served, within_s=within_s)
 
     async def root(self) -> str | None:
         """Return what the server loaded as our model, or None if it does not say."""
-        return await self._ask("GET", "/v1/models", read=lambda told: vllm.root(told, self.model))
+        models = self.engine.models
+        if models is None:
+            return None
+        return await self._ask("GET", models.path, read=lambda told: models.root(told, self.model))
 
     async def version(self) -> str:
-        """Return the version of vLLM."""
-        return await self._ask("GET", "/version", read=vllm.version)
+        """Return the version of the engine."""
+        version = _able(self.engine.version, "version")
+        return await self._ask("GET", version.path, read=version.read)
 
     async def max_model_len(self) -> int:
-        """Return the served context length in tokens."""
-        return int(await self._ask("GET", "/v1/models", read=lambda told: vllm.max_model_len(told, self.model)))
+        """Return the context length in tokens: as it is served, else as the settings state it."""
+        models = self.engine.models
+        if models is None and self._context is not None:
+            return self._context
+        models = _able(models, "context length")
+        return await self._ask("GET", models.path, read=lambda told: models.max_model_len(told, self.model))
 
     async def tokenize(self, texts: Sequence[str], *, special: bool = False) -> list[list[int]]:
-        """Return the tokens of each text, by the server's own tokenizer; `special` adds what starts a sequence."""
-        bodies = [{"model": self.model, "prompt": text, "add_special_tokens": special} for text in texts]
+        """Return the tokens of each text, by the server's own tokenizer; `special` adds what starts a sequence.
+
+        A server without one: as many tokens as each text may have, an estimate.
+        """
+        asking = self.engine.tokens
+        if asking is None:
+            return await LocalTokenizer(self.model, None).tokenize(texts, special=special)
+        bodies = [asking.ask(self.model, text, special) for text in texts]
 
         async def tokens(body: dict[str, Any]) -> list[int]:
             async with self._slots:
-                return await self._ask("POST", "/tokenize", json.dumps(body).encode(), read=vllm.tokens)
+                return await self._ask("POST", asking.path, json.dumps(body).encode(), read=asking.read)
 
         return list(await all_of(tokens(body) for body in bodies))
 
@@ -145,16 +172,16 @@ class Client:
         Raises BadAnswer if what is answered is not exactly that, again and again; ScoringError for what no further try
         mends; NoAnswer if the server cannot be reached.
         """
-
-        if len(label_ids) > vllm.MAX_LABEL_IDS:
+        labels = _able(self.engine.labels, "log-probabilities of labels")
+        if len(label_ids) > labels.max_ids:
             asked = list(prompts)
-            head, rest = label_ids[: vllm.MAX_LABEL_IDS], label_ids[vllm.MAX_LABEL_IDS :]
+            head, rest = label_ids[: labels.max_ids], label_ids[labels.max_ids :]
             return np.hstack([await self.label_logprobs(asked, part) for part in (head, rest)])
 
         def read(answer: Any, n: int) -> npt.NDArray[np.float64]:
-            return vllm.label_logprobs(answer, self.model, n, label_ids)
+            return labels.read(answer, self.model, n, label_ids)
 
-        parts = await self._complete(prompts, vllm.asking_for_labels(label_ids), read)
+        parts = await self._complete(prompts, labels.ask(label_ids), read)
         return np.concatenate([np.empty((0, len(label_ids))), *parts])
 
     async def top_logprobs(self, prompts: Iterable[bytes]) -> list[dict[str, float]]:
@@ -162,37 +189,55 @@ class Client:
 
         Not to be mixed with `label_logprobs` on one server at one time: vLLM then corrupts answers.
         """
-        parts = await self._complete(
-            prompts, vllm.asking_for_top(), lambda answer, n: vllm.top_logprobs(answer, self.model, n)
-        )
+        top = self.engine.top
+        parts = await self._complete(prompts, top.ask(self._top_k), lambda answer, n: top.read(answer, self.model, n))
         return [answer for part in parts for answer in part]
 
     async def top_ids(self, prompt: bytes) -> dict[int, float]:
         """Return the likeliest first tokens after one prompt (id -> log-probability, nats); as above otherwise."""
+        labels = _able(self.engine.labels, "ids of tokens")
         (answer,) = await self._complete(
-            [prompt], vllm.asking_for_top_ids(), lambda answer, _: vllm.top_ids(answer, self.model)
+            [prompt], labels.ask_top(), lambda answer, _: labels.read_top(answer, self.model)
         )
         return answer
 
     async def complete(self, prompt: bytes) -> None:
         """Have one token generated after a prompt, and ask for no log-probability; errors as above."""
-        await self._complete([prompt], vllm.GREEDY, lambda answer, n: vllm.choices(answer, self.model, n))
+        asking = self.engine.completions
+        await self._complete([prompt], asking.greedy, lambda answer, n: asking.choices(answer, self.model, n))
 
     async def prove(self) -> None:
         """Score one short prompt with each replica: a server that says it is healthy can still give no answer, or none that
         is a score.
+
+        Raises ScoringError, with what would work, for an API that gives no log-probabilities.
         """
+        if self.engine.labels is None:
+            await self._prove_top()
+            return
         (tokens,) = await self.tokenize(["Is this claim true?"])
         prompt, labels = json.dumps(tokens).encode(), [tokens[0], tokens[-1]]
         await all_of(self.replica(number).label_logprobs([prompt], labels) for number in range(self.replicas))
 
-    async def metrics(self) -> vllm.Metrics:
+    async def _prove_top(self) -> None:
+        try:
+            await self.top_logprobs([json.dumps("Is this claim true? Answer:").encode()])
+        except ScoringError as error:
+            if error.counter != "logprobs" and error.status not in REFUSALS:
+                raise
+            raise ScoringError(
+                f"{self.url} gives no log-probabilities of completions by {self.model}, without which nothing can be"
+                f" scored ({error}). An API for chat only, or without logprobs, cannot be used:"
+                f" {self.engine.advice.serve}",
+                counter=error.counter,
+            ) from error
+
+    async def metrics(self) -> Metrics:
         """Return what the server counted since it started, and its cache; a failure counts in no traffic."""
+        counters = _able(self.engine.counters, "counts of tokens")
         asking = self.apart()
         asking._rate_limit_s = 0.0
-        return await asking._ask(
-            "GET", "/metrics", read=lambda content: vllm.metrics(_text(content)), within_s=METRICS_S
-        )
+        return await asking._ask("GET", counters.path, read=counters.read, within_s=METRICS_S)
 
     async def _complete(
         self, prompts: Iterable[bytes], asking: dict[str, Any], read: Callable[[Any, int], R]
@@ -201,16 +246,17 @@ class Client:
 
         Prompts are taken as there is room to send them: a long scoring is never in memory whole.
         """
-        given = iter(prompts)
+        given, completions = iter(prompts), self.engine.completions
         sent: list[asyncio.Task[R]] = []
         body = {"model": self.model, **self._salt, **asking}
 
         async def send(batch: list[bytes]) -> R:
             def checked(answer: Any) -> tuple[R, int]:
-                return read(answer, len(batch)), vllm.prompt_tokens(answer)
+                return read(answer, len(batch)), completions.prompt_tokens(answer)
 
             try:
-                result, tokens = await self._ask("POST", self.completions, vllm.with_prompts(body, batch), read=checked)
+                sending = completions.with_prompts(body, batch)
+                result, tokens = await self._ask("POST", completions.path, sending, read=checked)
             finally:
                 self._slots.release()
             self.traffic.requests += 1
@@ -219,7 +265,7 @@ class Client:
             return result
 
         try:
-            while batch := _next_batch(given, self._request_bytes, vllm.MAX_PROMPTS):
+            while batch := _next_batch(given, self._request_bytes, completions.max_prompts):
                 await self._slots.acquire()
                 if any(task.done() and task.exception() for task in sent):
                     self._slots.release()
@@ -248,7 +294,7 @@ class Client:
             try:
                 return read(await self._send(method, path, body, within_s))
             except RequestError as error:
-                error.args = (_without_key(str(error), self._session),)
+                error.args = (without_key(str(error), self._session),)
                 self.traffic.failures[error.counter] += 1
                 wait_s = self._wait_s(error, patience, waits_s)
                 if wait_s is None:
@@ -269,60 +315,39 @@ class Client:
         return next(waits_s, None) if may_pass else None
 
     async def _send(self, method: str, path: str, body: bytes | None, within_s: float | None = None) -> Any:
-        """Return the answer: of JSON what it says, of anything else its bytes."""
-        timeout_s = within_s or self._timeout_s
-        limits: dict[str, Any] = {}
-        if within_s is not None:
-            limits["timeout"] = aiohttp.ClientTimeout(total=within_s, sock_connect=CONNECT_S)
-        url = f"{self.url}{path}"
-        data = None if body is None else io.BytesIO(body)
-        headers = {**self._headers, **({"Content-Type": "application/json"} if body else {})}
-        try:
-            async with self._session.request(method, url, data=data, headers=headers, **limits) as response:
-                content = await response.read()
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
-            if isinstance(error, asyncio.TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
-                raise TimedOut(f"{method} {url}: no answer within {timeout_s:g} s", counter="timeout") from error
-            raise NoAnswer(f"{method} {url}: {type(error).__name__}: {error}", counter="connection") from error
-        if response.status != 200:
-            said = _without_key(content.decode(errors="replace"), self._session)[:500]
-            raise _refusal(f"{method} {url} answered {response.status}: {said}", response, content)
-        if response.content_type != "application/json":
-            return content
-        try:
-            return json.loads(content)
-        except ValueError as error:
-            said = _without_key(content.decode(errors="replace"), self._session)[:100]
-            raise BadAnswer(
-                f"{method} {url} answered what is not JSON: {said.encode()!r}", counter="not_json"
-            ) from error
+        if self._rate is not None:
+            prompts = json.loads(body)["prompt"] if body else ()  # the texts: their JSON has more characters than they
+            await self._rate.wait(sum(map(estimate, prompts)))
+        headers, quota = self._headers, self.engine.completions.is_out_of_quota
+        return await exchange(
+            self._session, method, f"{self.url}{path}", body, headers=headers, within_s=within_s, is_out_of_quota=quota
+        )
 
 
-def _refusal(message: str, response: aiohttp.ClientResponse, content: bytes) -> RequestError:
-    """Return the error for an answer that is no 200."""
-    if response.status == 429 and openai_api.is_out_of_quota(content):
-        remedy = "the account is used up: add to it, then resume the run, whose state is saved"
-        return ScoringError(f"{message}; {remedy}", counter="http_429", status=429)
-    asked_s = retry_after_s(response.headers)
-    if response.status == 429:
-        return RateLimited(message, counter="http_429", status=429, retry_after_s=asked_s)
-    if response.status >= 500 and asked_s is not None:
-        return RateLimited(message, counter="http_5xx", status=response.status, retry_after_s=asked_s)
-    if response.status >= 500:
-        return NoAnswer(message, counter="http_5xx", status=response.status)
-    return ScoringError(message, counter="http_4xx", status=response.status)
+def client_of(session: aiohttp.ClientSession, config: Config, *, url: str, model: str) -> Client:
+    """Return the client of a run's server."""
+    limits = config.server
+    rate = RateLimit(requests_per_min=limits.requests_per_min, tokens_per_min=limits.tokens_per_min)
+    return Client(
+        session,
+        ENGINES[config.model.engine],
+        url=url,
+        model=model,
+        request_mb=limits.request_mb,
+        requests_in_flight=limits.requests_in_flight,
+        replicas=limits.replicas,
+        rate_limit_s=limits.start_timeout_s,
+        rate=rate if limits.requests_per_min or limits.tokens_per_min else None,
+        context=config.model.max_model_len,
+        top_k=config.model.top_logprobs,
+    )
 
 
-def _without_key(text: str, session: aiohttp.ClientSession) -> str:
-    """Return what a server says, in case that it quotes our key: we quote what it says."""
-    key = session.headers.get("Authorization", "").removeprefix("Bearer ")
-    return text.replace(key, "(the key)") if key else text
-
-
-def _text(content: Any) -> str:
-    if not isinstance(content, bytes):
-        raise BadAnswer(f"the answer is no text: {str(content)[:100]}", counter="not_json")
-    return content.decode(errors="replace")
+def _able(part: Part | None, what: str) -> Part:
+    """Return a part of an engine; raises ScoringError for one that it does not have."""
+    if part is None:
+        raise ScoringError(f"the engine has no {what}", counter="http_4xx")
+    return part
 
 
 def _next_batch(prompts: Iterator[bytes], limit_bytes: float, limit: int) -> list[bytes]:
@@ -333,40 +358,6 @@ def _next_batch(prompts: Iterator[bytes], limit_bytes: float, limit: int) -> lis
         batch.append(prompt)
         size += len(prompt)
     return batch
-
-
-def open_session(key: str | None, timeout_s: float, *, external_url: str | None = None) -> aiohttp.ClientSession:
-    """Return the session that all requests of a run share; `timeout_s` bounds each request.
-
-    A server that is not ours, at `external_url`, is reached by the environment's proxy where that passes requests on unread.
-    """
-    proxy, login = _proxy_of(external_url) if external_url else (None, None)
-    return aiohttp.ClientSession(
-        headers={"Authorization": f"Bearer {key}"} if key else {},
-        trust_env=False,  # or aiohttp sends the login of a netrc entry, and refuses to send our key beside one
-        proxy=proxy,
-        proxy_auth=login,
-        timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_S),
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S),
-    )
-
-
-def _proxy_of(url: str) -> tuple[str | None, aiohttp.BasicAuth | None]:
-    """Return the environment's proxy for an https address, and its login: over http a proxy would read the key."""
-    parts = urlsplit(url)
-    proxy = urllib.request.getproxies().get("https")
-    if parts.scheme != "https" or not proxy or urllib.request.proxy_bypass(parts.netloc):
-        return None, None
-    scheme, _, rest = proxy.rpartition("://")
-    login, _, place = rest.rpartition("@")
-    try:
-        require_url(f"{scheme or 'http'}://{place}")
-    except ValueError:
-        said = "the proxy of $https_proxy: only http://HOST:PORT is supported; no_proxy=HOST goes without it"
-        raise ConfigError(said) from None
-    user, _, password = login.partition(":")
-    # Apart from the address, which errors quote.
-    return f"{scheme or 'http'}://{place}", aiohttp.BasicAuth(unquote(user), unquote(password)) if login else None
 
 
 async def all_of(coroutines: Iterable[Coroutine[Any, Any, R]]) -> list[R]:

@@ -6,15 +6,14 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import aiohttp
-
 from ..config.schema import Config
 from ..errors import ServerError, TimedOut
 from ..rundir import polling
 from ..rundir.folder import Endpoint, RunDir, ServerExit, tail
 from ..rundir.polling import Polled
 from . import external
-from .client import Client, Traffic, open_session
+from .client import Client, Traffic, client_of
+from .session import open_session
 
 POLL_S = 0.5
 REPORT_S = 15.0
@@ -41,7 +40,8 @@ async def connected(
     endpoint = await _endpoint(run_dir, attempt, deadline, limits.start_timeout_s)
     while True:
         async with open_session(endpoint.key, limits.request_timeout_s) as session:
-            clients = [_client(session, config, endpoint, host) for host in endpoint.hosts]
+            urls = [f"http://{host}:{endpoint.port}" for host in endpoint.hosts]
+            clients = [client_of(session, config, url=url, model=endpoint.model) for url in urls]
             client, moved = await _healthy(clients, endpoint, run_dir, deadline, limits.start_timeout_s)
             if client is not None:
                 async with _reporting_hangs(run_dir, endpoint):
@@ -61,18 +61,6 @@ async def _reporting_hangs(run_dir: RunDir, endpoint: Endpoint) -> AsyncIterator
         reason = str(error)
         await polling.until_done(lambda: run_dir.want_restart(endpoint.attempt, endpoint.start, reason))
         raise
-
-
-def _client(session: aiohttp.ClientSession, config: Config, endpoint: Endpoint, host: str) -> Client:
-    return Client(
-        session,
-        url=f"http://{host}:{endpoint.port}",
-        model=endpoint.model,
-        request_mb=config.server.request_mb,
-        requests_in_flight=config.server.requests_in_flight,
-        replicas=config.server.replicas,
-        rate_limit_s=config.server.start_timeout_s,
-    )
 
 
 async def server_end(run_dir: RunDir, attempt: str) -> ServerExit:

@@ -10,9 +10,10 @@ import aiohttp
 
 from ..config import credentials
 from ..config.schema import Config
+from ..engines import ENGINES
 from ..errors import NoAnswer, ScoringError, ServerError
-from .client import Client, Traffic, open_session
-from .openai_client import ApiClient
+from .client import Client, Traffic, client_of
+from .session import open_session
 
 POLL_S = 0.5
 REPORT_S = 15.0
@@ -38,18 +39,9 @@ async def connected(config: Config, url: str, traffic: Traffic | None) -> AsyncI
 
 
 def _client(session: aiohttp.ClientSession, config: Config, url: str) -> Client:
-    if config.model.engine == "openai":
-        return ApiClient(session, config, url.rstrip("/"))
-    limits = config.server
-    return Client(
-        session,
-        url=url.rstrip("/").removesuffix("/v1"),
-        model=config.model.served_name or "",
-        request_mb=limits.request_mb,
-        requests_in_flight=limits.requests_in_flight,
-        replicas=limits.replicas,
-        rate_limit_s=limits.start_timeout_s,
-    )
+    engine, named = ENGINES[config.model.engine], config.model.served_name
+    own = config.model.name if engine.models is None else ""  # of a server that lists its models: the only one
+    return client_of(session, config, url=engine.completions.base_url(url), model=named or own)
 
 
 async def _answering(client: Client, config: Config, key_from: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..config.schema import Config
+from ..engines import ENGINES
 from ..errors import BadAnswer, ScoringError
 from ..rundir.folder import RunDir, ServedModel
 from .client import Client
@@ -26,7 +27,7 @@ async def of_server(client: Client, config: Config) -> ServedModel:
 
     An API that gives the top-k tokens only is known by the name that it is asked for.
     """
-    if config.model.engine == "openai":
+    if ENGINES[config.model.engine].labels is None:
         return ServedModel(client.model)
     asking = client.replica(0).apart()
     root = await asking.root()

@@ -27,7 +27,10 @@ class Tokenizes(Protocol):
     """A served model's tokenizer, or one that stands in for it."""
 
     model: str
-    exact: bool  # the tokens are the model's own
+
+    @property
+    def exact(self) -> bool:
+        """Whether the tokens are the model's own."""
 
     async def tokenize(self, texts: Sequence[str], *, special: bool = False) -> list[list[int]]:
         """Return the tokens of each text; `special` adds what starts and ends a sequence."""

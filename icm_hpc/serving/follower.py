@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 
 from ..config.schema import Config
-from ..engines import ENGINES, exit_of, inherited
+from ..engines import exit_of, inherited, start_of
 from ..engines.engine import Rank
 from ..errors import FolderError, IcmError
 from ..rundir import polling
@@ -64,20 +64,20 @@ def _serve_once(
     is_over: Callable[[], bool],
 ) -> str | None:
     """Run this rank until the start is over; return how it ended by itself, or None."""
-    engine = ENGINES[config.model.engine]
+    start = start_of(config.model.engine)
     served = weights.locate(config.model)
     rank = Rank(number, config.nodes, meeting.address, meeting.port, meeting.rpc_port)
-    argv = engine.argv(config.model, served, host=address, port=0, replicas=config.server.replicas, rank=rank)
+    argv = start.argv(config.model, served, host=address, port=0, replicas=config.server.replicas, rank=rank)
     log = run_dir.rank_log(number)
     began = polling.block_until_done(lambda: size_of(log))
     patience_s = config.server.start_timeout_s
-    settings = engine.environment(config.model, "", address=address, start_timeout_s=patience_s)
+    settings = start.environment(config.model, "", address=address, start_timeout_s=patience_s)
     with process.engine(argv, {**inherited.environment(os.environ), **settings}, log) as running:
         while running.poll() is None:
             if is_over():
                 return None
             time.sleep(POLL_S)
-    how = exit_of(engine, running.returncode, written_since(log, began))
+    how = exit_of(start, running.returncode, written_since(log, began))
     if how == f"exited with code {running.returncode}":
         how += f"; last lines of {log}:\n{tail(log, lines=5, begin=began)}"
     return f"{config.model.engine} of rank {number} on {address} {how}"

@@ -25,7 +25,7 @@ from types import FrameType
 
 from ..config.loading import load_file
 from ..config.schema import Config
-from ..engines import ENGINES, exit_of, inherited
+from ..engines import exit_of, inherited, start_of
 from ..engines.engine import Rank
 from ..errors import FolderError, IcmError, ServerError
 from ..rundir import polling
@@ -157,14 +157,14 @@ def require_ranks(config: Config, run_dir: RunDir, attempt: str) -> None:
 
 
 def _serve_once(config: Config, run_dir: RunDir, endpoint: Endpoint, host: str, served: Path | str) -> End:
-    engine = ENGINES[config.model.engine]
+    start = start_of(config.model.engine)
     rank = _announced(config, run_dir, endpoint) if config.nodes > 1 else None
-    argv = engine.argv(config.model, served, host=host, port=endpoint.port, replicas=config.server.replicas, rank=rank)
+    argv = start.argv(config.model, served, host=host, port=endpoint.port, replicas=config.server.replicas, rank=rank)
     began = polling.block_until_done(lambda: size_of(run_dir.server_log))
     polling.block_until_done(lambda: run_dir.write_endpoint(endpoint))
     patience_s = config.server.start_timeout_s
     address = rank.address if rank else None
-    settings = engine.environment(config.model, endpoint.key, address=address, start_timeout_s=patience_s)
+    settings = start.environment(config.model, endpoint.key, address=address, start_timeout_s=patience_s)
     code, healthy, given_up = _run(config, argv, {**inherited.environment(os.environ), **settings}, run_dir, endpoint)
     for path in (run_dir.endpoint(endpoint.attempt), run_dir.rendezvous(endpoint.attempt)):
         polling.block_until_done(partial(path.unlink, missing_ok=True))
@@ -173,7 +173,7 @@ def _serve_once(config: Config, run_dir: RunDir, endpoint: Endpoint, host: str, 
         return End("its port was taken", served=False, port_taken=True)
     if given_up:
         return End(given_up, served=healthy)
-    how = exit_of(engine, code, written_since(run_dir.server_log, began))
+    how = exit_of(start, code, written_since(run_dir.server_log, began))
     return End(f"{config.model.engine} {how}", served=healthy)
 
 
@@ -248,7 +248,7 @@ def _run(
         while engine.poll() is None and not given_up and not _is_to_stop():
             time.sleep(POLL_S)
             if time.monotonic() - looked >= LOOK_S:
-                healthy = healthy or is_healthy(endpoint)
+                healthy = healthy or is_healthy(endpoint, start_of(config.model.engine).health)
                 found = news()
                 given_up = f"{config.model.engine} hung ({found.hang})" if found.hang else found.rank_exit
                 healthy = healthy or found.hang is not None
@@ -274,10 +274,10 @@ def _news(config: Config, run_dir: RunDir, endpoint: Endpoint) -> _News:
     return _News(hang, next(filter(None, ranks), None))
 
 
-def is_healthy(endpoint: Endpoint) -> bool:
+def is_healthy(endpoint: Endpoint, path: str) -> bool:
     """Return whether the engine on this machine answers its health check."""
     request = urllib.request.Request(
-        f"http://127.0.0.1:{endpoint.port}/health", headers={"Authorization": f"Bearer {endpoint.key}"}
+        f"http://127.0.0.1:{endpoint.port}{path}", headers={"Authorization": f"Bearer {endpoint.key}"}
     )
     try:
         with _DIRECT.open(request, timeout=2) as answer:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from icm_hpc.engines.vllm import Metrics
+from icm_hpc.engines.engine import Metrics
 from icm_hpc.rundir import checkpoint
 from tests import offline
 from tests.conftest import SHARED_DATA, unavailable

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from icm_hpc.engines import ENGINES, exit_of, inherited, stub
+from icm_hpc.engines import exit_of, inherited, start_of
 from icm_hpc.engines.vllm_symptoms import SYMPTOMS, remedy, root_cause
 from icm_hpc.rundir.folder import RunDir, written_since
 from icm_hpc.serving import server
-from tests.conftest import prepare_run, require_vllm
+from tests.conftest import prepare_run, require_vllm, start_stub_by
 
 PACKAGES = ("vllm", "transformers", "huggingface_hub", "torch")
 OF_THE_SYSTEM = {  # words of CUDA, C libraries, Python and Slurm, not of these packages
@@ -147,10 +147,10 @@ def test_how_an_engine_ended_has_its_cause_and_what_helps_however_far_above_the_
         file.write(
             "\n".join([*WORKERS, *failed("EngineCore_DP0", INITIALIZATION), *["  a long traceback"] * 2000, *API])
         )
-    how = exit_of(ENGINES["vllm"], 1, written_since(log, begin))
+    how = exit_of(start_of("vllm"), 1, written_since(log, begin))
     assert how.startswith(f"exited with code 1: {NO_ROOM} (out of GPU memory: lower")
     assert "See root cause above" not in how
-    assert exit_of(ENGINES["vllm"], 1, written_since(tmp_path / "nowhere", 0)) == "exited with code 1"
+    assert exit_of(start_of("vllm"), 1, written_since(tmp_path / "nowhere", 0)) == "exited with code 1"
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_the_server_component_starts_its_engine_without_them_unless_the_model_se
 ) -> None:
     seen = tmp_path / "seen"
     code = f"import os; open({str(seen)!r}, 'w').write(' '.join(os.environ))"
-    monkeypatch.setattr(stub, "argv", lambda *_, **__: [sys.executable, "-c", code])
+    start_stub_by(monkeypatch, lambda *_, **__: [sys.executable, "-c", code])
     for name in ("VLLM_PORT", "MASTER_PORT", "VLLM_CPU_KVCACHE_SPACE", "RANK"):
         monkeypatch.setenv(name, "1")
     settings, run_dir = prepare_run(tmp_path, "model=stub", "model.env.RANK=0")

@@ -15,7 +15,6 @@ import pytest
 
 from icm_hpc import status
 from icm_hpc.driver import run
-from icm_hpc.engines import stub
 from icm_hpc.errors import FolderError
 from icm_hpc.jobs import local
 from icm_hpc.rundir import checkpoint, lock, polling
@@ -23,7 +22,7 @@ from icm_hpc.rundir.folder import Rendezvous, RunDir, read_json
 from icm_hpc.rundir.polling import TRANSIENT, Polled
 from icm_hpc.rundir.progress import Progress
 from icm_hpc.serving import follower, process, server
-from tests.conftest import prepare_run
+from tests.conftest import prepare_run, start_stub_by
 
 PASSING = ("EIO", "ESTALE", "ETIMEDOUT", "EAGAIN", "ENOTCONN", "EHOSTDOWN")
 STUB = ("model=stub", "task.limit=8", "search.steps=10")
@@ -120,7 +119,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (server, follower):
         monkeypatch.setattr(module, "POLL_S", 0.01)
     monkeypatch.setattr(server, "LOOK_S", 0.01)
-    monkeypatch.setattr(stub, "argv", engine_of(0.5))
+    start_stub_by(monkeypatch, engine_of(0.5))
 
 
 @pytest.mark.usefixtures("quick")
@@ -139,7 +138,7 @@ def test_a_server_component_whose_folder_stays_away_ends_its_engine_and_names_th
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings, run_dir = prepare_run(tmp_path, "model=stub")
-    monkeypatch.setattr(stub, "argv", engine_of(60))
+    start_stub_by(monkeypatch, engine_of(60))
     monkeypatch.setattr(polling, "TOLERATED_S", 0.1)
     ended: list[Any] = []
     end = process._end

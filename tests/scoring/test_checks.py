@@ -16,10 +16,11 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from icm_hpc.engines import stub
+from icm_hpc.engines import ENGINES, stub
 from icm_hpc.scoring import checks
 from icm_hpc.scoring.checks import Check
-from icm_hpc.scoring.client import Client, open_session
+from icm_hpc.scoring.client import Client
+from icm_hpc.scoring.session import open_session
 from tests.conftest import unavailable
 
 AFTER_MODEL = (checks.COMPLETION, checks.LABELS, checks.CACHING, checks.CONTEXT, checks.CLOCK)
@@ -102,7 +103,14 @@ async def checked(url: str, *, model: str = "m", replicas: int = 1, **wanted: An
     """Return the checks of the server at `url` by their names."""
     async with open_session("key", timeout_s=5) as session:
         client = Client(
-            session, url=url, model=model, request_mb=4, requests_in_flight=1, replicas=replicas, retries=False
+            session,
+            ENGINES["vllm"],
+            url=url,
+            model=model,
+            request_mb=4,
+            requests_in_flight=1,
+            replicas=replicas,
+            retries=False,
         )
         told: list[Check] = []
         done = await checks.run(client, told.append, **wanted)

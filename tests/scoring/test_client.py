@@ -11,11 +11,11 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from icm_hpc.engines import stub
-from icm_hpc.engines.vllm import metrics
+from icm_hpc.engines import ENGINES, stub
 from icm_hpc.errors import BadAnswer, IcmError, NoAnswer, ScoringError, TimedOut
 from icm_hpc.scoring import client as client_module
-from icm_hpc.scoring.client import Client, open_session
+from icm_hpc.scoring.client import Client
+from icm_hpc.scoring.session import open_session
 
 PROMPTS = [json.dumps(list(range(i, i + 20)), separators=(",", ":")).encode() for i in range(40)]
 Answer = Callable[[dict[str, Any]], Any]
@@ -32,7 +32,7 @@ async def served(application: web.Application, *, timeout_s: float = 5, **settin
     """Yield a client of an application that runs in this process."""
     async with TestServer(application) as server, open_session("key", timeout_s=timeout_s) as session:
         given = {"request_mb": 4.0, "requests_in_flight": 4, **settings}
-        yield Client(session, url=str(server.make_url("/")).rstrip("/"), model="m", **given)
+        yield Client(session, ENGINES["stub"], url=str(server.make_url("/")).rstrip("/"), model="m", **given)
 
 
 def stub_application() -> web.Application:
@@ -194,31 +194,3 @@ async def test_a_failure_among_many_requests_stops_the_rest() -> None:
         assert client.traffic.requests == 0
         with pytest.raises(IcmError):
             await client.label_logprobs(PROMPTS, [5, 7])  # no slot was lost
-
-
-def test_metrics_are_summed_over_engines() -> None:
-    text = """# HELP vllm:prefix_cache_queries_total
-vllm:prefix_cache_queries_total{engine="0",model_name="m"} 100.0
-vllm:prefix_cache_queries_total{engine="1",model_name="m"} 50.0
-vllm:prefix_cache_hits_total{engine="0",model_name="m"} 60.0
-vllm:cache_config_info{block_size="32",engine="0",num_gpu_blocks="1000"} 1.0
-vllm:cache_config_info{block_size="32",engine="1",num_gpu_blocks="1000"} 1.0
-"""
-    told = metrics(text)
-    assert (told.prompt_tokens, told.cached_tokens, told.computed_tokens) == (150, 60, 90)
-    assert (told.block_size, told.cache_tokens) == (32, 64000)
-
-
-def test_where_the_cache_is_off_all_prompt_tokens_were_computed() -> None:
-    text = """vllm:prefix_cache_queries_total{engine="0"} 0.0
-vllm:prefix_cache_hits_total{engine="0"} 0.0
-vllm:prompt_tokens_total{engine="0"} 100.0
-vllm:prompt_tokens_total{engine="1"} 50.0
-"""
-    assert metrics(text).computed_tokens == 150
-
-
-@pytest.mark.parametrize("text", ["", "<html>a proxy's page</html>", "process_open_fds 7.0\n"])
-def test_metrics_without_vllms_counters_are_not_zeros(text: str) -> None:
-    with pytest.raises(BadAnswer, match="no counters of a prefix cache"):
-        metrics(text)

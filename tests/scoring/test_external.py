@@ -25,6 +25,7 @@ from icm_hpc.rundir import checkpoint
 from icm_hpc.rundir.folder import RunDir
 from icm_hpc.rundir.progress import Progress
 from icm_hpc.scoring import client, external
+from icm_hpc.scoring.session import open_session
 from icm_hpc.tasks import load as load_task
 from tests import offline
 from tests.conftest import Served, prepare_run
@@ -208,7 +209,7 @@ async def test_a_server_that_comes_back_with_another_model_is_refused(
 
 
 async def test_without_a_key_none_is_sent() -> None:
-    async with client.open_session(None, 5) as session:
+    async with open_session(None, 5) as session:
         assert "Authorization" not in session.headers
 
 

@@ -11,7 +11,7 @@ from aiohttp.test_utils import TestServer
 
 from icm_hpc.config import loading
 from icm_hpc.driver import run
-from icm_hpc.engines import stub, vllm
+from icm_hpc.engines import stub
 from icm_hpc.errors import ScoringError
 from icm_hpc.jobs import local
 from icm_hpc.rundir.folder import RunDir, ServedModel
@@ -183,12 +183,6 @@ async def test_a_server_that_comes_back_within_a_start_with_another_model_is_ref
         )
         with pytest.raises(ScoringError, match="another model under the name 'theirs'"):
             await run.run(settings, run_dir, attempt="a1", stop=asyncio.Event(), watch=quiet)
-
-
-def test_what_a_server_loaded_is_read_where_it_says_so() -> None:
-    models = {"data": [{"id": "a", "root": "/weights/a"}, {"id": "b"}, {"id": "c", "root": 7}, "d"]}
-    assert [vllm.root(models, name) for name in "abcde"] == ["/weights/a", None, None, None, None]
-    assert vllm.root([], "a") is None
 
 
 async def test_an_api_of_the_top_k_tokens_is_known_by_its_name() -> None:

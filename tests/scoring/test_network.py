@@ -6,15 +6,19 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from icm_hpc import verify
 from icm_hpc.driver.run import run as drive
+from icm_hpc.engines import ENGINES
 from icm_hpc.errors import ConfigError, IcmError
 from icm_hpc.scoring import client as client_module
-from icm_hpc.scoring.client import Client, open_session
+from icm_hpc.scoring import session as session_module
+from icm_hpc.scoring.client import Client
+from icm_hpc.scoring.session import open_session
 from icm_hpc.verify import Asked
 from tests.conftest import prepare_run
 from tests.external import KEY
@@ -23,9 +27,9 @@ PASSWORD = "proxy-password"
 MODELS = {"data": [{"id": "m", "max_model_len": 100}]}
 
 
-def client_of(session: object, url: str) -> Client:
+def client_of(session: aiohttp.ClientSession, url: str) -> Client:
     """Return a client that tries once."""
-    return Client(session, url=url, model="m", request_mb=4, requests_in_flight=1, retries=False)  # type: ignore[arg-type]
+    return Client(session, ENGINES["vllm"], url=url, model="m", request_mb=4, requests_in_flight=1, retries=False)
 
 
 @pytest.mark.parametrize("key", [KEY, None])
@@ -115,8 +119,8 @@ async def test_a_proxy_of_a_kind_that_is_not_supported_is_refused_without_its_pa
 
 
 async def test_a_connection_that_the_server_may_have_closed_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert client_module.KEEPALIVE_S < 5, "after which uvicorn closes an idle connection"
-    monkeypatch.setattr(client_module, "KEEPALIVE_S", 0.3)
+    assert session_module.KEEPALIVE_S < 5, "after which uvicorn closes an idle connection"
+    monkeypatch.setattr(session_module, "KEEPALIVE_S", 0.3)
     connections: list[object] = []
 
     async def models(request: web.Request) -> web.Response:

@@ -13,10 +13,11 @@ from icm_hpc import tasks
 from icm_hpc.config.schema import TaskConfig
 from icm_hpc.core.layout import LAYOUTS, of_replica, replica_of
 from icm_hpc.core.types import ScoreOne, ScorePool, frozen_labels
-from icm_hpc.engines import stub
-from icm_hpc.scoring.client import Client, open_session
+from icm_hpc.engines import ENGINES, stub
+from icm_hpc.scoring.client import Client
 from icm_hpc.scoring.prompts import of_tokens
 from icm_hpc.scoring.scorer import Scorer
+from icm_hpc.scoring.session import open_session
 from tests.offline import OfflineClient
 
 
@@ -57,7 +58,13 @@ async def scores(replicas: int, asked: Counter[str]) -> tuple[Any, Any, Client]:
     task = tasks.load(TaskConfig(name="reviews", limit=24), seed=0)
     async with TestServer(app) as server, open_session("k", 60) as session:
         client = Client(
-            session, url=str(server.make_url("")), model="stub", request_mb=4, requests_in_flight=2, replicas=replicas
+            session,
+            ENGINES["stub"],
+            url=str(server.make_url("")),
+            model="stub",
+            request_mb=4,
+            requests_in_flight=2,
+            replicas=replicas,
         )
         scorer = Scorer(client, await of_tokens(client, task), task.problem(), "trie")
         labels = frozen_labels(np.arange(24) % 2)

@@ -15,13 +15,14 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from icm_hpc.driver.run import run as drive
-from icm_hpc.engines import stub
+from icm_hpc.engines import ENGINES, stub
 from icm_hpc.errors import RateLimited, ServerError
 from icm_hpc.rundir import checkpoint
 from icm_hpc.rundir.progress import Progress
 from icm_hpc.scoring import rate_limit
-from icm_hpc.scoring.client import Client, open_session
+from icm_hpc.scoring.client import Client
 from icm_hpc.scoring.rate_limit import Patience, retry_after_s
+from icm_hpc.scoring.session import open_session
 from tests import offline
 from tests.conftest import prepare_run
 from tests.external import KEY
@@ -102,7 +103,7 @@ async def refusing(
     app.middlewares.append(refuse_some)
     async with TestServer(app) as server, open_session("key", timeout_s) as session:
         url = str(server.make_url("/")).rstrip("/")
-        yield Client(session, url=url, model="m", request_mb=4, requests_in_flight=2, **settings)
+        yield Client(session, ENGINES["stub"], url=url, model="m", request_mb=4, requests_in_flight=2, **settings)
 
 
 @pytest.mark.parametrize("value", [*NONSENSE[:-1], "0", "0.01", "1e-3", "Wed, 25 Nov 2020 13:00:10 GMT", None])

@@ -20,7 +20,7 @@ from icm_hpc.errors import ServerError
 from icm_hpc.rundir.folder import Rendezvous, RunDir
 from icm_hpc.serving import follower, server
 from icm_hpc.serving import process as processes
-from tests.conftest import prepare_run
+from tests.conftest import prepare_run, start_stub_by
 
 
 def until(true: Callable[[], object]) -> None:
@@ -101,7 +101,7 @@ def test_a_port_taken_in_the_meantime_is_exchanged_for_another(tmp_path: Path, m
             serves = started(model, weights, host=host, port=port)
             return serves if port == taken else [sys.executable, "-c", "raise SystemExit(3)"]
 
-        monkeypatch.setattr(stub, "argv", argv)
+        start_stub_by(monkeypatch, argv)
         assert server.serve(settings, run_dir, "a1", local=True) == "stub exited with code 3"
     assert ports == [taken, free]
 
@@ -194,5 +194,5 @@ def test_a_server_on_this_machine_does_not_count_the_tasks_of_a_step_that_it_was
 ) -> None:
     settings, run_dir = prepare_run(tmp_path, "model=stub")
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
-    monkeypatch.setattr(stub, "argv", lambda *_, **__: [sys.executable, "-c", "raise SystemExit(3)"])
+    start_stub_by(monkeypatch, lambda *_, **__: [sys.executable, "-c", "raise SystemExit(3)"])
     assert server.serve(settings, run_dir, "a1", local=True) == "stub exited with code 3"

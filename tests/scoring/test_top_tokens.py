@@ -20,13 +20,13 @@ from icm_hpc.capacity.plan import plan
 from icm_hpc.config import loading
 from icm_hpc.config.fingerprint import differences, result_settings
 from icm_hpc.driver.run import run as drive
-from icm_hpc.engines import openai_api, stub
-from icm_hpc.errors import BadAnswer, ConfigError, ScoringError
+from icm_hpc.engines import stub
+from icm_hpc.errors import ConfigError, ScoringError
 from icm_hpc.rundir import checkpoint
 from icm_hpc.rundir.progress import Progress
 from icm_hpc.scoring import client, prompts
-from icm_hpc.scoring.client import open_session
-from icm_hpc.scoring.openai_client import ApiClient
+from icm_hpc.scoring.client import client_of
+from icm_hpc.scoring.session import open_session
 from icm_hpc.scoring.tokenizer import estimate
 from tests.conftest import prepare_run
 from tests.external import KEY, holding, secrets_file, submit
@@ -188,7 +188,8 @@ async def test_the_rate_counts_the_text_and_not_the_escapes_of_its_json(
 
     monkeypatch.setattr("icm_hpc.scoring.rate_limit.RateLimit.wait", wait)
     async with Api().served() as url, open_session(KEY, 5) as session:
-        api = ApiClient(session, loading.load(list(API)), url)
+        config = loading.load([*API, "server.tokens_per_min=1000"])
+        api = client_of(session, config, url=url, model="m")
         await api.top_logprobs(json.dumps(text, ensure_ascii=escaped).encode() for escaped in (True, False))
     assert waits == [2 * estimate(text)]
     assert len(text.split()) <= estimate(text) <= len(text.encode())
@@ -217,43 +218,10 @@ async def test_a_label_word_that_is_not_among_the_likeliest_gets_the_published_f
     config = loading.load(list(API))
     task = tasks.load(config.task, seed=0)
     async with Api(spoil).served() as url, open_session(KEY, 5) as session:
-        api = ApiClient(session, config, url)
+        api = client_of(session, config, url=url, model="m")
         tokens = await prompts.of_tokens(api, task)
         (row,) = await prompts.of_text(task, tokens.demonstration_tokens).score(api, [b'"Review:"'])
     np.testing.assert_allclose(row, [math.log(1e-5), math.log(1e-5 + 0.25)])
-
-
-@pytest.mark.parametrize(
-    ("counter", "body"),
-    [
-        ("choices", None),
-        ("choices", {"choices": []}),
-        ("choices", {"choices": [{"index": 1}]}),
-        ("logprobs", {"choices": [{"index": 0, "logprobs": {"top_logprobs": [{}]}}]}),
-        ("logprobs", {"choices": [{"index": 0, "logprobs": {"top_logprobs": [None]}}]}),
-        ("logprobs", {"choices": [{"index": 0, "logprobs": {"top_logprobs": [{"a": 0.5}]}}]}),
-        ("logprobs", {"choices": [{"index": 0, "logprobs": {"top_logprobs": [{"a": float("nan")}]}}]}),
-    ],
-)
-def test_an_answer_that_is_no_list_of_tokens_is_a_bad_one(counter: str, body: Any) -> None:
-    with pytest.raises(BadAnswer) as bad:
-        openai_api.top_logprobs(body, 1)
-    assert bad.value.counter == counter
-
-
-@pytest.mark.parametrize(
-    ("content", "out"),
-    [
-        (json.dumps(QUOTA).encode(), True),
-        (b'{"error": {"code": "insufficient_quota"}}', True),
-        (b'{"error": {"code": "rate_limit_exceeded", "message": "not insufficient_quota"}}', False),
-        (b'{"error": "insufficient_quota"}', False),
-        (b"<html>", False),
-        (b"[]", False),
-    ],
-)
-def test_a_used_up_account_is_told_from_haste(content: bytes, out: bool) -> None:
-    assert openai_api.is_out_of_quota(content) is out
 
 
 def test_bare_words_choose_the_preset_and_what_an_api_allows() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from icm_hpc.config import loading, vllm_options
-from icm_hpc.engines import vllm
+from icm_hpc.config import loading
+from icm_hpc.engines import vllm, vllm_options
 from icm_hpc.errors import ConfigError
 from tests.conftest import require_vllm
 
@@ -125,7 +125,7 @@ def test_what_is_reserved_is_what_vllm_has_and_no_other_option_is_taken_for_it()
     ours = {*vllm_options.SETTINGS, *vllm_options.REASONS}
     assert ours - known <= {"model-tag"}
     others = {word for word in known - ours if word.removeprefix("no-") not in ours}
-    assert {word: option for word in sorted(others) if (option := vllm_options.reserved(word))} == {}
+    assert {word: option for word in sorted(others) if (option := vllm_options.OPTIONS.reserved(word))} == {}
     for words in actions:
         short = [word[1:] for word in words if not word.startswith("--")]
         assert all(vllm_options.SHORT.get(word) in (None, *(w[2:] for w in words)) for word in short)

@@ -1,11 +1,6 @@
 """Options of vLLM that model.vllm_args may not hold, because a setting of ours has each or because the job depends on it."""
 
-import re
-from collections.abc import Mapping
-from typing import Any
-
-from ..errors import ConfigError
-from .written import Tree, Written
+from .options import Options
 
 # By option, the setting that has it.
 SETTINGS = {
@@ -88,50 +83,10 @@ SHORT = {
     "h": "help",
 }  # fmt: skip
 
+# delay-ms is the stub's, which takes vLLM's other options.
+NEUTRAL = frozenset({
+    "block-size", "enforce-eager", "enable-scale-out", "num-gpu-blocks-override", "api-server-count", "swap-space",
+    "data-parallel-size", "disable-log-stats", "distributed-executor-backend", "delay-ms",
+})  # fmt: skip
 
-def require_allowed(options: Tree) -> None:
-    """Raise ConfigError for an option that a run sets itself, in any of its spellings; no value is quoted.
-
-    What a run's own config.yaml holds is not checked again.
-    """
-    for name, value in options.items() if isinstance(options, Mapping) else ():
-        if _is_saved(value):
-            continue
-        key = f"model.vllm_args.{name}"
-        if not re.fullmatch(r"-{0,2}[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_.-]+)?", name):
-            raise ConfigError(f"{key!r}: is not the name of an option: write it as in vLLM's --NAME, without value")
-        option = reserved(name)
-        if option is not None:
-            spelt = "" if option == _plain(name) else f" (vLLM's --{option})"
-            what = f"set {SETTINGS[option]} instead" if option in SETTINGS else f"cannot be set: {REASONS[option]}"
-            raise ConfigError(f"{key}{spelt}: {what}")
-        if name.startswith("-"):
-            raise ConfigError(f"{key}: write it without leading -: model.vllm_args.{name.lstrip('-')}")
-        if isinstance(value, Written) and re.match(r"-[^0-9.]", value.text):
-            raise ConfigError(f"{key}: its value begins with -, so vLLM would take it for another option")
-
-
-def reserved(name: str) -> str | None:
-    """Return the reserved option that vLLM's parser makes of a name: short, abbreviated, negated, or with _ for -."""
-    plain = _plain(name)
-    known = [*SETTINGS, *REASONS]
-    for word in (plain, plain.removeprefix("no-")):
-        if word in SHORT:
-            return SHORT[word]
-        if word in known:
-            return word
-        begun = [option for option in known if option.startswith(word)]
-        if begun and word:
-            return begun[0]
-    return None
-
-
-def _plain(name: str) -> str:
-    return name.lstrip("-").split(".")[0].replace("_", "-")
-
-
-def _is_saved(tree: Any) -> bool:
-    if isinstance(tree, Written):
-        return tree.saved
-    inner = list(tree.values()) if isinstance(tree, dict) else tree
-    return bool(inner) and all(map(_is_saved, inner))
+OPTIONS = Options("vLLM", SETTINGS, REASONS, SHORT, NEUTRAL)

@@ -20,7 +20,9 @@ from icm_hpc.config.schema import Config
 from icm_hpc.core.layout import Query
 from icm_hpc.core.types import Labels
 from icm_hpc.jobs import local
-from icm_hpc.rundir.folder import RunDir, new_attempt, write_atomically
+from icm_hpc.rundir.attempts import new_attempt
+from icm_hpc.rundir.files import write_atomically
+from icm_hpc.rundir.folder import RunDir
 from icm_hpc.scoring import connect
 from icm_hpc.scoring.client import Client
 from icm_hpc.scoring.prompts import TokenPrompts

@@ -72,3 +72,7 @@ class SchedulerError(ClusterError):
     def __init__(self, words: str, *, is_missing: bool = False) -> None:
         super().__init__(words)
         self.is_missing = is_missing  # there is no such command on this machine
+
+
+class Interrupted(Exception):  # noqa: N818
+    """The run was told to stop, and its state is saved; not an error."""

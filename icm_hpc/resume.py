@@ -9,8 +9,7 @@ import sys
 from . import status, submit
 from .capacity import plan
 from .config import describe, loading
-from .driver.run import Interrupted
-from .errors import ConfigError, IcmError
+from .errors import ConfigError, IcmError, Interrupted
 from .jobs import launch
 from .rundir.folder import RunDir
 

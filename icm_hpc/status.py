@@ -15,10 +15,11 @@ from rich.table import Table
 from . import scheduler
 from .config import describe, loading
 from .config.schema import Config
-from .driver.run import attempts as attempts_of
 from .errors import ConfigError, IcmError, SchedulerError
 from .rundir import checkpoint, lock
-from .rundir.folder import RunDir, read_json
+from .rundir.attempts import attempts as attempts_of
+from .rundir.files import read_json
+from .rundir.folder import RunDir
 from .rundir.polling import COMMAND_S, block_until_done
 
 ARGUMENTS = {

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 
 from .capacity import plan
 from .config import credentials, describe, loading
-from .driver.run import Interrupted
-from .errors import ConfigError, IcmError
+from .errors import ConfigError, IcmError, Interrupted
 from .jobs import launch
 
 FLAGS = ("dry_run", "wait")

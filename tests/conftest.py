@@ -16,7 +16,8 @@ from icm_hpc.config.schema import Config
 from icm_hpc.engines import ENGINES, start_of
 from icm_hpc.engines.engine import Argv
 from icm_hpc.jobs import local
-from icm_hpc.rundir.folder import RunDir, write_atomically
+from icm_hpc.rundir.files import write_atomically
+from icm_hpc.rundir.folder import RunDir
 from icm_hpc.serving import weights
 
 hypothesis.settings.register_profile("icm", deadline=None, print_blob=True)  # machines are noisy: no test has a clock

@@ -1,11 +1,11 @@
 """Where a run goes: to Slurm, or to this machine; and what a run that cannot go there could be instead."""
 
 import dataclasses
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from .. import scheduler
 from ..config.schema import Config
 
 # What drivers of GPUs leave in /dev: NVIDIA's, AMD's, Intel's and other accelerators', and Windows' for its Linux.
@@ -84,7 +84,7 @@ def _automatic(config: Config) -> tuple[str, str]:
         return "local", f"model={config.model.name} asks for no GPU"
     if not has_slurm():
         return "local", f"sbatch is not on the PATH ({_gpus(config)})"
-    job = os.environ.get("SLURM_JOB_ID")
+    job = scheduler.job_id()
     inside = f"; this shell is in job {job}: cluster=local would use its node" if job else ""
     return "slurm", f"sbatch is on the PATH, and {_gpus(config)}{inside}"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..core.energy import margins
 from ..core.types import UNLABELLED, Labels, Scores
-from ..rundir.folder import write_atomically
+from ..rundir.files import write_atomically
 from ..tasks import Task
 
 

@@ -5,24 +5,23 @@ import contextlib
 import json
 import logging
 import os
-import platform
 import signal
 import socket
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from importlib import metadata
 from typing import Any
 
-from .. import tasks
+from .. import scheduler, tasks
 from ..config.schema import Config
 from ..core.types import StepInfo
 from ..engines import ENGINES
 from ..engines.engine import Metrics
-from ..errors import BadAnswer, NoAnswer, RateLimited, RequestError, ScoringError, ServerError
+from ..errors import BadAnswer, Interrupted, NoAnswer, RateLimited, RequestError, ScoringError, ServerError
 from ..rundir import checkpoint, lock, outcome, polling
-from ..rundir.folder import RunDir, ServedModel, ServerExit, read_json, write_atomically
+from ..rundir.attempts import record_attempt, record_end, record_served
+from ..rundir.files import write_atomically
+from ..rundir.folder import RunDir, ServerExit
 from ..rundir.lock import Lock
 from ..rundir.outcome import Outcome, describe
 from ..rundir.progress import Progress, Watch
@@ -41,10 +40,6 @@ MOST_IN_VAIN = 5  # times that a server is lost and found again without a step b
 LAST_WORDS_S = 10.0  # how long a server that stopped answering has to leave its exit record
 
 log = logging.getLogger(__name__)
-
-
-class Interrupted(Exception):  # noqa: N818
-    """The run was told to stop, and its state is saved; not an error."""
 
 
 def drive(
@@ -119,7 +114,7 @@ async def _hear_why(server_end: "asyncio.Future[ServerExit]", stopped: "asyncio.
 
 async def _alone(config: Config, run_dir: RunDir, attempt: str, watch: Watch) -> dict[str, Any]:
     """Keep other drivers out, and note how this attempt began and ended."""
-    job = os.environ.get("SLURM_JOB_ID")
+    job = scheduler.job_id()
     who = f"attempt {attempt} on {socket.gethostname()}, process {os.getpid()}" + (f", job {job}" if job else "")
     async with lock.held(run_dir.lock, who) as held:
         counts = Counts()
@@ -136,7 +131,7 @@ async def _alone(config: Config, run_dir: RunDir, attempt: str, watch: Watch) ->
             raise
         finally:
             with contextlib.suppress(OSError):  # of a full disk the error above tells
-                record_end(run_dir, start, end, counts)
+                record_end(run_dir, start, end, asdict(counts))
         return summary
 
 
@@ -252,49 +247,6 @@ async def _finished(config: Config, run_dir: RunDir, parts: Sequence[Task]) -> d
     if found:
         log.info("%d of %d shards are finished", len(found), len(parts))
     return found
-
-
-def record_attempt(run_dir: RunDir, attempt: str) -> int:
-    """Add this start to provenance.json; return its place there."""
-    known = {"attempts": attempts(run_dir)}
-    versions = {name: metadata.version(name) for name in ("icm-hpc", "numpy", "h5py", "aiohttp", "submitit")}
-    start: dict[str, Any] = {
-        "attempt": attempt,
-        "job": os.environ.get("SLURM_JOB_ID"),
-        "driver_host": socket.gethostname(),
-    }
-    start |= {"started": _now(), "python": platform.python_version(), "versions": versions}
-    known["attempts"].append(start)
-    write_atomically(run_dir.provenance, json.dumps(known, indent=2).encode())
-    return len(known["attempts"]) - 1
-
-
-def attempts(run_dir: RunDir) -> list[dict[str, Any]]:
-    """Return every start of the driver, the first one first, as provenance.json has them."""
-    return list((read_json(run_dir.provenance) or {"attempts": []})["attempts"])
-
-
-def scored_anything(attempt: dict[str, Any]) -> bool:
-    """Return whether a start got an answer that is a score; of one that was killed outright that is not known: yes."""
-    return "counts" not in attempt or attempt["counts"]["traffic"]["requests"] > 0
-
-
-def record_served(run_dir: RunDir, start: int, served: ServedModel) -> None:
-    """Add to an attempt in provenance.json which model it scores with."""
-    known = read_json(run_dir.provenance)
-    known["attempts"][start]["served_model"] = {"name": served.name, "root": served.root}
-    write_atomically(run_dir.provenance, json.dumps(known, indent=2).encode())
-
-
-def record_end(run_dir: RunDir, start: int, end: str, counts: Counts) -> None:
-    """Add to an attempt in provenance.json how it ended and what it did; one without was killed outright."""
-    known = read_json(run_dir.provenance)
-    known["attempts"][start] |= {"ended": _now(), "end": end, "counts": asdict(counts)}
-    write_atomically(run_dir.provenance, json.dumps(known, indent=2).encode())
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
 async def _known_metrics(client: Client) -> Metrics | None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from .. import scheduler
 from ..errors import ConfigError, IcmError
-from ..rundir.folder import RunDir, write_atomically
+from ..rundir.files import write_atomically
+from ..rundir.folder import RunDir
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,7 @@ from ..config import credentials, home, loading
 from ..config.fingerprint import differences, draw_the_same_examples, result_settings
 from ..config.schema import Config
 from ..driver import shard
-from ..driver.run import Interrupted
-from ..errors import ClusterError, ConfigError, SchedulerError, TaskError
+from ..errors import ClusterError, ConfigError, Interrupted, SchedulerError, TaskError
 from ..rundir import lock, progress
 from ..rundir.folder import RunDir, log_to_files
 from ..rundir.progress import Watch

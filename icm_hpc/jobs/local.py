@@ -11,7 +11,9 @@ from typing import Any
 from ..config.schema import Config
 from ..driver.run import drive
 from ..rundir import progress
-from ..rundir.folder import RunDir, new_attempt, private_append
+from ..rundir.attempts import new_attempt
+from ..rundir.files import private_append
+from ..rundir.folder import RunDir
 from ..rundir.progress import Watch
 from ..serving import server
 

@@ -22,10 +22,12 @@ from submitit.slurm import slurm
 from .. import scheduler
 from ..config.loading import load_file
 from ..config.schema import Config
-from ..driver.run import Interrupted, attempts, drive, scored_anything
-from ..errors import ClusterError, IcmError, SchedulerError
+from ..driver.run import drive
+from ..errors import ClusterError, IcmError, Interrupted, SchedulerError
 from ..rundir import progress
-from ..rundir.folder import RunDir, attempt_of_job, log_to_files, require_private
+from ..rundir.attempts import attempts, scored_anything
+from ..rundir.files import require_private
+from ..rundir.folder import RunDir, log_to_files
 from . import sbatch
 
 TRY_FOR_S = 60.0  # to requeue or to resubmit; a part of cluster.signal_s
@@ -87,7 +89,7 @@ class DriverJob:
         log_to_files(run_dir)
         submitits = signal.getsignal(signal.SIGUSR2)  # it pickles this job again, requeues it, and exits
         received: list[int] = []
-        attempt = attempt_of_job()
+        attempt = scheduler.attempt()
         watch = progress.all_of(progress.to_log(), progress.to_file(run_dir, attempt))
         try:
             self._require_attempts_left(config, run_dir)
@@ -117,7 +119,7 @@ class DriverJob:
 
     @property
     def _starts(self) -> int:
-        return self.earlier + int(os.environ.get("SLURM_RESTART_COUNT", "0")) + 1
+        return self.earlier + scheduler.restarts() + 1
 
     def _require_attempts_left(self, config: Config, run_dir: RunDir) -> None:
         """Raise ClusterError if the run was started too often, or again and again without anything to show for it."""

@@ -23,7 +23,7 @@ from ..config.fingerprint import differences
 from ..core.memo import Remembered
 from ..core.types import Labelling, State, StepInfo
 from ..errors import CheckpointError
-from .folder import write_atomically
+from .files import write_atomically
 from .polling import TRANSIENT
 
 SCHEMA = 2

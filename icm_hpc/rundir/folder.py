@@ -1,19 +1,13 @@
 """The one place that knows every path inside a run's folder, and how its small files are written."""
 
 import dataclasses
-import json
 import logging
 import os
-import secrets
-import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
 
 from ..errors import ConfigError
-
-LOG_BYTES = 2**22  # of a log that are looked through: several tracebacks of each of many workers
+from .files import private_append, read_json, write_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +170,7 @@ class RunDir:
 
     def write_endpoint(self, endpoint: Endpoint) -> None:
         """Publish where the server listens."""
-        _write_json(self.endpoint(endpoint.attempt), dataclasses.asdict(endpoint))
+        write_json(self.endpoint(endpoint.attempt), dataclasses.asdict(endpoint))
 
     def read_endpoint(self, attempt: str) -> Endpoint | None:
         """Return where the server of this attempt listens, or None while it does not."""
@@ -185,7 +179,7 @@ class RunDir:
 
     def write_server_exit(self, record: ServerExit) -> None:
         """Record how the server ended, for good."""
-        _write_json(self.server_exit(record.attempt), dataclasses.asdict(record))
+        write_json(self.server_exit(record.attempt), dataclasses.asdict(record))
 
     def read_server_exit(self, attempt: str) -> ServerExit | None:
         """Return how the server of this attempt ended, or None while it has not."""
@@ -194,7 +188,7 @@ class RunDir:
 
     def write_rendezvous(self, meeting: Rendezvous) -> None:
         """Announce a start of the engine to the other nodes."""
-        _write_json(self.rendezvous(meeting.attempt), dataclasses.asdict(meeting))
+        write_json(self.rendezvous(meeting.attempt), dataclasses.asdict(meeting))
 
     def read_rendezvous(self, attempt: str) -> Rendezvous | None:
         """Return where the ranks meet, or None between two starts."""
@@ -203,7 +197,7 @@ class RunDir:
 
     def write_rank_arrival(self, attempt: str, number: int, address: str) -> None:
         """Report to the first node that the component of this node has started."""
-        _write_json(self.rank_arrival(attempt, number), {"address": address})
+        write_json(self.rank_arrival(attempt, number), {"address": address})
 
     def has_arrived(self, attempt: str, number: int) -> bool:
         """Return whether the component of a node that is not the first has started.
@@ -217,7 +211,7 @@ class RunDir:
 
     def write_rank_exit(self, attempt: str, number: int, start: int, how: str) -> None:
         """Tell the first node that a rank of this start has ended."""
-        _write_json(self.rank_exit(attempt, number), {"start": start, "how": how})
+        write_json(self.rank_exit(attempt, number), {"start": start, "how": how})
 
     def read_rank_exit(self, attempt: str, number: int, start: int) -> str | None:
         """Return how a rank of this start ended, or None."""
@@ -226,7 +220,7 @@ class RunDir:
 
     def write_served_model(self, served: ServedModel) -> None:
         """Record whose scores this run has."""
-        _write_json(self.served_model, dataclasses.asdict(served))
+        write_json(self.served_model, dataclasses.asdict(served))
 
     def read_served_model(self) -> ServedModel | None:
         """Return whose scores this run has, or None if it has none; earlier versions recorded the name alone."""
@@ -241,54 +235,12 @@ class RunDir:
 
     def want_restart(self, attempt: str, start: int, reason: str) -> None:
         """Ask the server component to end a start of the engine that hangs, and to start it anew."""
-        _write_json(self.restart_wanted(attempt), {"start": start, "reason": reason})
+        write_json(self.restart_wanted(attempt), {"start": start, "reason": reason})
 
     def read_restart_wanted(self, attempt: str, start: int) -> str | None:
         """Return why this start of the engine is to be ended, or None."""
         values = read_json(self.restart_wanted(attempt))
         return values["reason"] if values and values["start"] == start else None
-
-
-def require_private(folder: Path) -> None:
-    """Raise ConfigError if others could put files into `folder` or its parent: a pickle in it would run as us."""
-    for place in (folder, folder.parent):
-        status = place.stat()
-        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
-            raise ConfigError(
-                f"{place} belongs to user {status.st_uid} with mode {status.st_mode & 0o777:o}: nothing is loaded from a folder"
-                f" that others can write; make it your own: chown and chmod 700"
-            )
-
-
-def new_attempt() -> str:
-    """Return a name for a start on this machine; its server is given it as $ICM_ATTEMPT."""
-    return f"local-{time.time_ns()}-{secrets.token_hex(4)}"
-
-
-def attempt_of_job() -> str:
-    """Return what tells this start of a Slurm job from others; equal in both components."""
-    return f"{os.environ['SLURM_JOB_ID']}.{os.environ.get('SLURM_RESTART_COUNT', '0')}"
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that is whole or not there, readable by its owner only, and on the disk when this returns."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        fsync_folder(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def private_append(path: Path) -> BinaryIO:
-    """Open a log for appending; made if missing, readable by its owner only."""
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
 
 
 def log_to_files(run_dir: RunDir) -> None:
@@ -299,57 +251,3 @@ def log_to_files(run_dir: RunDir) -> None:
         logging.StreamHandler(),
     ]
     logging.basicConfig(level=logging.INFO, handlers=handlers, format="%(asctime)s %(message)s", force=True)
-
-
-def fsync_folder(folder: Path) -> None:
-    """Bring a folder's entries to the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def tail(path: Path, lines: int = 20, *, begin: int = 0) -> str:
-    """Return the last lines of a log, none before byte `begin`, or a note that there is none."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(begin, path.stat().st_size - 65536))
-            text = file.read().decode(errors="replace")
-    except OSError:
-        return f"({path} is not there)"
-    return "\n".join(text.splitlines()[-lines:]) or f"({path} is empty)"
-
-
-def size_of(path: Path) -> int:
-    """Return the bytes of a log, 0 if it is not there."""
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
-
-
-def written_since(path: Path, begin: int) -> str:
-    """Return what was written into a log from byte `begin` on: if that is long, its end."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(begin, path.stat().st_size - LOG_BYTES))
-            return file.read().decode(errors="replace")
-    except OSError:
-        return ""
-
-
-def read_json(path: Path) -> Any:
-    """Return what a file that `write_atomically` wrote holds, or None if it is not there; polling.py repeats what may pass."""
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        error.filename = error.filename or str(path)  # only a failed open names it
-        raise
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(values).encode())

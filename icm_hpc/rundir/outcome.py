@@ -14,7 +14,7 @@ from ..core import energy as of_pool
 from ..core.types import Labels, Problem, Scores, StepInfo, pool_of
 from ..errors import CheckpointError
 from . import checkpoint
-from .folder import write_atomically
+from .files import write_atomically
 from .polling import TRANSIENT
 
 NAME = "outcome.h5"  # in the folder of the shard's first search

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from ..core.energy import entropy
-from .folder import RunDir, write_atomically
+from .files import write_atomically
+from .folder import RunDir
 
 REPORT_S = 10.0
 

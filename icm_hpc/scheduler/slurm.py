@@ -132,6 +132,42 @@ def own_id(environment: Mapping[str, str]) -> str:
     return environment.get("SLURM_JOB_ID_HET_GROUP_0", own) if own in named else own
 
 
+def job_id() -> str | None:
+    """Return the id of the job that this process is in, or None outside of any."""
+    return os.environ.get("SLURM_JOB_ID")
+
+
+def restarts() -> int:
+    """Return how often the job that this process is in was requeued."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+
+
+def attempt() -> str:
+    """Return a name of this start of the job, equal in all of its components and different after a requeue."""
+    return f"{os.environ['SLURM_JOB_ID']}.{restarts()}"
+
+
+def rank() -> int:
+    """Return which task of its step this process is, from 0."""
+    return int(os.environ.get("SLURM_PROCID", "0"))
+
+
+def tasks_started() -> int | None:
+    """Return how many tasks the step of this process has, or None if Slurm does not say."""
+    found = os.environ.get("SLURM_STEP_NUM_TASKS")
+    return None if found is None else int(found)
+
+
+def node_name() -> str | None:
+    """Return Slurm's name of this node, or None outside of a job."""
+    return os.environ.get("SLURMD_NODENAME")
+
+
+def is_heterogeneous() -> bool:
+    """Return whether the job that this process is in has several components."""
+    return "SLURM_JOB_ID_HET_GROUP_1" in os.environ
+
+
 def ask(*argv: str) -> str:
     """Return what one of Slurm's commands prints; raises SchedulerError, with its words, if it does not answer."""
     name = argv[0]

@@ -15,7 +15,8 @@ from ..engines import exit_of, inherited, start_of
 from ..engines.engine import Rank
 from ..errors import FolderError, IcmError
 from ..rundir import polling
-from ..rundir.folder import Rendezvous, RunDir, size_of, tail, written_since
+from ..rundir.files import size_of, tail, written_since
+from ..rundir.folder import Rendezvous, RunDir
 from ..rundir.polling import Polled
 from . import process, weights
 

@@ -25,7 +25,7 @@ class Watch:
         self._record = Polled(lambda: lock.read(path), None)
         self._last: lock.Record | None = None
         self._since_s = time.monotonic()
-        self._het = "SLURM_JOB_ID_HET_GROUP_1" in os.environ
+        self._het = scheduler.is_heterogeneous()
 
     def gave_back(self) -> bool:
         """Return whether the whole job was requeued just now, as its first component waits for a node and this one runs."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..rundir.folder import private_append
+from ..rundir.files import private_append
 from ..rundir.polling import block_until_done
 
 STOP_S = 8.0  # from SIGTERM to SIGKILL; Slurm itself kills after KillWait, often 30 s

@@ -23,13 +23,15 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
+from .. import scheduler
 from ..config.loading import load_file
 from ..config.schema import Config
 from ..engines import exit_of, inherited, start_of
 from ..engines.engine import Rank
 from ..errors import FolderError, IcmError, ServerError
 from ..rundir import polling
-from ..rundir.folder import Endpoint, Rendezvous, RunDir, ServerExit, attempt_of_job, size_of, written_since
+from ..rundir.files import size_of, written_since
+from ..rundir.folder import Endpoint, Rendezvous, RunDir, ServerExit
 from ..rundir.polling import Polled
 from . import follower, orphan, process, weights
 
@@ -48,7 +50,7 @@ def main() -> None:
     """Serve; the exit code is 0 only after being told to stop."""
     run_dir = RunDir(Path(sys.argv[1]).absolute())
     local = os.environ.get("ICM_ATTEMPT")
-    attempt = local or attempt_of_job()
+    attempt = local or scheduler.attempt()
     if "--post-mortem" in sys.argv[2:]:
         post_mortem(run_dir, attempt)
         return
@@ -56,7 +58,7 @@ def main() -> None:
         signal.signal(number, _stop)
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # meant for the driver; the engine inherits this
     config = load_file(run_dir.config)
-    rank = int(os.environ.get("SLURM_PROCID", "0")) if config.nodes > 1 else 0
+    rank = scheduler.rank() if config.nodes > 1 else 0
     if rank > 0:
         try:
             reason = follower.follow(config, run_dir, attempt, rank, own_address(), _is_to_stop)
@@ -135,7 +137,7 @@ def serve(config: Config, run_dir: RunDir, attempt: str, *, local: bool) -> str:
 
 def require_ranks(config: Config, run_dir: RunDir, attempt: str) -> None:
     """Raise ServerError unless the component of every node starts within RANKS_ARRIVE_S: the engine would wait for hours."""
-    started = int(os.environ.get("SLURM_STEP_NUM_TASKS", config.nodes))
+    started = scheduler.tasks_started() or config.nodes
     if started != config.nodes:
         raise ServerError(
             f"Slurm started {started} of the server's {config.nodes} ranks, which server.nodes={config.nodes} needs: is"
@@ -209,7 +211,7 @@ def is_taken(host: str, port: int) -> bool:
 
 def addresses() -> tuple[str, ...]:
     """Return the names and addresses under which other nodes may reach this one, Slurm's own name first."""
-    names = [os.environ.get("SLURMD_NODENAME"), socket.gethostname(), _outgoing_address()]
+    names = [scheduler.node_name(), socket.gethostname(), _outgoing_address()]
     return tuple(dict.fromkeys(name for name in names if name))
 
 

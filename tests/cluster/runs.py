@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from icm_hpc import scheduler
-from icm_hpc.driver import run
-from icm_hpc.rundir import checkpoint
+from icm_hpc.rundir import attempts, checkpoint
 from icm_hpc.rundir.folder import RunDir
 from tests.cluster.processes import children, of_command, read
 
@@ -96,7 +95,7 @@ class Run:
     @property
     def attempts(self) -> list[dict[str, Any]]:
         """The starts of the driver."""
-        return run.attempts(self.dir)
+        return attempts.attempts(self.dir)
 
     def steps_saved(self) -> int:
         """Return how many steps are in the trace."""

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from icm_hpc.driver import run
-from icm_hpc.driver.run import Interrupted
-from icm_hpc.errors import CheckpointError, ConfigError, FitError, ServerError
+from icm_hpc.errors import CheckpointError, ConfigError, FitError, Interrupted, ServerError
 from icm_hpc.jobs import local
 from icm_hpc.rundir import lock
-from icm_hpc.rundir.folder import RunDir, ServerExit, new_attempt
+from icm_hpc.rundir.attempts import new_attempt
+from icm_hpc.rundir.folder import RunDir, ServerExit
 from icm_hpc.rundir.progress import Progress, Watch
 from icm_hpc.scoring import connect
 from tests.conftest import prepare_run

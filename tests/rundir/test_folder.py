@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from icm_hpc.errors import ConfigError
-from icm_hpc.rundir.folder import RunDir, require_private
+from icm_hpc.rundir.files import require_private
+from icm_hpc.rundir.folder import RunDir
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o702, 0o777])

@@ -18,7 +18,8 @@ from icm_hpc.driver import run
 from icm_hpc.errors import FolderError
 from icm_hpc.jobs import local
 from icm_hpc.rundir import checkpoint, lock, polling
-from icm_hpc.rundir.folder import Rendezvous, RunDir, read_json
+from icm_hpc.rundir.files import read_json
+from icm_hpc.rundir.folder import Rendezvous, RunDir
 from icm_hpc.rundir.polling import TRANSIENT, Polled
 from icm_hpc.rundir.progress import Progress
 from icm_hpc.serving import follower, process, server

@@ -17,10 +17,9 @@ from aiohttp.test_utils import TestServer
 from icm_hpc.capacity.plan import plan
 from icm_hpc.config import credentials, loading
 from icm_hpc.config.fingerprint import differences, result_settings
-from icm_hpc.driver.run import Interrupted
 from icm_hpc.driver.run import run as drive
 from icm_hpc.engines import stub
-from icm_hpc.errors import ConfigError, ScoringError, ServerError
+from icm_hpc.errors import ConfigError, Interrupted, ScoringError, ServerError
 from icm_hpc.rundir import checkpoint
 from icm_hpc.rundir.folder import RunDir
 from icm_hpc.rundir.progress import Progress

@@ -14,6 +14,7 @@ from icm_hpc.driver import run
 from icm_hpc.engines import stub
 from icm_hpc.errors import ScoringError
 from icm_hpc.jobs import local
+from icm_hpc.rundir.attempts import attempts as attempts_of
 from icm_hpc.rundir.folder import RunDir, ServedModel
 from icm_hpc.rundir.progress import Progress
 from icm_hpc.scoring import connect, identity
@@ -53,7 +54,7 @@ async def test_the_served_model_is_in_its_record_the_summary_and_the_provenance_
     summary, run_dir = await by_our_own(tmp_path, "search.steps=10", attempt="a2")
     served = {"name": "stub", "root": None}
     assert summary["served_model"] == json.loads(run_dir.summary.read_text())["served_model"] == served
-    attempts = run.attempts(run_dir)
+    attempts = attempts_of(run_dir)
     assert [attempt["served_model"] for attempt in attempts] == [served, served]
     record = run_dir.read_served_model()
     assert record is not None
@@ -96,7 +97,7 @@ async def test_another_model_under_the_same_name_is_refused_before_anything_is_s
     ):
         await by_theirs(tmp_path, "llama", "search.steps=10")
     run_dir = RunDir(tmp_path / "test")
-    assert run.attempts(run_dir)[-1]["counts"]["traffic"]["requests"] == 0
+    assert attempts_of(run_dir)[-1]["counts"]["traffic"]["requests"] == 0
 
 
 @pytest.mark.parametrize(("shift", "same"), [(0.4, True), (-0.4, True), (0.6, False)])

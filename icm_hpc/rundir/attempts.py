@@ -1,0 +1,62 @@
+"""The starts of a run, as provenance.json records them: when, where, with which versions, how each ended and what it did."""
+
+import json
+import platform
+import secrets
+import socket
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+from .. import scheduler
+from .files import read_json, write_atomically
+from .folder import RunDir, ServedModel
+
+
+def new_attempt() -> str:
+    """Return a name for a start on this machine; its server is given it as $ICM_ATTEMPT."""
+    return f"local-{time.time_ns()}-{secrets.token_hex(4)}"
+
+
+def record_attempt(run_dir: RunDir, attempt: str) -> int:
+    """Add this start to provenance.json; return its place there."""
+    known = {"attempts": attempts(run_dir)}
+    versions = {name: metadata.version(name) for name in ("icm-hpc", "numpy", "h5py", "aiohttp", "submitit")}
+    start: dict[str, Any] = {
+        "attempt": attempt,
+        "job": scheduler.job_id(),
+        "driver_host": socket.gethostname(),
+    }
+    start |= {"started": _now(), "python": platform.python_version(), "versions": versions}
+    known["attempts"].append(start)
+    write_atomically(run_dir.provenance, json.dumps(known, indent=2).encode())
+    return len(known["attempts"]) - 1
+
+
+def attempts(run_dir: RunDir) -> list[dict[str, Any]]:
+    """Return every start of the driver, the first one first, as provenance.json has them."""
+    return list((read_json(run_dir.provenance) or {"attempts": []})["attempts"])
+
+
+def scored_anything(attempt: dict[str, Any]) -> bool:
+    """Return whether a start got an answer that is a score; of one that was killed outright that is not known: yes."""
+    return "counts" not in attempt or attempt["counts"]["traffic"]["requests"] > 0
+
+
+def record_served(run_dir: RunDir, start: int, served: ServedModel) -> None:
+    """Add to an attempt in provenance.json which model it scores with."""
+    known = read_json(run_dir.provenance)
+    known["attempts"][start]["served_model"] = {"name": served.name, "root": served.root}
+    write_atomically(run_dir.provenance, json.dumps(known, indent=2).encode())
+
+
+def record_end(run_dir: RunDir, start: int, end: str, counts: Mapping[str, Any]) -> None:
+    """Add to an attempt in provenance.json how it ended and what it did; one without was killed outright."""
+    known = read_json(run_dir.provenance)
+    known["attempts"][start] |= {"ended": _now(), "end": end, "counts": counts}
+    write_atomically(run_dir.provenance, json.dumps(known, indent=2).encode())
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")

@@ -1,0 +1,98 @@
+"""How small files of a run are written and read: complete or absent, private, and on the disk when that matters."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ..errors import ConfigError
+
+LOG_BYTES = 2**22  # of a log that are looked through: several tracebacks of each of many workers
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file that is whole or not there, readable by its owner only, and on the disk when this returns."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        fsync_folder(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def private_append(path: Path) -> BinaryIO:
+    """Open a log for appending; made if missing, readable by its owner only."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
+
+
+def fsync_folder(folder: Path) -> None:
+    """Bring a folder's entries to the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def tail(path: Path, lines: int = 20, *, begin: int = 0) -> str:
+    """Return the last lines of a log, none before byte `begin`, or a note that there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(begin, path.stat().st_size - 65536))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return f"({path} is not there)"
+    return "\n".join(text.splitlines()[-lines:]) or f"({path} is empty)"
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a log, 0 if it is not there."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def written_since(path: Path, begin: int) -> str:
+    """Return what was written into a log from byte `begin` on: if that is long, its end."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(begin, path.stat().st_size - LOG_BYTES))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def read_json(path: Path) -> Any:
+    """Return what a file that `write_atomically` wrote holds, or None if it is not there; polling.py repeats what may pass."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        error.filename = error.filename or str(path)  # only a failed open names it
+        raise
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write a file as `write_atomically` does; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(values).encode())
+
+
+def require_private(folder: Path) -> None:
+    """Raise ConfigError if others could put files into `folder` or its parent: a pickle in it would run as us."""
+    for place in (folder, folder.parent):
+        status = place.stat()
+        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+            raise ConfigError(
+                f"{place} belongs to user {status.st_uid} with mode {status.st_mode & 0o777:o}: nothing is loaded from a folder"
+                f" that others can write; make it your own: chown and chmod 700"
+            )

@@ -1,6 +1,6 @@
 """`python -m benchmarks.forecast data=../shared/data/truthfulqa_train.json n=256 steps=1500`: the table of forecasts.
 
-Tokens are those of SmolLM2's tokenizer (model=smol; Llama's makes about as many); seconds are core/forecast.py's roofline.
+Tokens are those of SmolLM2's tokenizer (model=smol; Llama's makes about as many); seconds are capacity/forecast.py's roofline.
 A run is one scoring a step, one label changed each: an upper bound for a task without conflict rules.
 """
 
@@ -12,8 +12,9 @@ import numpy as np
 
 from benchmarks.serving import arguments
 from icm_hpc import tasks
+from icm_hpc.capacity.forecast import GPUS, ModelShape, seconds, shape_of
 from icm_hpc.config import loading
-from icm_hpc.core.forecast import GPUS, Cost, Lengths, ModelShape, cost, seconds, shape_of
+from icm_hpc.core.cost import Cost, Lengths, scoring_cost
 from icm_hpc.core.layout import LAYOUTS
 from icm_hpc.scoring import prompts
 from icm_hpc.scoring.tokenizer import LocalTokenizer
@@ -53,9 +54,9 @@ def main() -> None:
     warm: dict[str, Any] = {}
     for name in ("reference", "trie"):
         queries = LAYOUTS[name](everything, everything, groups, tokens, "eval")
-        cold[name] = cost(queries, lengths, int(mine["block"]))
+        cold[name] = scoring_cost(queries, lengths, int(mine["block"]))
         changes = range(0, len(everything), max(1, len(everything) // 16))
-        warm[name] = [cost(queries, lengths, int(mine["block"]), changed=j) for j in changes]
+        warm[name] = [scoring_cost(queries, lengths, int(mine["block"]), changed=j) for j in changes]
     print(f"n={len(everything)}, block size {mine['block']}, prompts of up to {cold['trie'].longest_prompt} tokens\n")
     print(
         "| layout | tokens sent | computed, empty cache | hit rate | held in the cache | computed, one label changed |"

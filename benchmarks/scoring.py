@@ -14,7 +14,7 @@ from benchmarks.serving import Connect, arguments, counted, empty_cache, ideal_t
 from icm_hpc import tasks
 from icm_hpc.config import loading
 from icm_hpc.config.schema import Config
-from icm_hpc.core import forecast
+from icm_hpc.core.cost import scoring_cost
 from icm_hpc.core.types import ScorePool, frozen_labels, with_labels
 from icm_hpc.scoring import prompts
 from icm_hpc.scoring.scorer import Scorer
@@ -36,8 +36,8 @@ async def of_layout(config: Config, connected: Connect, layout: str) -> dict[str
         queries = scorer.arranged(ScorePool(labels, "eval"))
         _, cold = await counted(client, scorer.answer([ScorePool(labels, "eval")]))
         _, warm = await counted(client, scorer.answer([ScorePool(other, "eval")]))
-    expected = forecast.cost(queries, tokens.lengths, block_size)
-    again = forecast.cost(queries, tokens.lengths, block_size, changed=changed)
+    expected = scoring_cost(queries, tokens.lengths, block_size)
+    again = scoring_cost(queries, tokens.lengths, block_size, changed=changed)
     return {
         **asdict(cold),
         "hit_rate": cold.hit_rate,

@@ -27,7 +27,7 @@ BANNED = {
     r"kind word": "grace period, SIGTERM",
     r"strangers?": "other users",
 }
-# A message of core/fit.py in the table of docs/planning.md, which benchmarks.plans prints.
+# A message of capacity/fit.py in the table of docs/planning.md, which benchmarks.plans prints.
 QUOTED = ", of which 101.5 for weights"
 
 

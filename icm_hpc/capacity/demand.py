@@ -1,4 +1,4 @@
-"""What a run asks of its server, and what serves it, as the arithmetic of core.fit takes them."""
+"""What a run asks of its server, and what serves it, as the arithmetic of capacity.fit takes them."""
 
 import asyncio
 import json
@@ -9,14 +9,14 @@ from typing import Any
 
 from .. import tasks
 from ..config.schema import Config, ModelConfig
-from ..core import forecast
-from ..core.fit import Hardware, Model, Serving
-from ..core.forecast import GPUS
 from ..scoring import prompts, tokenizer
 from ..scoring.prompts import TokenPrompts
 from ..scoring.tokenizer import LocalTokenizer
 from ..serving import weights
 from ..tasks import Task
+from . import forecast
+from .fit import Hardware, Model, Serving
+from .forecast import GPUS
 
 VALUE_BYTES = {"float32": 4, "float": 4}  # of other types, and of auto: 2
 # Parts of the keys of config.json by which vLLM knows the longest context (model_arch_config_convertor.py of 0.32.0).

@@ -11,18 +11,17 @@ from .. import tasks
 from ..config import credentials, home, loading
 from ..config.fingerprint import draw_the_same_examples
 from ..config.schema import Config
-from ..core import fit
-from ..core.fit import Hardware, Model
-from ..core.forecast import GPUS
 from ..engines import ENGINES
 from ..errors import FitError, IcmError
 from ..rundir.folder import RunDir
 from ..scoring import prompts
 from ..serving import weights
 from ..tasks import Task
-from . import context, disks, executor, search_time
+from . import context, disks, executor, fit, search_time
 from .demand import Demand, demand_of, hardware_of, model_of, serving_of
 from .executor import EXAMPLE_URL
+from .fit import Hardware, Model
+from .forecast import GPUS
 
 CPU_PROCESS_GB = 2.0  # of the engine's own on CPUs, beside weights and cache; an assumption
 TRACE_BYTES = 400  # a step, at most

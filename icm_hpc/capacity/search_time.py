@@ -3,12 +3,13 @@
 import numpy as np
 
 from ..config.schema import Config
-from ..core import forecast
-from ..core.fit import Model
-from ..core.forecast import GPUS, Cost
+from ..core.cost import Cost
 from ..scoring.prompts import TokenPrompts
 from ..tasks import Task
+from . import forecast
 from .demand import serving_of
+from .fit import Model
+from .forecast import GPUS
 
 BLOCK_SIZE = 16  # vLLM's own on GPUs
 POOLS = 6  # sizes of the pool at which a scoring's cost is worked out

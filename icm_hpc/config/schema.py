@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..core.fit import nodes_for
 from ..engines import DEFAULT, ENGINES
 
 # What a setting left empty is, by search.protocol: the published search, and what we correct in it.
@@ -82,6 +81,12 @@ def _is_host(name: str) -> bool:
     except ValueError:  # of an address, or of a name that none can have
         return False
     return re.fullmatch(r"[A-Za-z0-9._-]+", written) is not None
+
+
+def nodes_for(gpus: int, replicas: int, node_gpus: int) -> int:
+    """Return the fewest nodes of so many GPUs over which vLLM can spread so many GPUs of so many replicas."""
+    least = -(-gpus // node_gpus)
+    return next(n for n in range(least, gpus + 1) if gpus % n == 0 and (replicas % n == 0 or n % replicas == 0))
 
 
 @dataclass(frozen=True, slots=True)

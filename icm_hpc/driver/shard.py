@@ -12,7 +12,7 @@ from typing import TypeVar
 from ..config.fingerprint import fingerprint
 from ..config.schema import Config, SearchConfig
 from ..core import search
-from ..core.forecast import Cost
+from ..core.cost import Cost
 from ..core.search import Answer
 from ..core.types import Annealing, Ask, Problem, RandomDraws, ScorePool, State, StepInfo, pool_of
 from ..errors import FolderError, ScoringError

@@ -10,8 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ..core import forecast
-from ..core.forecast import Cost, Lengths
+from ..core.cost import Cost, Lengths, repeated, scoring_cost, total
 from ..core.layout import LAYOUTS, Block, Query, of_replica
 from ..core.memo import Rows
 from ..core.published import label_scores
@@ -103,8 +102,8 @@ class TokenPrompts:
         members = np.arange(len(self.texts) if pool is None else pool)
         queries = LAYOUTS[layout](members, members, groups, self.demonstration_tokens, "eval")
         shares = [list(of_replica(queries, number, replicas)) for number in range(replicas)]
-        once = forecast.total([forecast.cost(share, self.lengths, block_size) for share in shares])
-        return forecast.repeated(once, len(self.answers.beginnings), block_size)
+        once = total([scoring_cost(share, self.lengths, block_size) for share in shares])
+        return repeated(once, len(self.answers.beginnings), block_size)
 
     async def score(self, client: Client, prompts: Iterable[bytes]) -> Rows:
         """Return log P(label | prompt)."""

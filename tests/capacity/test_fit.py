@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from icm_hpc.capacity import fit
 from icm_hpc.capacity.demand import model_of, serving_of
+from icm_hpc.capacity.fit import Hardware, Model, Serving
 from icm_hpc.config import loading
-from icm_hpc.core import fit
-from icm_hpc.core.fit import Hardware, Model, Serving
 
 H100, H200 = Hardware(85.5, 8, None), Hardware(150.8, 8, None)
 

@@ -9,9 +9,10 @@ import pytest
 from benchmarks.forecast import shape_of_preset
 from benchmarks.serving import ideal_tokens
 from icm_hpc import tasks
+from icm_hpc.capacity import forecast
+from icm_hpc.capacity.forecast import GPUS
 from icm_hpc.config.schema import TaskConfig
-from icm_hpc.core import forecast
-from icm_hpc.core.forecast import GPUS
+from icm_hpc.core.cost import Cost, scoring_cost
 from icm_hpc.core.layout import LAYOUTS, Query
 from icm_hpc.core.types import Labels, frozen_labels
 from icm_hpc.scoring import prompts
@@ -38,7 +39,7 @@ async def scoring(layout: str, n: int) -> tuple[TokenPrompts, list[Query], Label
 @pytest.mark.parametrize("block_size", [1, 16, 128])
 async def test_tokens_are_forecast_within_five_percent(layout: str, n: int, block_size: int) -> None:
     tokens, queries, labels = await scoring(layout, n)
-    expected = forecast.cost(queries, tokens.lengths, block_size)
+    expected = scoring_cost(queries, tokens.lengths, block_size)
     written = [json.loads(prompt) for prompt in tokens.write(queries, labels)]
     assert expected.prompt_tokens == sum(map(len, written))
     assert expected.longest_prompt == max(map(len, written))
@@ -47,12 +48,12 @@ async def test_tokens_are_forecast_within_five_percent(layout: str, n: int, bloc
 
 async def test_a_changed_label_leaves_what_stands_before_it_in_the_cache() -> None:
     tokens, queries, _ = await scoring("trie", 32)
-    first = forecast.cost(queries, tokens.lengths, 16)
-    again = [forecast.cost(queries, tokens.lengths, 16, changed=j).computed_tokens for j in range(32)]
+    first = scoring_cost(queries, tokens.lengths, 16)
+    again = [scoring_cost(queries, tokens.lengths, 16, changed=j).computed_tokens for j in range(32)]
     assert 0.3 * first.computed_tokens < np.mean(again) < first.computed_tokens
-    alone = forecast.cost(queries, tokens.lengths, 16, changed=queries[0].index)
+    alone = scoring_cost(queries, tokens.lengths, 16, changed=queries[0].index)
     own = [query for query in queries if query.index == queries[0].index]
-    assert forecast.cost(own, tokens.lengths, 16, changed=queries[0].index).computed_tokens <= 16
+    assert scoring_cost(own, tokens.lengths, 16, changed=queries[0].index).computed_tokens <= 16
     assert alone.prompt_tokens == first.prompt_tokens
 
 
@@ -60,7 +61,7 @@ async def test_the_trie_of_256_claims_computes_a_tenth_of_what_the_published_ord
     costs = {}
     for layout in ("trie", "grouped"):
         tokens, queries, _ = await scoring(layout, 256)
-        costs[layout] = forecast.cost(queries, tokens.lengths, 16)
+        costs[layout] = scoring_cost(queries, tokens.lengths, 16)
     assert costs["trie"].prompt_tokens == costs["grouped"].prompt_tokens
     assert costs["grouped"].computed_tokens > 10 * costs["trie"].computed_tokens
     assert costs["trie"].hit_rate > 0.95
@@ -71,9 +72,9 @@ def test_keys_and_values_of_405b_take_516_kb_a_token_in_bf16() -> None:
 
 
 def test_seconds_grow_with_tokens_and_fall_with_gpus() -> None:
-    small, large = (forecast.Cost(1, n, n, n * n // 2, n, n) for n in (10_000, 100_000))
+    small, large = (Cost(1, n, n, n * n // 2, n, n) for n in (10_000, 100_000))
 
-    def of(cost: forecast.Cost, gpus: int, dtype: str = "bf16") -> float:
+    def of(cost: Cost, gpus: int, dtype: str = "bf16") -> float:
         return forecast.seconds(cost, shape_of_preset("70B"), GPUS["H100"], gpus, dtype, 16384)
 
     assert of(small, 4) < of(large, 4)

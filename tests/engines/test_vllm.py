@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from benchmarks.serving import ideal_tokens
 from icm_hpc import tasks
-from icm_hpc.core import forecast
+from icm_hpc.core.cost import scoring_cost
 from icm_hpc.core.types import ScorePool, frozen_labels
 from icm_hpc.driver import run
 from icm_hpc.rundir.folder import Endpoint
@@ -169,7 +169,7 @@ async def test_the_server_computes_what_was_forecast_and_no_prefix_twice(
     assert before.block_size == 32
     assert before.cache_tokens
     queries = scorer.arranged(ScorePool(labels, "eval"))
-    expected = forecast.cost(queries, tokens.lengths, 32)
+    expected = scoring_cost(queries, tokens.lengths, 32)
     computed = after.computed_tokens - before.computed_tokens
     assert after.prompt_tokens - before.prompt_tokens == client.traffic.prompt_tokens == expected.prompt_tokens
     assert computed == pytest.approx(expected.computed_tokens, rel=0.05)

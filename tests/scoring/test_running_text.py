@@ -19,7 +19,7 @@ from icm_hpc.capacity.plan import plan
 from icm_hpc.config import loading
 from icm_hpc.config.fingerprint import fingerprint
 from icm_hpc.config.schema import TaskConfig
-from icm_hpc.core import forecast
+from icm_hpc.core.cost import scoring_cost
 from icm_hpc.core.layout import LAYOUTS, Query
 from icm_hpc.core.types import Labels
 from icm_hpc.driver import run
@@ -125,7 +125,7 @@ def test_tokens_are_forecast_where_the_first_example_is_other_tokens(
     labels = (members % 2).astype(np.int8)
     for layout in ("trie", "grouped"):
         queries = LAYOUTS[layout](members, members, task.problem().groups, tokens.demonstration_tokens, "eval")
-        expected = forecast.cost(queries, tokens.lengths, block_size)
+        expected = scoring_cost(queries, tokens.lengths, block_size)
         sizes = [len(json.loads(prompt)) for prompt in tokens.write(queries, labels)]
         same = len(set(map(len, tokens.words))) == 1
         assert expected.prompt_tokens == sum(sizes) or not same

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from ..config.schema import nodes_for
 from .forecast import ModelShape
 
 # Of each GPU, beside weights, activations and cache: CUDA's context, NCCL's buffers, CUDA graphs. An assumption.
@@ -78,12 +79,6 @@ def gpu_memory(model: Model, serving: Serving, memory_gb: float) -> GpuMemory:
     heads, layers = math.ceil(shape.kv_heads / serving.tensor), math.ceil(shape.layers / serving.pipeline)
     token_bytes = 2 * layers * heads * shape.head_dim * model.kv_value_bytes
     return GpuMemory(usable, weights, activations, cache, max(0, int(cache * 1e9 / token_bytes)))
-
-
-def nodes_for(gpus: int, replicas: int, node_gpus: int) -> int:
-    """Return the fewest nodes of so many GPUs over which vLLM can spread so many GPUs of so many replicas."""
-    least = -(-gpus // node_gpus)
-    return next(n for n in range(least, gpus + 1) if gpus % n == 0 and (replicas % n == 0 or n % replicas == 0))
 
 
 def misfits(model: Model, serving: Serving, hardware: Hardware | None) -> list[str]:

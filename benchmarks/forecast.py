@@ -53,7 +53,7 @@ def main() -> None:
     cold: dict[str, Cost] = {}
     warm: dict[str, Any] = {}
     for name in ("reference", "trie"):
-        queries = LAYOUTS[name](everything, everything, groups, tokens, "eval")
+        queries = LAYOUTS[name].arrange(everything, everything, groups, tokens, "eval")
         cold[name] = scoring_cost(queries, lengths, int(mine["block"]))
         changes = range(0, len(everything), max(1, len(everything) // 16))
         warm[name] = [scoring_cost(queries, lengths, int(mine["block"]), changed=j) for j in changes]

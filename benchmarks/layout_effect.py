@@ -37,7 +37,7 @@ async def margins_by_order(config: Config, client: Client) -> dict[str, npt.NDAr
     members = np.arange(problem.n)
 
     def arranged(layout: str) -> list[Query]:
-        return LAYOUTS[layout](members, members, problem.groups, tokens.demonstration_tokens, "eval")
+        return LAYOUTS[layout].arrange(members, members, problem.groups, tokens.demonstration_tokens, "eval")
 
     def shuffled() -> list[Query]:
         order = rng.permutation(problem.n).tolist()

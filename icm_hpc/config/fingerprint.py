@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ..core.layout import LAYOUTS
+from ..core.scorings import SCORINGS
 from ..engines import ENGINES
 from .schema import Config
 
@@ -36,8 +38,9 @@ def result_settings(config: Config) -> dict[str, Any]:
 
 def fingerprint(config: Config, data_sha256: str) -> str:
     """Return, as JSON, what a checkpoint must agree with to be continued."""
-    as_text = config.search.scoring == "top20" and config.search.layout != "trie"  # prompts that never changed
-    prompts = {} if as_text else {"prompt_format": PROMPT_FORMAT}
+    search = config.search
+    never_changed = SCORINGS[search.scoring].sends_text and LAYOUTS[search.layout].is_published
+    prompts = {} if never_changed else {"prompt_format": PROMPT_FORMAT}
     return json.dumps({**result_settings(config), **prompts, "data_sha256": data_sha256}, sort_keys=True)
 
 

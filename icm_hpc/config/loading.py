@@ -18,6 +18,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ..core.scorings import SCORINGS
 from ..engines import ENGINES
 from ..errors import ConfigError
 from . import engine_options, home, no_secrets, written
@@ -378,12 +379,13 @@ def _with_engine(config: Config) -> Config:
         raise ConfigError(f"server.replicas={server.replicas}: engine={model.engine} has no replicas to choose from")
     if engine.labels is not None:
         return config
-    if search.scoring == "exact":
+    possible = next(name for name, one in SCORINGS.items() if one.reads_top_tokens)
+    if search.scoring and not SCORINGS[search.scoring].reads_top_tokens:
         raise ConfigError(
-            f"search.scoring=exact: engine={model.engine} tells the likeliest tokens only, not every label's log-probability:"
+            f"search.scoring={search.scoring}: engine={model.engine} returns top-k log-probabilities only, not every label's:"
             " leave it out, or use a vLLM server"
         )
-    return dataclasses.replace(config, search=dataclasses.replace(search, scoring="top20"))
+    return dataclasses.replace(config, search=dataclasses.replace(search, scoring=possible))
 
 
 def _with_protocol(config: Config) -> Config:

@@ -9,7 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..core.energy import OBJECTIVES
+from ..core.layout import LAYOUTS
+from ..core.scorings import SCORINGS
+from ..core.search import SCHEDULES
+from ..core.types import Annealing
 from ..engines import DEFAULT, ENGINES
+
+ANNEALING = Annealing()  # its defaults are those of the settings
 
 # What a setting left empty is, by search.protocol: the published search, and what we correct in it.
 PROTOCOLS: dict[str, dict[str, str]] = {
@@ -230,16 +237,18 @@ class SearchConfig:
     stalled_repair: str = ""
     result: str = ""  # best: the best accepted labelling; last: as published; default: set by search.protocol
     # In nats. margin: log P(label) - log P(the others), as the published code; logprob: log P(label), as the paper.
-    objective: str = "margin"
-    alpha: float = 30.0  # weight of the mean objective against one conflicting pair
-    num_seeds: int = 8  # examples that start with a random label
-    schedule: str = "log"  # how the temperature falls with the flips: formulas in docs/search.md
-    initial_temperature: float = 10.0  # at the first step
-    final_temperature: float = 0.01  # lower limit
-    decay: float = 0.99  # schedule=exp only: factor per flip, over 0, at most 1
-    seed_repair_rounds: int = 10  # rounds of repair of the seeds' conflicts, at most
-    repair_rounds: int = 10  # rounds of repair of a proposal's conflicts, at most
-    linked_weight: float = 100.0  # draw weight of an unlabelled example with a labelled one in its group; others: 1
+    objective: str = ANNEALING.objective
+    alpha: float = ANNEALING.alpha  # weight of the mean objective against one conflicting pair
+    num_seeds: int = ANNEALING.num_seeds  # examples that start with a random label
+    schedule: str = ANNEALING.schedule  # how the temperature falls with the flips: formulas in docs/search.md
+    initial_temperature: float = ANNEALING.initial_temperature  # at the first step
+    final_temperature: float = ANNEALING.final_temperature  # lower limit
+    decay: float = ANNEALING.decay  # schedule=exp only: factor per flip, over 0, at most 1
+    seed_repair_rounds: int = ANNEALING.seed_repair_rounds  # rounds of repair of the seeds' conflicts, at most
+    repair_rounds: int = ANNEALING.repair_rounds  # rounds of repair of a proposal's conflicts, at most
+    linked_weight: float = (
+        ANNEALING.linked_weight
+    )  # draw weight of an unlabelled example with a labelled one in its group; others: 1
 
     def __post_init__(self) -> None:
         _require(0 <= self.seed < 2**32, f"seed={self.seed}: 0 to 4294967295")
@@ -250,12 +259,12 @@ class SearchConfig:
         _require_one_of(
             self,
             protocol=tuple(PROTOCOLS),
-            layout=("", "trie", "grouped", "reference"),
-            scoring=("", "exact", "top20"),
+            layout=("", *LAYOUTS),
+            scoring=("", *SCORINGS),
             stalled_repair=("", "stop", "repeat"),
             result=("", "best", "last"),
-            objective=("margin", "logprob"),
-            schedule=("log", "exp", "constant"),
+            objective=tuple(OBJECTIVES),
+            schedule=tuple(SCHEDULES),
         )
         _require(0 < self.final_temperature <= self.initial_temperature, "0 < final_temperature <= initial_temperature")
         _require(0 < self.decay <= 1, f"decay={self.decay}: over 0, at most 1")

@@ -29,8 +29,17 @@ class Query:
         return tuple(index for block in self.blocks for index in block)
 
 
-Layout = Callable[[Indices, Indices, Indices, Indices, Purpose], list[Query]]
+Arrange: TypeAlias = Callable[[Indices, Indices, Indices, Indices, Purpose], list[Query]]
 """(members i64[M] ascending, queries i64[Q], groups i64[N], tokens i64[N] of each demonstration, purpose) -> Q queries."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A layout, with what the search may rely on."""
+
+    arrange: Arrange
+    depends_on_purpose: bool = False  # the same labels are shown in another order where a scoring is for something else
+    is_published: bool = False  # an order of the published code
 
 
 def reference(members: Indices, queries: Indices, groups: Indices, tokens: Indices, purpose: Purpose) -> list[Query]:
@@ -90,7 +99,11 @@ def of_replica(queries: Iterable[Query], number: int, replicas: int) -> Iterator
     return (query for query in queries if replica_of(query, replicas) == number)
 
 
-LAYOUTS: dict[str, Layout] = {"trie": trie, "grouped": grouped, "reference": reference}
+LAYOUTS = {
+    "trie": Layout(trie),
+    "grouped": Layout(grouped, is_published=True),
+    "reference": Layout(reference, depends_on_purpose=True, is_published=True),
+}
 
 
 def _by_group(members: Sequence[int], groups: Indices) -> list[list[int]]:

@@ -42,14 +42,17 @@ Asking = Generator[Sequence[Ask], Sequence[Answer], R]
 AskingInVain = Generator[Sequence[Ask], Sequence[Answer | None], R]  # may be sent None for what cannot be scored
 
 
+# (initial temperature, decay, flips) -> temperature.
+SCHEDULES: dict[str, Callable[[float, float, int], float]] = {
+    "log": lambda start, _, flips: start / (1 + 2 * math.log1p(flips)),
+    "exp": lambda start, decay, flips: start * decay**flips,
+    "constant": lambda start, _, __: start,
+}
+
+
 def temperature(annealing: Annealing, flips: int) -> float:
     """Return the temperature after `flips` accepted proposals, never under the final one."""
-    start = annealing.initial_temperature
-    falling = {
-        "log": start / (1 + 2 * math.log1p(flips)),
-        "exp": start * annealing.decay**flips,
-        "constant": start,
-    }[annealing.schedule]
+    falling = SCHEDULES[annealing.schedule](annealing.initial_temperature, annealing.decay, flips)
     return max(annealing.final_temperature, falling)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from .. import scheduler, tasks
 from ..config.schema import Config
+from ..core.scorings import SCORINGS
 from ..core.types import StepInfo
 from ..engines import ENGINES
 from ..engines.engine import Metrics
@@ -275,7 +276,7 @@ async def _shards(config: Config, parts: Mapping[int, Task], client: Client, blo
         elif tokens.longest > context:  # the plan has refused what certainly does not fit
             log.warning("the longest prompt may be %d tokens, and the context is %d", tokens.longest, context)
         written: Prompts = tokens
-        if scoring == "top20":
+        if SCORINGS[scoring].sends_text:
             written = prompts.of_text(part, tokens.demonstration_tokens)
         problem = part.problem()
         cost = tokens.cost(config.search.layout, problem.groups, block_size, replicas=client.replicas)

@@ -13,6 +13,7 @@ from ..config.fingerprint import fingerprint
 from ..config.schema import Config, SearchConfig
 from ..core import search
 from ..core.cost import Cost
+from ..core.layout import LAYOUTS
 from ..core.search import Answer
 from ..core.types import Annealing, Ask, Problem, RandomDraws, ScorePool, State, StepInfo, pool_of
 from ..errors import FolderError, ScoringError
@@ -146,7 +147,7 @@ def annealing_of(config: SearchConfig) -> Annealing:
     """Return the annealing's parameters."""
     names = Annealing.__dataclass_fields__.keys() - {"predict_from_pool"}
     given = {name: getattr(config, name) for name in names}
-    return Annealing(**given, predict_from_pool=config.layout != "reference")
+    return Annealing(**given, predict_from_pool=not LAYOUTS[config.layout].depends_on_purpose)
 
 
 @asynccontextmanager

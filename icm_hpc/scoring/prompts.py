@@ -14,6 +14,7 @@ from ..core.cost import Cost, Lengths, repeated, scoring_cost, total
 from ..core.layout import LAYOUTS, Block, Query, of_replica
 from ..core.memo import Rows
 from ..core.published import label_scores
+from ..core.scorings import SCORINGS
 from ..core.types import Indices, Labels
 from ..errors import FitError
 from ..tasks import Task
@@ -100,7 +101,7 @@ class TokenPrompts:
     ) -> Cost:
         """Forecast one scoring of all examples, or of the first `pool`, shared out among replicas."""
         members = np.arange(len(self.texts) if pool is None else pool)
-        queries = LAYOUTS[layout](members, members, groups, self.demonstration_tokens, "eval")
+        queries = LAYOUTS[layout].arrange(members, members, groups, self.demonstration_tokens, "eval")
         shares = [list(of_replica(queries, number, replicas)) for number in range(replicas)]
         once = total([scoring_cost(share, self.lengths, block_size) for share in shares])
         return repeated(once, len(self.answers.beginnings), block_size)
@@ -215,15 +216,15 @@ def _written(found: Fragments) -> TokenPrompts:
 
 def require_readable(task: Task, scoring: str) -> None:
     """Raise TaskError for label words that this way of scoring cannot tell apart, whatever the model."""
-    if scoring == "top20":
+    if SCORINGS[scoring].reads_top_tokens:
         require_readable_in_top_tokens(task.label_words)
 
 
 def cautions(tokens: TokenPrompts, scoring: str) -> list[str]:
     """Return what a user should know of how this model's tokenizer takes these prompts."""
-    if scoring == "top20":  # the server tokenizes the text
+    if SCORINGS[scoring].sends_text:
         spelt = ", ".join(tokens.specials)
-        return [f"examples spell {spelt}: special tokens, for search.scoring=top20 sends text"] if spelt else []
+        return [f"examples spell {spelt}: special tokens, for search.scoring={scoring} sends text"] if spelt else []
     found = [str(tokens.proof)] if tokens.proof.differing else []
     times = len(tokens.answers.beginnings)
     if times > 1:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..core.layout import LAYOUTS, Layout, Query, of_replica, replica_of
+from ..core.layout import LAYOUTS, Query, of_replica, replica_of
 from ..core.memo import Memo, Remembered, Rows
 from ..core.search import Answer
 from ..core.types import Ask, Labels, Problem, ScoreOne, Scores, pool_of
@@ -45,10 +45,10 @@ class Scorer:
         work: Work | None = None,
     ) -> None:
         self._client, self._prompts, self._problem = client, prompts, problem
-        self._layout: Layout = LAYOUTS[layout]
+        self._arrange = LAYOUTS[layout].arrange
         self._arranged: dict[bytes, list[Query]] = {}  # of the last pool, by purpose: labels do not matter
         self._pool: bytes = b""
-        self.memo = Memo(memo_bytes, purposes_differ=layout == "reference", remembered=remembered)
+        self.memo = Memo(memo_bytes, purposes_differ=LAYOUTS[layout].depends_on_purpose, remembered=remembered)
         self.work = work or Work()
 
     def arranged(self, ask: Ask) -> list[Query]:
@@ -56,12 +56,12 @@ class Scorer:
         pool, groups, tokens = pool_of(ask.labels), self._problem.groups, self._prompts.demonstration_tokens
         if isinstance(ask, ScoreOne):
             members = np.union1d(pool, [ask.index])
-            return self._layout(members, np.array([ask.index]), groups, tokens, "predict")
+            return self._arrange(members, np.array([ask.index]), groups, tokens, "predict")
         if self._pool != pool.tobytes():
             self._pool, self._arranged = pool.tobytes(), {}
         purpose = ask.purpose.encode()
         if purpose not in self._arranged:
-            self._arranged[purpose] = self._layout(pool, pool, groups, tokens, ask.purpose)
+            self._arranged[purpose] = self._arrange(pool, pool, groups, tokens, ask.purpose)
         return self._arranged[purpose]
 
     async def answer(self, asks: Sequence[Ask]) -> list[Answer]:

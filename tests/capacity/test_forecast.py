@@ -30,7 +30,7 @@ async def scoring(layout: str, n: int) -> tuple[TokenPrompts, list[Query], Label
     task = tasks.load(TaskConfig(name="truthfulqa", data=str(data), limit=n), seed=0)
     tokens = await prompts.of_tokens(cast(Client, OfflineClient()), task)
     members = np.arange(n)
-    queries = LAYOUTS[layout](members, members, task.problem().groups, tokens.demonstration_tokens, "eval")
+    queries = LAYOUTS[layout].arrange(members, members, task.problem().groups, tokens.demonstration_tokens, "eval")
     return tokens, queries, frozen_labels(members % 2)
 
 

@@ -24,7 +24,7 @@ def pools(draw: st.DrawFn) -> tuple[Indices, Indices, Indices]:
 @given(pool=pools())
 def test_every_prompt_holds_every_other_member_exactly_once(layout, purpose, pool) -> None:  # type: ignore[no-untyped-def]
     members, groups, tokens = pool
-    queries = layout(members, members, groups, tokens, purpose)
+    queries = layout.arrange(members, members, groups, tokens, purpose)
     assert sorted(query.index for query in queries) == members.tolist()
     for query in queries:
         assert sorted((*query.demonstrations, query.index)) == members.tolist()
@@ -43,7 +43,11 @@ def test_the_trie_computes_n_log_n_demonstrations_where_a_fixed_order_computes_h
     members, groups, tokens = np.arange(n), np.arange(n) // 2, np.full(n, 10)
     computed = {
         name: len(
-            {q.demonstrations[: i + 1] for q in layout(members, members, groups, tokens, "eval") for i in range(n - 1)}
+            {
+                q.demonstrations[: i + 1]
+                for q in layout.arrange(members, members, groups, tokens, "eval")
+                for i in range(n - 1)
+            }
         )
         for name, layout in LAYOUTS.items()
     }

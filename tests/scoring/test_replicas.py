@@ -26,7 +26,7 @@ from tests.offline import OfflineClient
 def test_every_prompt_has_one_replica_and_none_has_much_more_than_its_share(layout: str, replicas: int) -> None:
     n = 48
     members, groups, tokens = np.arange(n), np.arange(n) // 2, np.full(n, 30)
-    queries = LAYOUTS[layout](members, members, groups, tokens, "eval")
+    queries = LAYOUTS[layout].arrange(members, members, groups, tokens, "eval")
     shares = [list(of_replica(queries, number, replicas)) for number in range(replicas)]
     assert [query for share in shares for query in share] == queries, "neighbours stay together, in order"
     assert max(map(len, shares)) <= n / replicas + 2
@@ -35,10 +35,10 @@ def test_every_prompt_has_one_replica_and_none_has_much_more_than_its_share(layo
 def test_an_example_asked_alone_goes_to_the_replica_that_has_its_prefix() -> None:
     members, groups, tokens = np.arange(48), np.arange(48) // 2, np.full(48, 30)
     together = {
-        query.index: replica_of(query, 4) for query in LAYOUTS["trie"](members, members, groups, tokens, "eval")
+        query.index: replica_of(query, 4) for query in LAYOUTS["trie"].arrange(members, members, groups, tokens, "eval")
     }
     for index in members.tolist():
-        (alone,) = LAYOUTS["trie"](members, np.array([index]), groups, tokens, "predict")
+        (alone,) = LAYOUTS["trie"].arrange(members, np.array([index]), groups, tokens, "predict")
         assert replica_of(alone, 4) == together[index]
 
 

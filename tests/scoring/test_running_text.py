@@ -72,7 +72,7 @@ def written(tokens: TokenPrompts, task: Task, layout: str) -> list[tuple[Query, 
     """Return every prompt of one scoring, and one without demonstrations."""
     n = len(task.examples)
     members = np.arange(n)
-    queries = LAYOUTS[layout](members, members, task.problem().groups, tokens.demonstration_tokens, "eval")
+    queries = LAYOUTS[layout].arrange(members, members, task.problem().groups, tokens.demonstration_tokens, "eval")
     queries.append(Query(0, ()))
     labels = (members % len(task.label_words)).astype(np.int8)
     return [(query, json.loads(prompt)) for query, prompt in zip(queries, tokens.write(queries, labels), strict=True)]
@@ -124,7 +124,7 @@ def test_tokens_are_forecast_where_the_first_example_is_other_tokens(
     members = np.arange(16)
     labels = (members % 2).astype(np.int8)
     for layout in ("trie", "grouped"):
-        queries = LAYOUTS[layout](members, members, task.problem().groups, tokens.demonstration_tokens, "eval")
+        queries = LAYOUTS[layout].arrange(members, members, task.problem().groups, tokens.demonstration_tokens, "eval")
         expected = scoring_cost(queries, tokens.lengths, block_size)
         sizes = [len(json.loads(prompt)) for prompt in tokens.write(queries, labels)]
         same = len(set(map(len, tokens.words))) == 1
@@ -294,7 +294,7 @@ def test_the_cost_of_label_words_of_several_tokens_is_forecast_as_if_all_were_th
     task = replace(built_in("reviews"), label_words=(" zebras", " quokka"))
     tokens = asyncio.run(of_tokens(saved(tmp_path, KINDS["gpt2"]()), task))
     members = np.arange(16)
-    queries = LAYOUTS["trie"](members, members, task.problem().groups, tokens.demonstration_tokens, "eval")
+    queries = LAYOUTS["trie"].arrange(members, members, task.problem().groups, tokens.demonstration_tokens, "eval")
     labels = (members % 2).astype(np.int8)
 
     class Asked:

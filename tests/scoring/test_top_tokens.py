@@ -236,7 +236,7 @@ def test_bare_words_choose_the_preset_and_what_an_api_allows() -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["engine=openai", "search.scoring=exact"], "tells the likeliest tokens only"),
+        (["engine=openai", "search.scoring=exact"], "returns top-k log-probabilities only"),
         (["engine=openai", "replicas=2"], "has no replicas"),
         (["engine=openai", "model.path=x"], "has its own weights"),
         (["engine=openai", "model=smol"], "has its own weights: take model=openai"),

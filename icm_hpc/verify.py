@@ -2,7 +2,8 @@
 
 `model=NAME` is the name that is served, if there are several; `context=TOKENS` how long prompts will be, the generated token
 included (default: all that is served); `json=true` prints a JSON object a line. The server's key is VLLM_API_KEY of the
-environment, or of the secrets file (keys.py). Each check is a line: ✓ passed, ✗ failed, with what to do, or – not checked.
+environment, or of the secrets file (config/credentials.py). Each check is a line: ✓ passed, ✗ failed, with what to do, or
+– not checked.
 The exit code is 0 if nothing failed, else 1. Not for a server that a run is using: vLLM corrupts answers when labels are
 asked of it in two ways at the same time.
 """

@@ -11,10 +11,12 @@ from typing import TypeVar
 
 from ..config.fingerprint import fingerprint
 from ..config.schema import Config, SearchConfig
-from ..core import search
+from ..core import search, speculation
 from ..core.cost import Cost
 from ..core.layout import LAYOUTS
+from ..core.methods import METHODS
 from ..core.search import Answer
+from ..core.speculation import Ahead
 from ..core.types import Annealing, Ask, Problem, RandomDraws, ScorePool, State, StepInfo, pool_of
 from ..errors import FolderError, ScoringError
 from ..rundir import checkpoint, outcome
@@ -36,6 +38,7 @@ NO_BETTER_THAN_ONE_LABEL = (
     " examples ({one_label_for_all}): do not trust it. The task may need a conflict rule, the search a smaller alpha, more"
     " steps or restarts; or the model cannot tell these labels apart"
 )
+METHOD = METHODS["single"]
 ABANDONED_IN_A_ROW = 5  # proposals; more is no accident
 SYSTEMATIC = "{} proposals in a row could not be scored, up to step {}: see the log for what the server answered"
 PIECE = 32  # prompts of the last pass that are sent together: enough to fill an engine, few enough to lose
@@ -158,10 +161,10 @@ async def _opened(
     folder, mark = run_dir.shard(shard.number, restart), fingerprint(config, shard.task.sha256())
     await until_done(lambda: folder.mkdir(exist_ok=True))
     try:
-        saved = await until_done(lambda: checkpoint.load(folder, mark, patient=True))
+        saved = await until_done(lambda: checkpoint.load(folder, mark, kind=METHOD.state, patient=True))
     except FolderError as error:
         log.warning("%s", error)
-        saved = checkpoint.load(folder, mark)
+        saved = checkpoint.load(folder, mark, kind=METHOD.state)
     with Trace(folder, saved) as trace:
         searching = Search(config, shard, restart, around, saved, folder=folder, mark=mark, trace=trace)
         del saved  # its memo would be in memory twice
@@ -242,7 +245,7 @@ class Search:
         """Take the state through the steps that are left, and return it."""
         config, shard, around, abandoned = self._config, self._shard, self._around, 0
         room = config.model.max_num_batched_tokens * around.client.replicas / shard.cost.computed_tokens
-        ahead = Ahead(config.search, room / around.searches)
+        ahead = Ahead(config.search.ahead, room / around.searches)
         if self.state is not None:
             log.info("%s: resuming at step %d of %d", self._folder.name, self.state.step, config.search.steps)
             around.report(shard.number, self._restart, search.step_info(shard.problem, self.state))
@@ -268,30 +271,7 @@ class Search:
             return RandomDraws.of(config.seed + self._restart, self._shard.number, step)
 
         if state is None:
-            return await answered(search.begin(problem, annealing, draws_of), self.answer)
-        steps = search.steps(problem, annealing, state, draws_of, min(ahead, config.steps - state.step))
+            return await answered(speculation.begin(METHOD, problem, annealing, draws_of), self.answer)
+        most = min(ahead, config.steps - state.step)
+        steps = speculation.steps(METHOD, problem, annealing, state, draws_of, ahead=most)
         return await answered(steps, self.try_to_answer)
-
-
-class Ahead:
-    """How many steps are worked out at once, as if refused: it changes the work, never a decision.
-
-    As many as are likely to be refused in a row, as long as their scorings together do not fill a step of the server's
-    engine: what is sent beyond that only waits. `scorings_at_once` fill this search's share of one.
-    """
-
-    MOST = 64
-    MEMORY = 16  # steps
-
-    def __init__(self, config: SearchConfig, scorings_at_once: float) -> None:
-        self._fixed = config.ahead
-        self._room = scorings_at_once
-        self._accepted, self._scored = 0.5, 1.0  # shares of the steps; moving averages
-        self.steps = config.ahead or 1
-
-    def note(self, info: StepInfo) -> None:
-        """Learn from a step that was done."""
-        self._accepted += (info.accepted - self._accepted) / self.MEMORY
-        self._scored += ((info.proposal is not None) - self._scored) / self.MEMORY
-        wanted = min(1 / max(self._accepted, 1e-3), self._room / max(self._scored, 1e-3), self.MOST)
-        self.steps = self._fixed or max(1, int(wanted))

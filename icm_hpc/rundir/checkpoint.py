@@ -14,14 +14,14 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar, get_type_hints
 
 import h5py
 import numpy as np
 
 from ..config.fingerprint import differences
 from ..core.memo import Remembered
-from ..core.types import Labelling, State, StepInfo
+from ..core.types import State, StepInfo
 from ..errors import CheckpointError
 from .files import write_atomically
 from .polling import TRANSIENT
@@ -33,6 +33,8 @@ DAMAGED = ".damaged"  # the ending of a generation that was found not to be whol
 USER_BLOCK = 512  # bytes
 PIECE = 2**20  # bytes of a trace that are in memory at one time
 MAGIC = b"icm_hpc checkpoint; SHA-256 of all bytes from 512 on: "
+
+D = TypeVar("D")
 
 log = logging.getLogger(__name__)
 
@@ -126,14 +128,15 @@ def save(folder: Path, state: State | None, memo: Remembered, trace: Trace, fing
     return path
 
 
-def load(folder: Path, fingerprint: str, *, patient: bool = False) -> Saved | None:
+def load(folder: Path, fingerprint: str, *, kind: type[State] = State, patient: bool = False) -> Saved | None:
     """Return the newest generation that is whole, or None if nothing was ever saved; to be called by the run's driver.
 
-    `patient` is to raise OSError for a file that may be read a moment later, rather than take the generation before.
+    `kind` is the method's state. `patient` raises OSError for a file that may be read a moment later, rather than take the
+    generation before.
     Generations that are not whole are set aside, under another name. Raises CheckpointError if none of those there is
     whole, or if it is of another configuration, naming what differs.
     """
-    saved, damaged = _newest(folder, patient=patient)
+    saved, damaged = _newest(folder, kind, patient=patient)
     if saved is not None and saved.fingerprint != fingerprint:
         differing = differences(json.loads(fingerprint), json.loads(saved.fingerprint))
         raise CheckpointError(f"{folder} was saved by another configuration: {differing}; use another run.name")
@@ -143,19 +146,19 @@ def load(folder: Path, fingerprint: str, *, patient: bool = False) -> Saved | No
     return saved
 
 
-def load_newest(folder: Path) -> Saved | None:
+def load_newest(folder: Path, kind: type[State] = State) -> Saved | None:
     """Return the newest generation that is whole, whatever its configuration; None if no state was ever saved."""
-    saved, _ = _newest(folder)
+    saved, _ = _newest(folder, kind)
     return saved if saved and saved.reached else None
 
 
-def _newest(folder: Path, *, patient: bool = False) -> tuple[Saved | None, list[Path]]:
+def _newest(folder: Path, kind: type[State], *, patient: bool = False) -> tuple[Saved | None, list[Path]]:
     """Return the newest generation that is whole, and those after it, which are not."""
     files = generations(folder)
     troubles, damaged = [], []
     for path in reversed(files):
         try:
-            saved = _decode(path.read_bytes())
+            saved = _decode(path.read_bytes(), kind)
             _require_trace(folder, saved)
         except (OSError, ValueError, KeyError) as error:
             if patient and isinstance(error, OSError) and error.errno in TRANSIENT:
@@ -190,17 +193,11 @@ def _encode(saved: Saved) -> bytes:
     buffer = io.BytesIO()
     state = saved.reached
     with h5py.File(buffer, "w", userblock_size=USER_BLOCK) as file:
-        if state is None:
-            file.attrs["schema"] = SCHEMA_WITHOUT_STATE
-        else:
-            file.attrs.update({"schema": SCHEMA, "step": state.step, "flips": state.flips})
+        file.attrs["schema"] = SCHEMA_WITHOUT_STATE if state is None else SCHEMA
         file.attrs.update({"trace_bytes": saved.trace_bytes, "trace_sha256": saved.trace_sha256})
         file.create_dataset("fingerprint", data=saved.fingerprint)
-        for name, labelling in (("current", state.current), ("best", state.best)) if state else ():
-            group = file.create_group(name)
-            group.attrs["energy"] = labelling.energy
-            group.create_dataset("labels", data=labelling.labels)
-            group.create_dataset("scores", data=labelling.scores)
+        if state is not None:
+            _put(file, state)
         for name in ("keys", "lengths", "rows"):
             file.create_dataset(f"memo/{name}", data=getattr(saved.memo, name))
     return sealed(buffer.getvalue())
@@ -223,30 +220,41 @@ def unsealed(content: bytes) -> bytes:
     return content
 
 
-def _decode(content: bytes) -> Saved:
+def _decode(content: bytes, kind: type[State]) -> Saved:
     """Read a generation; raises ValueError for one that is not whole, CheckpointError for another schema."""
     with h5py.File(io.BytesIO(unsealed(content)), "r") as file:
         if file.attrs["schema"] not in (SCHEMA, SCHEMA_WITHOUT_STATE):
             raise CheckpointError(f"a checkpoint of schema {file.attrs['schema']}; this version reads {SCHEMA}")
-        state = _state(file) if file.attrs["schema"] == SCHEMA else None
+        state = _got(file, kind) if file.attrs["schema"] == SCHEMA else None
         trace = (int(file.attrs["trace_bytes"]), str(file.attrs["trace_sha256"]))
         memo = Remembered(*(file[f"memo/{name}"][()] for name in ("keys", "lengths", "rows")))
         return Saved(state, memo, file["fingerprint"].asstr()[()], *trace)
 
 
-def _state(file: Any) -> State:
-    return State(
-        step=int(file.attrs["step"]),
-        flips=int(file.attrs["flips"]),
-        current=_labelling(file["current"]),
-        best=_labelling(file["best"]),
-    )
+def _put(group: Any, value: Any) -> None:
+    """Write the fields of a dataclass: arrays as datasets, dataclasses as groups, anything else as attributes."""
+    for field in dataclasses.fields(value):
+        content = getattr(value, field.name)
+        if dataclasses.is_dataclass(content):
+            _put(group.create_group(field.name), content)
+        elif isinstance(content, np.ndarray):
+            group.create_dataset(field.name, data=content)
+        else:
+            group.attrs[field.name] = content
 
 
-def _labelling(group: Any) -> Labelling:
-    labels, scores = group["labels"][()].astype(np.int8), group["scores"][()].astype(np.float64)
-    labels.flags.writeable = scores.flags.writeable = False
-    return Labelling(labels, scores, float(group.attrs["energy"]))
+def _got(group: Any, kind: type[D]) -> D:
+    """Read a dataclass that `_put` wrote; its arrays are read-only."""
+    values: dict[str, Any] = {}
+    for name, hint in get_type_hints(kind).items():
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            values[name] = _got(group[name], hint)
+        elif name in group:
+            values[name] = group[name][()]
+            values[name].flags.writeable = False
+        else:
+            values[name] = hint(group.attrs[name])
+    return kind(**values)
 
 
 def _require_trace(folder: Path, saved: Saved) -> None:

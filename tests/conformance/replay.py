@@ -15,6 +15,7 @@ import numpy.typing as npt
 from icm_hpc.config import loading
 from icm_hpc.core import published, search
 from icm_hpc.core.layout import Query
+from icm_hpc.core.methods import single
 from icm_hpc.core.types import Ask, Evaluation, Labels, Problem, Round, ScoreOne, pool_of, with_labels
 from icm_hpc.driver.shard import annealing_of
 from icm_hpc.scoring.client import Client
@@ -78,7 +79,7 @@ class Replay:
         """Yield all events, from the choice of the batch to the end."""
         if self._header["raw"] is not None:
             yield from self._batch()
-        state, info = self._scorings.answered(search.seed(self._problem, self._annealing, self._draws))
+        state, info = self._scorings.answered(single.seed(self._problem, self._annealing, self._draws))
         seeds = cast(Evaluation, info.proposal)
         yield {"t": "init", "labels": listed(seeds.labelling.labels)}
         yield from self._evaluated("eval", seeds)
@@ -88,7 +89,7 @@ class Replay:
         for i in range(sum(event["t"] == "choices" for event in self._events)):
             before = state
             self._scorings.reads_stale_cache = self._header["cache"] and i == 0
-            state, info = self._scorings.answered(search.step(self._problem, self._annealing, before, self._draws))
+            state, info = self._scorings.answered(single.step(self._problem, self._annealing, before, self._draws))
             yield {"t": "choices", "weights": self._draws.weights.tolist(), "out": info.index}
             predicted = self._scorings.next("predict")
             yield predicted

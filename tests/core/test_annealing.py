@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pytest
 
 from icm_hpc.core import search
+from icm_hpc.core.methods import single
 from icm_hpc.core.types import Annealing, Conflict, Problem, RandomDraws, ScoreOne, State
 from icm_hpc.tasks.task import EXACTLY_ONE
 
@@ -158,10 +159,10 @@ def run(instance: Instance, annealing: Annealing, steps: int, seed: int) -> list
     for a, b in instance.pairs:
         groups[b] = groups[a]
     problem = Problem(groups, 2, rules)
-    state = answered(instance, search.seed(problem, annealing, RandomDraws.of(seed, 0, 0)))
+    state = answered(instance, single.seed(problem, annealing, RandomDraws.of(seed, 0, 0)))
     states = [state]
     for step in range(1, steps + 1):
-        states.append(answered(instance, search.step(problem, annealing, states[-1], RandomDraws.of(seed, 0, step))))
+        states.append(answered(instance, single.step(problem, annealing, states[-1], RandomDraws.of(seed, 0, step))))
     return states
 
 

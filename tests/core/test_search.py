@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from icm_hpc.core import published, search
+from icm_hpc.core.methods import single
 from icm_hpc.core.types import Annealing, Conflict, Labelling, Problem, RandomDraws, ScoreOne, State, frozen_labels
 from icm_hpc.tasks.task import EXACTLY_ONE
 
@@ -25,15 +26,15 @@ def answered(asking: search.Asking[Any], favoured: list[int], strength: float = 
 
 def walked(problem: Problem, annealing: Annealing, favoured: list[int], steps: int) -> State:
     """Return the state after some steps."""
-    state: State = answered(search.seed(problem, annealing, RandomDraws.of(0, 0, 0)), favoured)[0]
+    state: State = answered(single.seed(problem, annealing, RandomDraws.of(0, 0, 0)), favoured)[0]
     for step in range(1, steps):
-        state, _ = answered(search.step(problem, annealing, state, RandomDraws.of(0, 0, step)), favoured)
+        state, _ = answered(single.step(problem, annealing, state, RandomDraws.of(0, 0, step)), favoured)
     return state
 
 
 def test_seeds_are_balanced_and_the_first_examples() -> None:
     problem = Problem(np.arange(8), 2)
-    state, info = answered(search.seed(problem, Annealing(num_seeds=5), RandomDraws.of(3, 0, 0)), [0] * 8)
+    state, info = answered(single.seed(problem, Annealing(num_seeds=5), RandomDraws.of(3, 0, 0)), [0] * 8)
     assert sorted(state.current.labels[:5].tolist()) == [0, 0, 0, 1, 1]
     assert state.current.labels[5:].tolist() == [-1] * 3
     assert info.counts == (3, 2)
@@ -52,7 +53,7 @@ def test_the_best_labelling_of_a_grown_pool_starts_anew() -> None:
     annealing = Annealing(initial_temperature=1e6, final_temperature=1e6)
     for step in range(1, 60):
         state, _ = answered(
-            search.step(Problem(np.arange(3), 2), annealing, state, RandomDraws.of(0, 0, step)), [0, 0, 0]
+            single.step(Problem(np.arange(3), 2), annealing, state, RandomDraws.of(0, 0, step)), [0, 0, 0]
         )
     assert state.best.labels.min() == 0, "all three are labelled"
     assert state.best.energy < 99

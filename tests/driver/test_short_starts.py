@@ -14,6 +14,7 @@ from aiohttp.test_utils import TestServer
 
 from icm_hpc import status
 from icm_hpc.config.schema import Config
+from icm_hpc.core.types import State
 from icm_hpc.driver import run
 from icm_hpc.engines import stub
 from icm_hpc.errors import CheckpointError
@@ -74,7 +75,7 @@ def saved(run_dir: RunDir) -> tuple[int, int, int]:
     finished = len(list(run_dir.path.glob(f"shard-*/{outcome.NAME}")))
     steps = answers = 0
     for folder in run_dir.path.glob("shard-*"):
-        found = checkpoint._newest(folder)[0]
+        found = checkpoint._newest(folder, State)[0]
         steps += found.reached.step + 1 if found and found.reached else 0
         answers += len(found.memo.keys) if found else 0
     return finished, steps, answers

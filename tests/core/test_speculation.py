@@ -9,12 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icm_hpc.core import search
+from icm_hpc.core import speculation
+from icm_hpc.core.methods import METHODS
+from icm_hpc.core.search import Asking
 from icm_hpc.core.types import Annealing, Ask, Conflict, Problem, RandomDraws, ScoreOne, State, StepInfo
 from icm_hpc.tasks.task import EXACTLY_ONE
 
 N = 8
 PROBLEM = Problem(np.arange(N) // 2, 2, tuple(Conflict(i, i + 1, EXACTLY_ONE) for i in range(0, N, 2)))
+
+SINGLE = METHODS["single"]
 
 
 def row(ask: Ask, index: int) -> list[float]:
@@ -24,7 +28,7 @@ def row(ask: Ask, index: int) -> list[float]:
     return [float(np.log(0.02 + 0.96 * share)), float(np.log(0.98 - 0.96 * share))]
 
 
-def answered(asking: search.Asking[Any]) -> tuple[Any, list[Sequence[Ask]]]:
+def answered(asking: Asking[Any]) -> tuple[Any, list[Sequence[Ask]]]:
     """Answer a search; return its result and all that it asked."""
     rounds: list[Sequence[Ask]] = []
     try:
@@ -49,10 +53,12 @@ def walked(
     def draws_of(step: int) -> RandomDraws:
         return RandomDraws.of(seed, 0, step)
 
-    done, rounds = answered(search.begin(problem, annealing, draws_of))
+    done, rounds = answered(speculation.begin(SINGLE, problem, annealing, draws_of))
     state, infos, asked = done[-1][0], [info for _, info in done], len(rounds)
     while state.step < steps:
-        done, rounds = answered(search.steps(problem, annealing, state, draws_of, min(ahead, steps - state.step)))
+        done, rounds = answered(
+            speculation.steps(SINGLE, problem, annealing, state, draws_of, ahead=min(ahead, steps - state.step))
+        )
         state, asked = done[-1][0], asked + len(rounds)
         infos += [info for _, info in done]
     return infos, state, asked
@@ -103,7 +109,7 @@ def test_refused_steps_are_asked_for_together() -> None:
 @pytest.mark.parametrize("ahead", [1, 5])
 def test_a_step_that_keeps_a_labelled_examples_label_asks_nothing(ahead: int) -> None:
     annealing = Annealing(num_seeds=N, schedule="constant", initial_temperature=0.01, final_temperature=0.01)
-    (start,), _ = answered(search.begin(PROBLEM, annealing, lambda step: RandomDraws.of(1, 0, step)))
+    (start,), _ = answered(speculation.begin(SINGLE, PROBLEM, annealing, lambda step: RandomDraws.of(1, 0, step)))
     state = start[0]
     agreed = [i for i in range(N) if np.argmax(state.current.scores[i]) == state.current.labels[i]]
 
@@ -112,5 +118,5 @@ def test_a_step_that_keeps_a_labelled_examples_label_asks_nothing(ahead: int) ->
             return agreed[0]
 
     draws = Same(np.random.default_rng(0))
-    done, rounds = answered(search.steps(PROBLEM, annealing, state, lambda _: draws, ahead))
+    done, rounds = answered(speculation.steps(SINGLE, PROBLEM, annealing, state, lambda _: draws, ahead=ahead))
     assert (len(done), rounds) == (ahead, [])

@@ -12,8 +12,8 @@ from benchmarks.serving import Connect, arguments, counted, empty_cache, printed
 from icm_hpc.config import loading
 from icm_hpc.config.schema import Config
 from icm_hpc.driver import run
-from icm_hpc.rundir import checkpoint
 from icm_hpc.rundir.folder import RunDir
+from icm_hpc.rundir.trace import read_trace
 
 ASKED_ANEW = ("search.memo_mb=0", "search.ahead=1")
 VARIANTS: dict[str, tuple[str, ...]] = {
@@ -31,7 +31,7 @@ async def of_variant(config: Config, folder: Path, connected: Connect) -> tuple[
     async with empty_cache(connected) as client:
         summary, cost = await counted(client, run.label(config, run_dir, client, lambda _: None))
     energies = ("energy", "proposed_energy")
-    steps = [{k: v for k, v in line.items() if k not in energies} for line in checkpoint.read_trace(run_dir.shard(0))]
+    steps = [{k: v for k, v in line.items() if k not in energies} for line in read_trace(run_dir.shard(0))]
     scorings = {key: summary["since_start"][key] for key in ("scorings", "scorings_from_memo", "waits")}
     return {**asdict(cost), "hit_rate": cost.hit_rate, **scorings, "flips": summary["flips"]}, steps
 

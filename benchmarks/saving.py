@@ -16,7 +16,8 @@ from benchmarks.serving import arguments, printed
 from icm_hpc.core.memo import KEY_BYTES, Remembered
 from icm_hpc.core.types import Labelling, State, StepInfo, frozen_labels
 from icm_hpc.rundir import checkpoint
-from icm_hpc.rundir.checkpoint import Saved, Trace
+from icm_hpc.rundir.checkpoint import Saved
+from icm_hpc.rundir.trace import Trace
 
 MARK = "{}"
 
@@ -48,7 +49,7 @@ def cost(n: int, steps: int, memo_mb: float, repeats: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         memo, state = memo_of(n, memo_mb), state_of(n, steps)
-        with Trace(folder, None) as trace:
+        with Trace(folder, 0) as trace:
             for step in range(steps):
                 trace.append(step_of(n, step))
             checkpoint.save(folder, state, memo, trace, MARK)

@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from ..core.energy import margins
 from ..core.types import UNLABELLED, Labels, Scores
 from ..rundir.files import write_atomically
 from ..tasks import Task
+from ..tasks.rows import Id
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,28 +22,41 @@ class Labelled:
     scores: Scores
 
 
+@dataclass(frozen=True, slots=True)
+class LabelRow:
+    """A line of labels.jsonl: one example, with its label."""
+
+    id: Id  # as in the data
+    text: str  # as it stands in prompts
+    label: int  # the number of its label word
+    word: str  # the label word, without spaces around it
+    logprobs: dict[str, float]  # log P of each label word given the other examples, nats
+    margin: float  # log P(label) - log P(all other labels), nats: under 0, the model prefers another label
+    group: str  # of examples about the same question
+    by: str  # search, or completion: the last pass, which labels what the search left
+
+
 def write_labels(path: Path, task: Task, results: Iterable[Labelled]) -> None:
     """Write the labels of all shards, one line an example, in the task's order."""
-    lines = {str(line["id"]): line for result in results for line in _lines(result)}
+    lines = {str(row.id): asdict(row) for result in results for row in _lines(result)}
     ordered = [json.dumps(lines[str(example.id)], ensure_ascii=False) for example in task.examples]
     write_atomically(path, ("\n".join(ordered) + "\n").encode())
 
 
-def _lines(result: Labelled) -> Iterator[dict[str, Any]]:
-    """Yield id, text, label, its word, log-probabilities, margin (nats), group, and what gave the label."""
+def _lines(result: Labelled) -> Iterator[LabelRow]:
     task, labels = result.task, result.labels
     signed = margins(result.scores, labels)
     for i, example in enumerate(task.examples):
-        yield {
-            "id": example.id,
-            "text": example.text,
-            "label": int(labels[i]),
-            "word": task.label_words[labels[i]].strip(),
-            "logprobs": {word.strip(): float(p) for word, p in zip(task.label_words, result.scores[i], strict=True)},
-            "margin": float(signed[i]),
-            "group": example.group,
-            "by": "completion" if result.searched[i] == UNLABELLED else "search",
-        }
+        yield LabelRow(
+            id=example.id,
+            text=example.text,
+            label=int(labels[i]),
+            word=task.label_words[labels[i]].strip(),
+            logprobs={word.strip(): float(p) for word, p in zip(task.label_words, result.scores[i], strict=True)},
+            margin=float(signed[i]),
+            group=example.group,
+            by="completion" if result.searched[i] == UNLABELLED else "search",
+        )
 
 
 def read_labels(path: Path) -> dict[str, int]:

@@ -232,7 +232,7 @@ async def label(
         "server_prompt_tokens": after.prompt_tokens - before.prompt_tokens if before and after else None,
         "server_computed_tokens": after.computed_tokens - before.computed_tokens if before and after else None,
     }
-    summary = summary_of(config, described, since_start, run_dir.read_served_model())
+    summary = asdict(summary_of(config, described, since_start, run_dir.read_served_model()))
     write_atomically(run_dir.summary, json.dumps(summary, indent=2).encode())
     return summary
 

@@ -20,11 +20,12 @@ from ..core.speculation import Ahead
 from ..core.types import Annealing, Ask, Problem, RandomDraws, ScorePool, State, StepInfo, pool_of
 from ..errors import FolderError, ScoringError
 from ..rundir import checkpoint, outcome
-from ..rundir.checkpoint import Saved, Trace
+from ..rundir.checkpoint import Saved
 from ..rundir.folder import RunDir
 from ..rundir.lock import Lock
 from ..rundir.outcome import Asked, Outcome
 from ..rundir.polling import Outage, until_done
+from ..rundir.trace import Trace
 from ..scoring.client import Client, all_of
 from ..scoring.prompts import Prompts
 from ..scoring.scorer import Scorer, Work
@@ -165,7 +166,7 @@ async def _opened(
     except FolderError as error:
         log.warning("%s", error)
         saved = checkpoint.load(folder, mark, kind=METHOD.state)
-    with Trace(folder, saved) as trace:
+    with Trace(folder, saved.trace_bytes if saved else 0) as trace:
         searching = Search(config, shard, restart, around, saved, folder=folder, mark=mark, trace=trace)
         del saved  # its memo would be in memory twice
         try:

@@ -10,28 +10,26 @@ import hashlib
 import io
 import json
 import logging
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 import h5py
 import numpy as np
 
 from ..config.fingerprint import differences
 from ..core.memo import Remembered
-from ..core.types import State, StepInfo
+from ..core.types import State
 from ..errors import CheckpointError
 from .files import write_atomically
 from .polling import TRANSIENT
+from .trace import Trace, digest_of
 
 SCHEMA = 2
 SCHEMA_WITHOUT_STATE = 3  # which no earlier version reads
 KEEP = 3  # generations
 DAMAGED = ".damaged"  # the ending of a generation that was found not to be whole
 USER_BLOCK = 512  # bytes
-PIECE = 2**20  # bytes of a trace that are in memory at one time
 MAGIC = b"icm_hpc checkpoint; SHA-256 of all bytes from 512 on: "
 
 D = TypeVar("D")
@@ -55,55 +53,6 @@ class Saved:
         if self.reached is None:
             raise CheckpointError("the search is not seeded yet")
         return self.reached
-
-
-class Trace:
-    """A shard's trace; one JSON object a step. Steps wait in memory for `sync`, which a failed write leaves to the next."""
-
-    def __init__(self, folder: Path, saved: Saved | None) -> None:
-        """Open the trace at the place that `saved` knows; what was written after it is of steps to be done again."""
-        try:
-            self._file = (folder / "trace.jsonl").open("a+b", buffering=0)
-        except OSError as error:
-            raise CheckpointError(f"the state cannot be saved in {folder}: {error}") from error
-        self._bytes = saved.trace_bytes if saved else 0
-        self._file.seek(0)
-        self._digest = _digest_of(self._file, self._bytes)[0]
-        self._waiting: list[bytes] = []
-
-    def __enter__(self) -> "Trace":
-        """Return itself."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def append(self, info: StepInfo) -> None:
-        """Add a step."""
-        self._waiting.append(json.dumps(trace_line(info)).encode() + b"\n")
-
-    def sync(self) -> tuple[int, str]:
-        """Bring all steps to the disk; return the trace's bytes and their SHA-256."""
-        added = b"".join(self._waiting)
-        self._file.truncate(self._bytes)
-        left = memoryview(added)
-        while left:
-            left = left[self._file.write(left) :]
-        os.fsync(self._file.fileno())
-        self._bytes += len(added)
-        self._digest.update(added)
-        self._waiting.clear()
-        return self._bytes, self._digest.hexdigest()
-
-
-def trace_line(info: StepInfo) -> dict[str, Any]:
-    """Return what the trace tells of a step: all of it but the trials that were not taken."""
-    line = {field.name: getattr(info, field.name) for field in dataclasses.fields(info)}
-    taken = [trial for done in line.pop("rounds") for trial in done.trials if trial.taken]
-    repairs = [(t.conflict.first, t.conflict.second, *t.pair_labels(t.best)) for t in taken]
-    proposal = line.pop("proposal")
-    return {**line, "repairs": repairs, "proposed_energy": proposal and proposal.labelling.energy}
 
 
 def save(folder: Path, state: State | None, memo: Remembered, trace: Trace, fingerprint: str) -> Path:
@@ -177,12 +126,6 @@ def _newest(folder: Path, kind: type[State], *, patient: bool = False) -> tuple[
 def generations(folder: Path) -> list[Path]:
     """Return the saved generations, the oldest first."""
     return sorted(folder.glob("state-*.h5"), key=_number)
-
-
-def read_trace(folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield the steps of a shard's trace."""
-    with (folder / "trace.jsonl").open(encoding="utf-8") as file:
-        yield from map(json.loads, file)
 
 
 def _number(path: Path) -> int:
@@ -259,15 +202,6 @@ def _got(group: Any, kind: type[D]) -> D:
 
 def _require_trace(folder: Path, saved: Saved) -> None:
     with (folder / "trace.jsonl").open("rb") as file:
-        digest, missing = _digest_of(file, saved.trace_bytes)
+        digest, missing = digest_of(file, saved.trace_bytes)
     if missing or digest.hexdigest() != saved.trace_sha256:
         raise ValueError("the trace beside it is truncated or altered")
-
-
-def _digest_of(file: IO[bytes], count: int) -> tuple["hashlib._Hash", int]:
-    """Return the SHA-256 of the next `count` bytes, read in pieces, and how many of them are not there."""
-    digest = hashlib.sha256()
-    while count and (chunk := file.read(min(count, PIECE))):
-        digest.update(chunk)
-        count -= len(chunk)
-    return digest, count

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from icm_hpc import scheduler
-from icm_hpc.rundir import attempts, checkpoint
+from icm_hpc.rundir import attempts
 from icm_hpc.rundir.folder import RunDir
+from icm_hpc.rundir.trace import read_trace
 from tests.cluster.processes import children, of_command, read
 
 SITE = Path(__file__).with_name("site.yaml")
@@ -150,7 +151,7 @@ class Run:
 
     def trace(self) -> list[dict[str, Any]]:
         """Return the steps."""
-        return list(checkpoint.read_trace(self.dir.shard(0)))
+        return list(read_trace(self.dir.shard(0)))
 
     def decisions(self) -> list[tuple[Any, ...]]:
         """Return all of the trace that is not an energy."""

@@ -18,6 +18,7 @@ from icm_hpc.jobs import local
 from icm_hpc.rundir import checkpoint
 from icm_hpc.rundir.folder import RunDir
 from icm_hpc.rundir.progress import Progress
+from icm_hpc.rundir.trace import read_trace
 from tests import offline
 from tests.conftest import prepare_run
 
@@ -129,7 +130,7 @@ async def test_a_proposal_that_cannot_be_scored_is_abandoned_and_changes_nothing
 ) -> None:
     monkeypatch.setattr(offline, "OfflineClient", Spoilt)
     summary, run_dir, _ = await offline.label(tmp_path, *STUB, "search.steps=300")
-    steps = list(checkpoint.read_trace(run_dir.shard(0)))
+    steps = list(read_trace(run_dir.shard(0)))
     abandoned = [step for step in steps if step["abandoned"]]
     assert 0 < len(abandoned) < 100
     assert summary["since_start"]["proposals_abandoned"] == len(abandoned)
@@ -151,7 +152,7 @@ async def test_a_server_that_can_score_no_proposal_stops_the_run_with_its_state_
     saved = checkpoint.load_newest(folder)
     assert saved is not None
     assert saved.state.step > 5
-    assert [step["step"] for step in checkpoint.read_trace(folder)] == list(range(saved.state.step + 1))
+    assert [step["step"] for step in read_trace(folder)] == list(range(saved.state.step + 1))
 
 
 async def test_a_server_that_scores_no_plain_prompt_either_stops_the_run_and_no_proposal_is_blamed(
@@ -161,4 +162,4 @@ async def test_a_server_that_scores_no_plain_prompt_either_stops_the_run_and_no_
     monkeypatch.setattr(Spoilt, "spoils", lambda self, _: len(self.prompts) > 200)
     with pytest.raises(ScoringError, match="no score to a plain prompt"):
         await offline.label(tmp_path, *STUB)
-    assert not any(step["abandoned"] for step in checkpoint.read_trace(RunDir(tmp_path / "test").shard(0)))
+    assert not any(step["abandoned"] for step in read_trace(RunDir(tmp_path / "test").shard(0)))

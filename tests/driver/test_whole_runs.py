@@ -11,6 +11,7 @@ import pytest
 
 from icm_hpc.engines.engine import Metrics
 from icm_hpc.rundir import checkpoint
+from icm_hpc.rundir.trace import read_trace
 from tests import offline
 from tests.conftest import SHARED_DATA, unavailable
 
@@ -66,7 +67,7 @@ async def test_the_best_labelling_is_the_result_and_the_last_is_known(tmp_path: 
     hot = (HOT, "search.initial_temperature=1000", "search.steps=60", "search.seed=4")
     best, run_dir, _ = await offline.label(tmp_path / "best", *claims, *hot)
     last, _, _ = await offline.label(tmp_path / "last", *claims, *hot, "search.result=last")
-    full = [line["energy"] for line in checkpoint.read_trace(run_dir.shard(0)) if line["pool"] == 12]
+    full = [line["energy"] for line in read_trace(run_dir.shard(0)) if line["pool"] == 12]
     assert best["energy"] == max(full)
     assert last["energy"] == full[-1] == best["shards"][0]["last_energy"]
     assert best["energy"] > last["energy"]
@@ -122,7 +123,7 @@ async def test_a_collapse_to_one_label_is_warned_of(
     assert shard["beats_one_label_for_all"] is False
     assert math.isclose(shard["energy"], max(one["energy"] for one in shard["one_label_for_all"].values()))
     assert "no better than one label for all examples" in caplog.text
-    counts = [tuple(line["counts"]) for line in checkpoint.read_trace(run_dir.shard(0))]
+    counts = [tuple(line["counts"]) for line in read_trace(run_dir.shard(0))]
     assert counts[0] == (4, 4), "the balance over time is in the trace"
     assert sorted(counts[-1]) == [0, 16]
 

@@ -23,7 +23,7 @@ from icm_hpc.core.memo import KEY_BYTES, Remembered
 from icm_hpc.core.types import Labelling, State, StepInfo, frozen_labels
 from icm_hpc.errors import CheckpointError
 from icm_hpc.rundir import checkpoint
-from icm_hpc.rundir.checkpoint import Trace
+from icm_hpc.rundir.trace import Trace, read_trace
 from tests.conftest import unavailable
 
 MARK = '{"search.seed": 0}'
@@ -49,7 +49,7 @@ def remembered(step: int) -> Remembered:
 def saved(folder: Path, steps: int) -> list[Path]:
     """Save a generation a step."""
     folder.mkdir(exist_ok=True)
-    with Trace(folder, None) as trace:
+    with Trace(folder, 0) as trace:
         for step in range(steps):
             info = StepInfo(step=step, energy=0.0, flips=0, pool=6, counts=(3, 3), conflicts=0)
             trace.append(info)
@@ -75,7 +75,7 @@ def test_what_was_saved_is_loaded_bit_for_bit(tmp_path: Path) -> None:
     assert same(loaded.state, state(4))
     for name in ("keys", "lengths", "rows"):
         np.testing.assert_array_equal(getattr(loaded.memo, name), getattr(remembered(4), name))
-    assert len(list(checkpoint.read_trace(tmp_path))) == 5
+    assert len(list(read_trace(tmp_path))) == 5
 
 
 def test_a_long_trace_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,9 +96,9 @@ def test_a_long_trace_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.Monk
         def hexdigest(self) -> str:
             return self._digest.hexdigest()
 
-    monkeypatch.setattr(checkpoint, "PIECE", 100)
+    monkeypatch.setattr("icm_hpc.rundir.trace.PIECE", 100)
     monkeypatch.setattr(hashlib, "sha256", Counted)
-    with Trace(tmp_path, loaded) as trace:
+    with Trace(tmp_path, loaded.trace_bytes if loaded else 0) as trace:
         assert trace.sync() == (loaded.trace_bytes, loaded.trace_sha256)
     assert sum(sizes) == loaded.trace_bytes
     assert max(sizes) == 100
@@ -145,16 +145,16 @@ def test_a_trace_longer_than_the_state_is_cut_to_it(tmp_path: Path) -> None:
     with (tmp_path / "trace.jsonl").open("ab") as file:
         file.write(b'{"step": 2, "half')
     loaded = checkpoint.load(tmp_path, MARK)
-    with Trace(tmp_path, loaded) as trace:
+    with Trace(tmp_path, loaded.trace_bytes if loaded else 0) as trace:
         trace.append(StepInfo(step=2, energy=0.0, flips=0, pool=6, counts=(3, 3), conflicts=0))
         checkpoint.save(tmp_path, state(2), remembered(2), trace, MARK)
-    assert [line["step"] for line in checkpoint.read_trace(tmp_path)] == [0, 1, 2]
+    assert [line["step"] for line in read_trace(tmp_path)] == [0, 1, 2]
 
 
 def save_step(folder: Path, step: int) -> None:
     """Go on from what is saved by one step, as a driver that has just started does."""
     loaded = checkpoint.load(folder, MARK)
-    with Trace(folder, loaded) as trace:
+    with Trace(folder, loaded.trace_bytes if loaded else 0) as trace:
         trace.append(StepInfo(step=step, energy=0.0, flips=0, pool=6, counts=(3, 3), conflicts=0))
         checkpoint.save(folder, state(step), remembered(step), trace, MARK)
 
@@ -193,7 +193,7 @@ def test_a_save_that_is_killed_at_any_line_leaves_the_state_before_or_after_it(t
         assert any(same(loaded.state, state(step)) for step in (3, 4))
         after = loaded.state.step + 1
         save_step(folder, after)
-        assert [line["step"] for line in checkpoint.read_trace(folder)] == list(range(after + 1))
+        assert [line["step"] for line in read_trace(folder)] == list(range(after + 1))
         assert len(checkpoint.generations(folder)) == checkpoint.KEEP
         assert sorted(folder.iterdir()) == [*checkpoint.generations(folder), folder / "trace.jsonl"], (
             "no halves are left"
@@ -298,7 +298,7 @@ def test_on_a_full_disk_a_save_fails_in_plain_words_and_the_state_before_is_kept
         assert same(loaded.state, state(step - 1))
         (folder / "filler").unlink()
         save_step(folder, step)
-        assert [line["step"] for line in checkpoint.read_trace(folder)] == list(range(step + 1))
+        assert [line["step"] for line in read_trace(folder)] == list(range(step + 1))
 
 
 def test_in_a_read_only_folder_a_save_fails_in_plain_words_and_the_state_before_is_kept() -> None:

@@ -1,0 +1,101 @@
+"""A search's trace: trace.jsonl, one JSON object a step, which only grows."""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from ..core.types import StepInfo
+from ..errors import CheckpointError
+
+PIECE = 2**20  # bytes of a trace that are in memory at one time
+
+
+@dataclass(frozen=True, slots=True)
+class TraceLine:
+    """A line of trace.jsonl: what one step did. Fields are null, or empty, where the step ended before them."""
+
+    step: int  # 0 gives the first examples their labels
+    energy: float  # after the step, as the four below
+    flips: int  # accepted proposals so far
+    pool: int  # labelled examples
+    counts: tuple[int, ...]  # examples of each label
+    conflicts: int  # pairs that break a rule
+    index: int | None  # the example drawn; its place in the shard
+    old: int | None  # its label before; -1: none
+    new: int | None  # the label that the model proposed
+    changed: tuple[tuple[int, int], ...]  # [example, label] of every label that accepting the proposal changes
+    temperature: float | None
+    u: float | None  # drawn from [0, 1): accepted if u < exp(energy difference / temperature)
+    accepted: bool
+    abandoned: bool  # no answer of the server was a score
+    repairs: tuple[tuple[int, int, int, int], ...]  # [example, example, label, label] of each repair that was taken
+    proposed_energy: float | None  # of the proposal, accepted or not
+
+    @classmethod
+    def of(cls, info: StepInfo) -> "TraceLine":
+        """Return the line of a step: all of it except the repairs that were not taken."""
+        values = {field.name: getattr(info, field.name) for field in dataclasses.fields(info)}
+        taken = [trial for done in values.pop("rounds") for trial in done.trials if trial.taken]
+        repairs = tuple((t.conflict.first, t.conflict.second, *t.pair_labels(t.best)) for t in taken)
+        proposal = values.pop("proposal")
+        return cls(**values, repairs=repairs, proposed_energy=proposal and proposal.labelling.energy)
+
+
+class Trace:
+    """A shard's trace; one JSON object a step. Steps wait in memory for `sync`, which a failed write leaves to the next."""
+
+    def __init__(self, folder: Path, trace_bytes: int) -> None:
+        """Open the trace after its first `trace_bytes` bytes; the rest is of steps that will be done again."""
+        try:
+            self._file = (folder / "trace.jsonl").open("a+b", buffering=0)
+        except OSError as error:
+            raise CheckpointError(f"the state cannot be saved in {folder}: {error}") from error
+        self._bytes = trace_bytes
+        self._file.seek(0)
+        self._digest = digest_of(self._file, self._bytes)[0]
+        self._waiting: list[bytes] = []
+
+    def __enter__(self) -> "Trace":
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def append(self, info: StepInfo) -> None:
+        """Add a step."""
+        self._waiting.append(json.dumps(dataclasses.asdict(TraceLine.of(info))).encode() + b"\n")
+
+    def sync(self) -> tuple[int, str]:
+        """Bring all steps to the disk; return the trace's bytes and their SHA-256."""
+        added = b"".join(self._waiting)
+        self._file.truncate(self._bytes)
+        left = memoryview(added)
+        while left:
+            left = left[self._file.write(left) :]
+        os.fsync(self._file.fileno())
+        self._bytes += len(added)
+        self._digest.update(added)
+        self._waiting.clear()
+        return self._bytes, self._digest.hexdigest()
+
+
+def read_trace(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield the steps of a shard's trace."""
+    with (folder / "trace.jsonl").open(encoding="utf-8") as file:
+        yield from map(json.loads, file)
+
+
+def digest_of(file: IO[bytes], count: int) -> tuple["hashlib._Hash", int]:
+    """Return the SHA-256 of the next `count` bytes, read in pieces, and how many of them are not there."""
+    digest = hashlib.sha256()
+    while count and (chunk := file.read(min(count, PIECE))):
+        digest.update(chunk)
+        count -= len(chunk)
+    return digest, count

@@ -43,7 +43,7 @@ class OfflineClient:
         return np.array([self.say(prompt, label_ids) for prompt in asked]).reshape(len(asked), len(label_ids))
 
     async def top_logprobs(self, prompts: Iterable[bytes]) -> list[dict[str, float]]:
-        """Return the likeliest tokens."""
+        """Return the top-k tokens."""
         ids = [stub.tokenize(word)[0] for word in stub.WORDS]
         answers = [self.say(prompt, ids) for prompt in self._noted(prompts)]
         return [dict(zip(stub.WORDS, answer, strict=True)) for answer in answers]

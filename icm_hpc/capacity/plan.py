@@ -259,7 +259,7 @@ def _plan_memory(found: Plan, config: Config, model: Model, hardware: Hardware, 
     found.figures |= {"gpu_memory_gb": asdict(has), "cache_tokens": holds, "cache_tokens_wanted": wanted}
     if wanted > holds:
         found.notes.append(
-            "the cache cannot keep what scorings share: each is computed anew; lower search.parallel_searches or"
+            "the cache cannot keep what scorings share: each is computed again; lower search.parallel_searches or"
             " search.pool_size, or set model.kv_cache_dtype=fp8"
         )
 
@@ -301,7 +301,7 @@ def _plan_host_memory(found: Plan, config: Config, model: Model) -> None:
         f" server.mem_gb={mem_gb}"
     )
     if wanted > mem_gb:
-        found.misfits.append(f"the server wants {wanted:.1f} GB of memory a node, and server.mem_gb={mem_gb}")
+        found.misfits.append(f"the server requires {wanted:.1f} GB of memory a node, and server.mem_gb={mem_gb}")
         found.remedies.append(f"server.mem_gb={-(-wanted // 1):.0f}")
 
 
@@ -337,7 +337,7 @@ def _plan_disk(found: Plan, config: Config, demand: Demand) -> None:
 
 
 def _of_the_servers_disk(found: Plan, config: Config) -> list[str]:
-    """Return where to tell of what this machine's disks lack: the nodes of a cluster may have it."""
+    """Return where to report what this machine's disks lack: the nodes of a cluster may have it."""
     return found.notes if config.cluster.executor == "slurm" else found.misfits
 
 

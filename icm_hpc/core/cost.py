@@ -39,7 +39,7 @@ class Lengths:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """One scoring: tokens, and token positions, of which attention's work is made."""
+    """One scoring: tokens, and the token positions from which attention's work is made."""
 
     prompts: int
     prompt_tokens: int

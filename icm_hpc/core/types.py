@@ -19,7 +19,7 @@ Purpose = Literal["eval", "repair", "predict"]  # what a scoring is for; the ref
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Which pairs of labels two examples may not have, and for each the pairs that mend it, the first winning ties."""
+    """Which pairs of labels two examples may not have, and for each the pairs that repair it, the first winning ties."""
 
     name: str
     repairs: Mapping[LabelPair, Sequence[LabelPair]]
@@ -98,7 +98,7 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """The ways to mend one broken conflict, each evaluated."""
+    """The ways to repair one broken conflict, each evaluated."""
 
     conflict: Conflict
     evaluations: tuple[Evaluation, ...]  # one for each repair of what is broken

@@ -1,1 +1,1 @@
-"""A run's folder: files that are whole or not there, saved states, locks, progress."""
+"""A run's folder: complete files, saved states, locks, progress."""

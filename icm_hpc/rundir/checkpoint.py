@@ -1,4 +1,4 @@
-"""A shard's saved state: HDF5 generations that are whole or not there, and a trace that only grows.
+"""A shard's saved state: HDF5 generations, each complete or absent, and a trace that only grows.
 
 A generation is one file, state-<generation>.h5. Its HDF5 user block (the first 512 bytes) holds the SHA-256 of the
 rest, so a flipped bit or a truncated file is noticed before the HDF5 library reads it. The trace is a JSONL file beside

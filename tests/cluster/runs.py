@@ -15,7 +15,7 @@ from icm_hpc.rundir.trace import read_trace
 from tests.cluster.processes import children, of_command, read
 
 SITE = Path(__file__).with_name("site.yaml")
-# Hot, and with everything asked anew: the search goes on long enough for a fault to fall into it.
+# Hot, and with everything asked again: the search goes on long enough for a fault to fall into it.
 SLOW = ("task.limit=24", "search.steps=120", "search.schedule=constant", "search.memo_mb=0", "run.save_interval_s=0")
 TINY = ("model=tiny", *SLOW)
 STUB = ("model=stub", *SLOW)

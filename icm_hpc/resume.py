@@ -1,7 +1,7 @@
 """`python -m icm_hpc.resume run=NAME`: continue a stopped run from its saved state.
 
 Settings of the command line replace those of the run. Settings that decide its labels cannot change: use `cluster=` and
-`server.` keys to choose another place, and search.steps or search.restarts to search longer.
+`server.` keys to choose another place, and search.steps, search.scorings or search.restarts to search longer.
 """
 
 import sys
@@ -39,7 +39,7 @@ def main() -> None:
         if status.is_finished(run_dir, config):
             raise ConfigError(
                 f"{run_dir.path} has come to its end: its labels are in {run_dir.labels}. To search on, ask for more:"
-                f" search.steps={2 * config.search.steps}, or search.restarts={config.search.restarts + 1}"
+                f" search.restarts={config.search.restarts + 1}, or a larger search.steps or search.scorings"
             )
         launch.start(config, "the run's settings", command, resumed=True, **flags)
     except IcmError as error:

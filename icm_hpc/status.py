@@ -15,6 +15,7 @@ from rich.table import Table
 from . import scheduler
 from .config import describe, loading
 from .config.schema import Config
+from .config.searching import budget_of
 from .errors import ConfigError, IcmError, SchedulerError
 from .rundir import checkpoint, lock
 from .rundir.attempts import attempts as attempts_of
@@ -119,7 +120,7 @@ def status(run_dir: RunDir, queued: Queued | None = None) -> Status:
     # The file of progress is some seconds old; of a run that has stopped, what was saved is what counts.
     shown = progress if progress and alive and (saved is None or progress["step"] > saved.step) else None
     rate = progress.get("steps_per_s") if progress and alive else None
-    steps = progress["steps"] if progress else config.search.steps * max(1, len(traces))
+    steps = progress["steps"] if progress else None
     reached = Reached(shown["step"], shown["flips"], shown["energy"]) if shown else saved
     return Status(
         run=run_dir.path.name,
@@ -132,7 +133,7 @@ def status(run_dir: RunDir, queued: Queued | None = None) -> Status:
         flips=reached.flips if reached else None,
         saved_s=max(0.0, time.time() - max(map(_changed_s, traces))) if traces else None,
         attempts=len(attempts),
-        eta_s=max(0, steps - reached.step) / rate if reached and rate else None,
+        eta_s=max(0, steps - reached.step) / rate if reached and rate and steps is not None else None,
         exit=exit_code,
     )
 
@@ -197,16 +198,24 @@ def _changed_s(path: Path) -> float:
 
 
 def is_finished(run_dir: RunDir, config: Config) -> bool:
-    """Return whether the labels are there, of as many steps and restarts as the settings ask for."""
+    """Return whether the labels are there, of as many steps, scorings and restarts as the settings ask for."""
     summary = block_until_done(lambda: read_json(run_dir.summary), COMMAND_S)
     if summary is None or not run_dir.labels.exists():
         return False
-    for number in range(len(summary["shards"])):
-        for restart in range(config.search.restarts):
-            saved = checkpoint.load_newest(run_dir.shard(number, restart))
-            if saved is None or saved.state.step < config.search.steps:
-                return False
+    for number, figures in enumerate(summary["shards"]):
+        budget = budget_of(config.search, figures["examples"])
+        searches = figures.get("searches") or _saved_searches(run_dir, number)
+        if len(searches) < config.search.restarts:
+            return False
+        if not all(one["settled"] or budget.is_spent(one["steps"], one["scorings"]) for one in searches):
+            return False
     return True
+
+
+def _saved_searches(run_dir: RunDir, number: int) -> list[dict[str, Any]]:
+    """Return how far the searches of a shard came, as their saved states have it: of a summary that does not say so."""
+    found = (checkpoint.load_newest(folder) for folder in sorted(run_dir.path.glob(f"{run_dir.shard(number).name}*")))
+    return [{"settled": False, "steps": one.state.step, "scorings": one.scorings} for one in found if one]
 
 
 def _states(
@@ -261,7 +270,7 @@ def print_table(found: list[Status]) -> None:
             one.driver if one.exit is None else f"{one.driver} ({_exit_words(one.exit)})",
             one.server,
             one.job,
-            one.step if one.step is None else f"{one.step}/{one.steps}",
+            one.step if one.step is None or one.steps is None else f"{one.step}/{one.steps}",
             one.energy if one.energy is None else f"{one.energy:.3f}",
             one.flips,
             one.saved_s if one.saved_s is None else f"{_duration(one.saved_s)} ago",

@@ -12,7 +12,8 @@ import sys
 from dataclasses import dataclass
 
 from .config import credentials, describe
-from .config.schema import ServerConfig, require_url
+from .config.addresses import require_url
+from .config.schema import ServerConfig
 from .engines import DEFAULT, ENGINES
 from .errors import ConfigError, IcmError
 from .scoring import checks

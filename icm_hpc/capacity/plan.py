@@ -24,7 +24,8 @@ from .fit import Hardware, Model
 from .forecast import GPUS
 
 CPU_PROCESS_GB = 2.0  # of the engine's own on CPUs, beside weights and cache; an assumption
-TRACE_BYTES = 400  # a step, at most
+TRACE_BYTES = 400  # a step, at most, and beside it
+CHANGE_BYTES = 12  # for each label that the step changes
 
 
 @dataclass(slots=True)
@@ -265,14 +266,18 @@ def _plan_memory(found: Plan, config: Config, model: Model, hardware: Hardware, 
 
 
 def _plan_time(found: Plan, config: Config, model: Model, demand: Demand) -> None:
-    """Forecast the run: one scoring a step of the pool as it grows by one example a step, each from an empty cache."""
+    """Forecast the run: the scorings that the search method is expected to do, each from an empty cache."""
+    found.figures["forecast_scorings"] = config.search.restarts * sum(
+        len(search_time.scorings(config, part)) for part, _ in demand.parts
+    )
     seconds = sum(search_time.seconds(config, model, part, tokens) for part, tokens in demand.parts)
     hours = seconds * config.search.restarts / 3600
     gpus = config.nodes * config.gpus_per_node
     found.figures |= {"forecast_hours": hours, "forecast_gpu_hours": hours * gpus}
     limit_h = config.cluster.time_min / 60
     found.lines["time"] = (
-        f"forecast: {hours:.2f} h of search with the server up, {hours * gpus:.1f} GPU-hours; the time limit is {limit_h:g} h"
+        f"forecast: {found.figures['forecast_scorings']:,} scorings, {hours:.2f} h of search with the server up,"
+        f" {hours * gpus:.1f} GPU-hours; the time limit is {limit_h:g} h"
     )
     price = config.cluster.gpu_hour_price
     if price is not None:
@@ -314,7 +319,9 @@ def _plan_disk(found: Plan, config: Config, demand: Demand) -> None:
             " run's folder; set run.root to a folder that all nodes see"
         )
     searches = len(demand.parts) * config.search.restarts
-    run_mb = searches * (4 * config.search.memo_mb + config.search.steps * TRACE_BYTES / 1e6 + 1)
+    steps = max((len(search_time.scorings(config, part)) for part, _ in demand.parts), default=0)
+    line_bytes = TRACE_BYTES + CHANGE_BYTES * found.figures["examples"]
+    run_mb = searches * (4 * config.search.memo_mb + steps * line_bytes / 1e6 + 1)
     free_mb = shutil.disk_usage(_existing(Path(config.run.root))).free / 1e6
     found.lines["disk"] = f"up to {run_mb:,.0f} MB for the run in {config.run.root} ({free_mb / 1e3:,.0f} GB free)"
     if run_mb > free_mb:

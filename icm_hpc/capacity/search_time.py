@@ -1,8 +1,11 @@
-"""How long a search takes on GPUs: a forecast by a roofline, one scoring of the pool a step."""
+"""How long a search takes on GPUs: a forecast by a roofline, of the scorings that its method is expected to do."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from ..config.schema import Config
+from ..config.searching import annealing_of, budget_of, method_of
 from ..core.cost import Cost
 from ..scoring.prompts import TokenPrompts
 from ..tasks import Task
@@ -21,13 +24,21 @@ def cost(config: Config, part: Task, tokens: TokenPrompts, pool: int | None = No
     return tokens.cost(config.search.layout, groups, size, replicas=config.server.replicas, pool=pool)
 
 
+def scorings(config: Config, part: Task) -> Sequence[int]:
+    """Return the examples in each scoring that one search of a part is expected to do."""
+    n = len(part.examples)
+    annealing = annealing_of(config.search, has_rule=part.has_conflicts())
+    return method_of(config.search).forecast(n, annealing, budget_of(config.search, n))
+
+
 def seconds(config: Config, model: Model, part: Task, tokens: TokenPrompts) -> float:
-    """Return the seconds of one search as its pool grows by one example a step, each scoring from an empty cache."""
-    n, search = len(part.examples), config.search
-    first = min(max(search.num_seeds, 2), n)
-    sizes = np.unique(np.geomspace(first, n, POOLS).astype(int))
+    """Return the seconds of the scorings of one search, each from an empty cache."""
+    pools = scorings(config, part)
+    if not pools:
+        return 0.0
+    sizes = np.unique(np.geomspace(min(pools), max(pools), POOLS).astype(int))
     each = [_scoring_seconds(config, model, cost(config, part, tokens, int(size))) for size in sizes]
-    return float(np.interp(np.minimum(first + np.arange(search.steps), n), sizes, each).sum())
+    return float(np.interp(pools, sizes, each).sum())
 
 
 def _scoring_seconds(config: Config, model: Model, one: Cost) -> float:

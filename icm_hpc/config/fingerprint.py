@@ -11,16 +11,24 @@ from ..core.scorings import SCORINGS
 from ..engines import ENGINES
 from .schema import Config
 
+# Settings of later versions, with the values at which a run is one of an earlier version, whose saved state has none of them.
+ADDED = {
+    "search.method": "single",
+    "search.first_labels": "zero_shot",
+    "search.label_prior": [],
+    "search.calibration": 1.0,
+}
 PROMPT_FORMAT = 2  # of the tokens that are sent; 1: pieces of text tokenized by themselves; 2: cut from running text
 
 
 def result_settings(config: Config) -> dict[str, Any]:
     """Return, by dotted key, the settings that decide what labels a run ends with.
 
-    Two runs that differ in none of these may share a folder; steps and restarts may grow, and where a run runs may change.
+    Two runs that differ in none of these may share a folder. Scorings, steps and restarts may grow, and where a run runs may
+    change.
     """
     # The data's content counts instead of its name (`fingerprint`).
-    free = {"task.data", "task.subset", "task.split", "search.steps", "search.restarts"}
+    free = {"task.data", "task.subset", "task.split", "search.scorings", "search.steps", "search.restarts"}
     free |= {"search.parallel_searches", "search.ahead", "search.memo_mb"}  # work saved, not decided otherwise
     model = ("engine", "path", "embedded", "revision", "dtype", "max_model_len")
     settings = {f"model.{key}": getattr(config.model, key) for key in model}
@@ -33,6 +41,7 @@ def result_settings(config: Config) -> dict[str, Any]:
     for section in ("task", "search"):
         values = dataclasses.asdict(getattr(config, section))
         settings.update({f"{section}.{key}": value for key, value in values.items()})
+    free |= {key for key, value in ADDED.items() if settings[key] == value}
     return {key: value for key, value in settings.items() if key not in free}
 
 

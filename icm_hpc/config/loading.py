@@ -21,14 +21,15 @@ from omegaconf.errors import OmegaConfBaseException
 from ..core.scorings import SCORINGS
 from ..engines import ENGINES
 from ..errors import ConfigError
-from . import engine_options, home, no_secrets, written
+from . import engine_options, home, no_secrets, searching, written
 from .schema import PROTOCOLS, Config, RunConfig
 from .typed import place_of, value_of
 from .written import NO_MAP, Tree, Written
 
 PRESET_SECTIONS = ("model", "task", "cluster")
 
-FORMAT = 2  # of a run's config.yaml
+FORMAT = 3  # of a run's config.yaml
+METHODS_SINCE = 3  # before, every search was the published one
 
 # What a layer that names weights replaces in the layers below it.
 WEIGHTS = ("engine", "path", "embedded", "revision", "shape", "weights_gb")
@@ -165,6 +166,8 @@ def load_file(path: Path, arguments: Sequence[str] = ()) -> Config:
     server = tree.get("server", {})
     if written_as == 1 and "mem_gb" in server and not server["mem_gb"]:
         server["mem_gb"] = Written("0", saved=True)  # format 1 said null for all of the memory, which is 0 now
+    if written_as < METHODS_SINCE:
+        tree.setdefault("search", {})["method"] = Written("single")
     return load(arguments, base=tree)
 
 
@@ -395,4 +398,4 @@ def _with_protocol(config: Config) -> Config:
         if not getattr(getattr(config, section), key):
             filled = dataclasses.replace(getattr(config, section), **{key: value})
             config = dataclasses.replace(config, **{section: filled})
-    return config
+    return dataclasses.replace(config, search=searching.with_method(config.search))

@@ -3,24 +3,26 @@
 The comments of a field, above it and at its end, are its meaning in docs/settings.md and in `--help` (describe.py).
 """
 
-import ipaddress
 import re
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 from ..core.energy import OBJECTIVES
+from ..core.growth import FIRST_LABELS
 from ..core.layout import LAYOUTS
+from ..core.methods import METHODS
 from ..core.scorings import SCORINGS
 from ..core.search import SCHEDULES
 from ..core.types import Annealing
 from ..engines import DEFAULT, ENGINES
+from .addresses import require_url
 
 ANNEALING = Annealing()  # its defaults are those of the settings
 
 # What a setting left empty is, by search.protocol: the published search, and what we correct in it.
 PROTOCOLS: dict[str, dict[str, str]] = {
     "default": {
+        "search.method": "blocks",
         "search.layout": "trie",
         "search.scoring": "exact",
         "search.stalled_repair": "stop",
@@ -28,6 +30,8 @@ PROTOCOLS: dict[str, dict[str, str]] = {
         "task.draw": "groups",
     },
     "reference": {
+        "search.method": "single",
+        "search.objective": "margin",
         "search.layout": "reference",
         "search.scoring": "top20",
         "search.stalled_repair": "repeat",
@@ -60,34 +64,6 @@ def _require_at_least(section: object, least: float, *keys: str) -> None:
     for key in keys:
         value = getattr(section, key)
         _require(value is None or value >= least, f"{key}={value}: {least} or more")
-
-
-def require_url(url: str) -> None:
-    """Raise ValueError for what is no server's address, or may hold a secret, which is then not quoted."""
-    rule = "put a key into the secrets file, not into the address"
-    _require("@" not in url, f"url: has user:password@; {rule}")
-    _require("?" not in url and "#" not in url, f"url: has a ? or #; {rule}")
-    form = f"url={url}: http://HOST:PORT, or https://"
-    _require(url.isprintable() and " " not in url, f"url={url!r}: has a space or a line break")
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port
-    except ValueError as error:  # of the port, or of brackets
-        raise ValueError(f"{form} ({error})") from None
-    _require(parts.scheme in ("http", "https") and _is_host(host), form)
-    _require(port != 0 and not parts.netloc.endswith(":"), f"{form}; a port is 1 to 65535")
-    _require("]" not in parts.netloc.rstrip(":0123456789")[:-1], form)
-
-
-def _is_host(name: str) -> bool:
-    """Return whether a machine may have this name or address."""
-    try:
-        if ":" in name or re.fullmatch(r"[0-9.]+", name):
-            return bool(ipaddress.ip_address(name))
-        written = name.encode("idna").decode()
-    except ValueError:  # of an address, or of a name that none can have
-        return False
-    return re.fullmatch(r"[A-Za-z0-9._-]+", written) is not None
 
 
 def nodes_for(gpus: int, replicas: int, node_gpus: int) -> int:
@@ -214,10 +190,16 @@ class TaskConfig:
 
 @dataclass(frozen=True, slots=True)
 class SearchConfig:
-    """The simulated annealing (Wen et al. 2025, section 3)."""
+    """The search for labels: simulated annealing (Wen et al. 2025, section 3), or a baseline without a search."""
 
+    # blocks: proposals that change many labels; single: the published search; zero_shot, random, bootstrap: baselines
+    # (docs/search.md). Default: set by search.protocol.
+    method: str = ""
     seed: int = 0  # of every random draw: 0 to 4294967295
-    steps: int = 200  # of each search
+    # Scorings of the whole pool that each search may do. Default, from N examples: blocks: a limit that it seldom reaches;
+    # the others: none.
+    scorings: int | None = None
+    steps: int | None = None  # of each search, at most; default: 6 for each example for method=single, else no limit
     restarts: int = 1  # searches, from seed, seed+1, ...; the best one is the result
     pool_size: int | None = None  # examples in one search, at most; more are split into shards, by group
     parallel_searches: int = 4  # shards and restarts that share the server at one time
@@ -236,14 +218,22 @@ class SearchConfig:
     # search.protocol.
     stalled_repair: str = ""
     result: str = ""  # best: the best accepted labelling; last: as published; default: set by search.protocol
-    # In nats. margin: log P(label) - log P(the others), as the published code; logprob: log P(label), as the paper.
-    objective: str = ANNEALING.objective
+    # In nats. margin: log P(label) - log P(the others), as the published code; logprob: log P(label), as the paper;
+    # calibrated: the margin less its mean over the pool, so that one label for all earns nothing. Default: margin if the
+    # task has a conflict rule or search.protocol=reference, else calibrated.
+    objective: str = ""
+    # objective=calibrated only: the share of each label, in the order of the label words. Default: all equal.
+    label_prior: list[float] = field(default_factory=list)
+    calibration: float = ANNEALING.calibration  # objective=calibrated only: how much of the mean is subtracted, 0 to 1
     alpha: float = ANNEALING.alpha  # weight of the mean objective against one conflicting pair
-    num_seeds: int = ANNEALING.num_seeds  # examples that start with a random label
-    schedule: str = ANNEALING.schedule  # how the temperature falls with the flips: formulas in docs/search.md
-    initial_temperature: float = ANNEALING.initial_temperature  # at the first step
+    num_seeds: int = ANNEALING.num_seeds  # examples that are labelled first
+    # Which they are, and how. zero_shot: those that the model is most certain of without demonstrations, in the first
+    # search; later restarts begin at random. random: random ones. method=single: the first ones of the task, at random.
+    first_labels: str = ANNEALING.first_labels
+    schedule: str = ""  # how the temperature falls: formulas in docs/search.md; default: set by search.method
+    initial_temperature: float | None = None  # default: set by search.method (docs/search.md)
     final_temperature: float = ANNEALING.final_temperature  # lower limit
-    decay: float = ANNEALING.decay  # schedule=exp only: factor per flip, over 0, at most 1
+    decay: float | None = None  # schedule=exp only: factor, over 0, at most 1; default: set by search.method
     seed_repair_rounds: int = ANNEALING.seed_repair_rounds  # rounds of repair of the seeds' conflicts, at most
     repair_rounds: int = ANNEALING.repair_rounds  # rounds of repair of a proposal's conflicts, at most
     linked_weight: float = (
@@ -252,22 +242,28 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         _require(0 <= self.seed < 2**32, f"seed={self.seed}: 0 to 4294967295")
-        _require_at_least(self, 0, "steps", "alpha", "num_seeds", "seed_repair_rounds", "repair_rounds")
+        _require_at_least(self, 0, "steps", "scorings", "alpha", "num_seeds", "seed_repair_rounds", "repair_rounds")
         _require_at_least(self, 0, "memo_mb")
         _require_at_least(self, 1, "restarts", "parallel_searches", "ahead")
         _require_at_least(self, 2, "pool_size")
         _require_one_of(
             self,
             protocol=tuple(PROTOCOLS),
+            method=("", *METHODS),
             layout=("", *LAYOUTS),
             scoring=("", *SCORINGS),
             stalled_repair=("", "stop", "repeat"),
             result=("", "best", "last"),
-            objective=tuple(OBJECTIVES),
-            schedule=tuple(SCHEDULES),
+            objective=("", *OBJECTIVES),
+            first_labels=tuple(FIRST_LABELS),
+            schedule=("", *SCHEDULES),
         )
-        _require(0 < self.final_temperature <= self.initial_temperature, "0 < final_temperature <= initial_temperature")
-        _require(0 < self.decay <= 1, f"decay={self.decay}: over 0, at most 1")
+        first, last = self.initial_temperature, self.final_temperature
+        _require(last > 0 and (first is None or last <= first), "0 < final_temperature <= initial_temperature")
+        _require(self.decay is None or 0 < self.decay <= 1, f"decay={self.decay}: over 0, at most 1")
+        _require(0 <= self.calibration <= 1, f"calibration={self.calibration}: 0 to 1")
+        prior = self.label_prior
+        _require(not prior or (min(prior) > 0 and len(prior) > 1), "label_prior: of each label, a number over 0")
         _require(self.linked_weight > 0, f"linked_weight={self.linked_weight}: over 0")
 
 

@@ -1,14 +1,17 @@
 """Functions of a labelled pool: predictability, conflicts, energy, balance, draw weights."""
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from .types import UNLABELLED, Annealing, Conflict, Evaluation, Labelling, Labels, Problem, Scores, pool_of
 
+Values: TypeAlias = npt.NDArray[np.float64]  # [P, L]: of each label of each example, or [P]: of its own; nats
 
-def margins(scores: Scores, labels: Labels) -> npt.NDArray[np.float64]:
+
+def margins(scores: Scores, labels: Labels) -> Values:
     """Return, for each labelled example, log P(its label) - log P(any other label): f64[pool], nats.
 
     With two labels and label 1 this is log P(True) - log P(False), the published score.
@@ -18,18 +21,49 @@ def margins(scores: Scores, labels: Labels) -> npt.NDArray[np.float64]:
     others = scores[pool]  # a copy
     np.put_along_axis(others, labels[pool, None].astype(np.int64), -np.inf, axis=1)
     top = others.max(axis=1, initial=-np.inf)
-    rest: npt.NDArray[np.float64] = top + np.log(np.exp(others - top[:, None]).sum(axis=1))
+    rest: Values = top + np.log(np.exp(others - top[:, None]).sum(axis=1))
     return np.subtract(own, rest)
 
 
-def logprobs(scores: Scores, labels: Labels) -> npt.NDArray[np.float64]:
+def logprobs(scores: Scores, labels: Labels) -> Values:
     """Return, for each labelled example, log P(its label): f64[pool], nats."""
     pool = pool_of(labels)
     return np.take_along_axis(scores[pool], labels[pool, None].astype(np.int64), axis=1)[:, 0]
 
 
-# What is averaged over the pool: the published code's margin, or the paper's log-probability (its equation 1).
-OBJECTIVES: dict[str, Callable[[Scores, Labels], npt.NDArray[np.float64]]] = {"margin": margins, "logprob": logprobs}
+def each_label(of: Callable[[Scores, Labels], Values], scores: Scores) -> Values:
+    """Return `of` for each label as if all examples had it: f64[P, L], of scores f64[P, L]."""
+    n, n_labels = scores.shape
+    return np.stack([of(scores, np.full(n, label, dtype=np.int8)) for label in range(n_labels)], axis=1)
+
+
+def calibrated(annealing: Annealing, scores: Scores) -> Values:
+    """Return the margin of each label, less its mean over the pool, plus the log-odds of the label's prior: f64[P, L], nats.
+
+    So one label for all examples earns its log-odds and nothing more (batch calibration, Zhou et al. 2023,
+    arXiv 2309.17249). `annealing.calibration` is the share of that correction that is applied.
+    """
+    margin, n_labels = each_label(margins, scores), scores.shape[1]
+    if not len(margin):
+        return margin
+    prior = np.array(annealing.label_prior or [1 / n_labels] * n_labels)
+    expected: Values = np.log(prior / (1 - prior))
+    shifted: Values = margin - annealing.calibration * (margin.mean(axis=0) - expected)
+    return shifted
+
+
+# What is averaged over the pool, for each label that an example may have. margin: the published code's; logprob: the
+# paper's (its equation 1); calibrated: the margin less what the pool gives to a label whatever the text.
+OBJECTIVES: dict[str, Callable[[Annealing, Scores], Values]] = {
+    "margin": lambda _, scores: each_label(margins, scores),
+    "logprob": lambda _, scores: each_label(logprobs, scores),
+    "calibrated": calibrated,
+}
+
+
+def worth(annealing: Annealing, scores: Scores) -> Values:
+    """Return what each label of each example adds to the mean objective: f64[P, L], nats, of the pool's scores f64[P, L]."""
+    return OBJECTIVES[annealing.objective](annealing, scores)
 
 
 def broken(problem: Problem, labels: Labels) -> list[Conflict]:
@@ -56,7 +90,8 @@ def evaluation(problem: Problem, annealing: Annealing, labels: Labels, scores: S
 
     The predictability of an empty pool is 0.
     """
-    terms = OBJECTIVES[annealing.objective](scores, labels)
+    pool = pool_of(labels)
+    terms = np.take_along_axis(worth(annealing, scores[pool]), labels[pool, None].astype(np.int64), axis=1)[:, 0]
     predictability = float(np.mean(terms)) if len(terms) else 0.0
     found = tuple(broken(problem, labels))
     energy = annealing.alpha * predictability - len(found)

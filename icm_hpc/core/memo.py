@@ -43,7 +43,7 @@ class Memo:
     def key(self, ask: Ask) -> bytes:
         """Return what tells an ask from others with other answers."""
         if isinstance(ask, ScoreOne):
-            kind = f"one {ask.index} "
+            kind = f"{'next' if ask.shared_prefix else 'one'} {ask.index} "
         else:
             kind = f"pool {ask.purpose} " if self._purposes_differ else "pool "
         return hashlib.blake2b(kind.encode() + ask.labels.tobytes(), digest_size=KEY_BYTES).digest()

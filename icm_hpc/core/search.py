@@ -26,7 +26,7 @@ from .types import (
     Scores,
     State,
     StepInfo,
-    pool_of,
+    frozen_labels,
     with_labels,
 )
 
@@ -61,7 +61,7 @@ def complete(problem: Problem, final: Labelling) -> Asking[tuple[Labels, Scores]
     """
     labels, scores = final.labels, final.scores.copy()
     left = np.flatnonzero(final.labels == UNLABELLED).tolist()
-    answers = yield [ScoreOne(index, final.labels) for index in left]
+    answers = yield [ScoreOne(index, final.labels, shared_prefix=True) for index in left]
     for index, answer in zip(left, answers, strict=True):
         scores[index] = answer
         ranked = np.argsort(-scores[index], kind="stable").tolist()
@@ -72,10 +72,15 @@ def complete(problem: Problem, final: Labelling) -> Asking[tuple[Labels, Scores]
     return labels, scores
 
 
-def uniform(problem: Problem, annealing: Annealing, labels: Labels) -> Asking[tuple[Evaluation, ...]]:
-    """Evaluate, for each label, giving it to the whole pool: the degenerate optima that a result should beat."""
-    members = pool_of(labels).tolist()
-    same = [with_labels(labels, dict.fromkeys(members, label)) for label in range(problem.n_labels)]
+def uniform(problem: Problem, annealing: Annealing) -> Asking[tuple[Evaluation, ...]]:
+    """Evaluate, for each label, giving it to all examples: the degenerate optima that a result should beat.
+
+    Nothing is asked where the scores make no difference: a calibrated objective leaves one label for all its log-odds.
+    """
+    same = [frozen_labels(np.full(problem.n, label)) for label in range(problem.n_labels)]
+    if annealing.objective == "calibrated" and annealing.calibration == 1:
+        flat = np.zeros((problem.n, problem.n_labels))
+        return tuple(energy.evaluation(problem, annealing, labels, flat) for labels in same)
     return (yield from evaluate(problem, annealing, same, "eval"))
 
 

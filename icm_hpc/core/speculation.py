@@ -39,7 +39,7 @@ def steps(
     def go_on(place: int, asking: Asking[Stepped], answers: Sequence[Answer | None] | None) -> None:
         scored = [answer for answer in answers or () if answer is not None]
         if len(scored) < len(answers or ()):
-            kept = method.refused(starts[place])
+            kept = method.refused(annealing, starts[place])
             waiting.pop(place)
             done[place] = kept, step_info(problem, kept, abandoned=True)
             return
@@ -52,10 +52,12 @@ def steps(
     starts = [state]
     for place in range(ahead):
         begun = starts[place]
-        starts.append(method.refused(begun))
         go_on(place, method.step(problem, annealing, begun, draws_of(begun.step + 1)), None)
+        starts.append(method.refused(annealing, begun))
+        if not method.may_refuse(begun):
+            break
     while True:
-        last = min((place for place, (_, info) in done.items() if info.accepted), default=ahead - 1)
+        last = min((place for place, (_, info) in done.items() if info.accepted), default=len(starts) - 2)
         open_asks = [(place, *waiting[place]) for place in sorted(waiting) if place <= last]
         if not open_asks:
             return [done[place] for place in range(last + 1)]

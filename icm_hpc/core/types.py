@@ -63,9 +63,26 @@ class Annealing:
     repair_rounds: int = 10
     stalled_repair: str = "stop"
     linked_weight: float = 100.0
+    first_labels: str = "zero_shot"
+    label_prior: tuple[float, ...] = ()  # by label; empty: all equal
+    calibration: float = 1.0
     predict_from_pool: bool = (
         True  # a labelled example's label from the pool's scores: where the layout makes no difference
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What one search may spend; None: no limit."""
+
+    steps: int | None = None
+    scorings: int | None = None  # of the whole pool, those that are remembered included
+
+    def is_spent(self, steps: int, scorings: int) -> bool:
+        """Return whether a search that has done so much must end."""
+        return (self.steps is not None and steps >= self.steps) or (
+            self.scorings is not None and scorings >= self.scorings
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +163,12 @@ class StepInfo:
     accepted: bool = False
     abandoned: bool = False  # what it needed to know could not be scored
 
+    @property
+    def scorings(self) -> int:
+        """Scorings of the whole pool that the step asked for."""
+        repairs = sum(len(trial.evaluations) for done in self.rounds for trial in done.trials)
+        return repairs + (self.proposal is not None)
+
 
 @dataclass(frozen=True, slots=True)
 class ScorePool:
@@ -157,10 +180,15 @@ class ScorePool:
 
 @dataclass(frozen=True, slots=True)
 class ScoreOne:
-    """Asks for the scores of example `index` given all the other labelled ones: f64[L]."""
+    """Asks for the scores of example `index` given all the other labelled ones: f64[L].
+
+    With `shared_prefix` the example is not labelled, and the others stand in one order for all such asks: each then costs
+    little more than its own tokens.
+    """
 
     index: int
     labels: Labels
+    shared_prefix: bool = False
 
 
 Ask = ScorePool | ScoreOne
@@ -177,6 +205,9 @@ class Draws(Protocol):
 
     def uniform(self) -> float:
         """Return a number of [0, 1)."""
+
+    def uniforms(self, n: int) -> npt.NDArray[np.float64]:
+        """Return n numbers of [0, 1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +232,10 @@ class RandomDraws:
     def uniform(self) -> float:
         """Return a number of [0, 1)."""
         return float(self.rng.random())
+
+    def uniforms(self, n: int) -> npt.NDArray[np.float64]:
+        """Return n numbers of [0, 1)."""
+        return self.rng.random(n)
 
 
 def frozen_labels(labels: npt.ArrayLike) -> Labels:

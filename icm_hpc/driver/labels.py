@@ -5,6 +5,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+
+from ..core.agreement import Shares
 from ..core.energy import margins
 from ..core.types import UNLABELLED, Labels, Scores
 from ..rundir.files import write_atomically
@@ -20,6 +23,7 @@ class Labelled:
     searched: Labels  # as the search itself ended
     labels: Labels  # with the last pass: no example is unlabelled
     scores: Scores
+    stability: Shares | None  # of more than one search
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,7 @@ class LabelRow:
     margin: float  # log P(label) - log P(all other labels), nats: under 0, the model prefers another label
     group: str  # of examples about the same question
     by: str  # search, or completion: the last pass, which labels what the search left
+    stability: float | None  # share of the other restarts that agree (aligned); null with one search
 
 
 def write_labels(path: Path, task: Task, results: Iterable[Labelled]) -> None:
@@ -56,7 +61,12 @@ def _lines(result: Labelled) -> Iterator[LabelRow]:
             margin=float(signed[i]),
             group=example.group,
             by="completion" if result.searched[i] == UNLABELLED else "search",
+            stability=_known(result.stability, i),
         )
+
+
+def _known(shares: Shares | None, index: int) -> float | None:
+    return None if shares is None or np.isnan(shares[index]) else float(shares[index])
 
 
 def read_labels(path: Path) -> dict[str, int]:

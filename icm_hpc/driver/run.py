@@ -14,6 +14,7 @@ from typing import Any
 
 from .. import scheduler, tasks
 from ..config.schema import Config
+from ..config.searching import annealing_of
 from ..core.scorings import SCORINGS
 from ..core.types import StepInfo
 from ..engines import ENGINES
@@ -198,7 +199,8 @@ async def label(
     parts = tasks.shards(task, config.search.pool_size)
     outcomes = await _finished(config, run_dir, parts)
     missing = {number: part for number, part in enumerate(parts) if number not in outcomes}
-    shards = await _shards(config, missing, client, (before and before.block_size) or 1)
+    has_rule = task.has_conflicts()
+    shards = await _shards(config, missing, client, (before and before.block_size) or 1, has_rule=has_rule)
     if shards and ENGINES[config.model.engine].is_checked and not counts.checked:
         await _check(client, run_dir, shards, shared=config.external_url is not None)
         counts.checked = True
@@ -209,7 +211,7 @@ async def label(
     report = _reporter(config, parts, work, watch)
     for number, done in outcomes.items():
         for restart, end in enumerate(done.ends):
-            report(number, restart, end)
+            report(number, restart, end.info, end.info.step)
     around = Surroundings(client, work, searches, asyncio.Semaphore(searches), report, held)
     # Searches take their slots in this order: what was begun ends before anything else begins.
     begun = sorted(shards, key=lambda one: not checkpoint.generations(run_dir.shard(one.number)))
@@ -218,14 +220,18 @@ async def label(
     if held:
         held.require_held()
     ordered = [outcomes[number] for number in range(len(parts))]
-    labelled = [Labelled(part, o.searched, o.labels, o.scores) for part, o in zip(parts, ordered, strict=True)]
+    labelled = [
+        Labelled(part, o.searched, o.labels, o.scores, outcome.stability_of(o))
+        for part, o in zip(parts, ordered, strict=True)
+    ]
     write_labels(run_dir.labels, task, labelled)
     after = await _known_metrics(client) if before else None
-    alpha = config.search.alpha
-    described = [describe(o, part.problem(), part.label_words, alpha) for part, o in zip(parts, ordered, strict=True)]
-    for number, figures in enumerate(described):
-        if not figures["beats_one_label_for_all"]:
-            log.warning("%s", shard.NO_BETTER_THAN_ONE_LABEL.format(number=number, **figures))
+    annealing = annealing_of(config.search, has_rule=has_rule)
+    described = [
+        describe(o, part.problem(), part.label_words, annealing) for part, o in zip(parts, ordered, strict=True)
+    ]
+    for warning in shard.warnings(described):
+        log.warning("%s", warning)
     since_start = {
         **asdict(work),
         **asdict(counts.traffic),
@@ -265,7 +271,9 @@ async def _known_metrics(client: Client) -> Metrics | None:
         return None
 
 
-async def _shards(config: Config, parts: Mapping[int, Task], client: Client, block_size: int) -> list[Shard]:
+async def _shards(
+    config: Config, parts: Mapping[int, Task], client: Client, block_size: int, *, has_rule: bool
+) -> list[Shard]:
     """Return the shards that are still to be searched; raises FitError if one does not fit the model's context."""
     context, scoring = await client.max_model_len(), config.search.scoring
     made = []
@@ -282,7 +290,7 @@ async def _shards(config: Config, parts: Mapping[int, Task], client: Client, blo
             written = prompts.of_text(part, tokens.demonstration_tokens)
         problem = part.problem()
         cost = tokens.cost(config.search.layout, problem.groups, block_size, replicas=client.replicas)
-        made.append(Shard(number, part, problem, written, cost, tokens.longest, tokens.label_ids))
+        made.append(Shard(number, part, problem, written, cost, tokens.longest, tokens.label_ids, has_rule))
     return made
 
 
@@ -328,18 +336,22 @@ def _warn_of_small_cache(config: Config, shards: Sequence[Shard], metrics: Metri
         )
 
 
-def _reporter(config: Config, parts: Sequence[Task], work: Work, watch: Watch) -> Callable[[int, int, StepInfo], None]:
+def _reporter(
+    config: Config, parts: Sequence[Task], work: Work, watch: Watch
+) -> Callable[[int, int, StepInfo, int], None]:
     """Return what turns the steps of all searches into one progress."""
     examples = sum(len(part.examples) for part in parts) * config.search.restarts
     last: dict[tuple[int, int], StepInfo] = {}
+    expected: dict[tuple[int, int], int] = {}  # steps
+    searches = len(parts) * config.search.restarts
 
-    def report(number: int, restart: int, info: StepInfo) -> None:
-        last[number, restart] = info
+    def report(number: int, restart: int, info: StepInfo, steps: int) -> None:
+        last[number, restart], expected[number, restart] = info, steps
         latest = list(last.values())
         watch(
             Progress(
                 step=sum(info.step for info in latest),
-                steps=config.search.steps * len(parts) * config.search.restarts,
+                steps=round(sum(expected.values()) * searches / len(expected)),
                 pool=sum(info.pool for info in latest),
                 examples=examples,
                 counts=tuple(map(sum, zip(*(info.counts for info in latest), strict=True))),

@@ -3,27 +3,27 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..config.fingerprint import fingerprint
 from ..config.schema import Config, SearchConfig
+from ..config.searching import annealing_of, budget_of, method_of
 from ..core import search, speculation
 from ..core.cost import Cost
-from ..core.layout import LAYOUTS
-from ..core.methods import METHODS
+from ..core.methods.method import Method
 from ..core.search import Answer
 from ..core.speculation import Ahead
-from ..core.types import Annealing, Ask, Problem, RandomDraws, ScorePool, State, StepInfo, pool_of
+from ..core.types import Annealing, Ask, Budget, Labelling, Problem, RandomDraws, ScorePool, State, StepInfo, pool_of
 from ..errors import FolderError, ScoringError
 from ..rundir import checkpoint, outcome
 from ..rundir.checkpoint import Saved
 from ..rundir.folder import RunDir
 from ..rundir.lock import Lock
-from ..rundir.outcome import Asked, Outcome
+from ..rundir.outcome import Asked, End, Outcome
 from ..rundir.polling import Outage, until_done
 from ..rundir.trace import Trace
 from ..scoring.client import Client, all_of
@@ -39,7 +39,10 @@ NO_BETTER_THAN_ONE_LABEL = (
     " examples ({one_label_for_all}): do not trust it. The task may need a conflict rule, the search a smaller alpha, more"
     " steps or restarts; or the model cannot tell these labels apart"
 )
-METHOD = METHODS["single"]
+LEFT_BY_SEARCH = (
+    "shard {number}: the search labelled {labelled_by_search} of {examples} examples, and the last pass the others: search"
+    " longer (search.steps, search.scorings), or use search.method=blocks"
+)
 ABANDONED_IN_A_ROW = 5  # proposals; more is no accident
 SYSTEMATIC = "{} proposals in a row could not be scored, up to step {}: see the log for what the server answered"
 PIECE = 32  # prompts of the last pass that are sent together: enough to fill an engine, few enough to lose
@@ -58,6 +61,11 @@ class Shard:
     cost: Cost  # forecast, of one scoring of all examples
     longest: int  # tokens of a prompt with all examples, and the one that is generated
     label_ids: tuple[int, ...]  # by label
+    has_rule: bool  # the task, whether or not any of it applies in this shard
+
+    def annealing(self, config: SearchConfig, restart: int = 0) -> Annealing:
+        """Return the annealing's parameters of one of its searches."""
+        return annealing_of(config, has_rule=self.has_rule, restart=restart)
 
     def scorer(self, client: Client, config: SearchConfig, work: Work, saved: Saved | None) -> Scorer:
         """Return what answers one search of this shard, with what it had remembered."""
@@ -80,7 +88,9 @@ class Surroundings:
     work: Work
     searches: int  # that run at a time, at most
     slots: asyncio.Semaphore  # as many
-    report: Callable[[int, int, StepInfo], None]  # of a shard and a restart, what the last step did
+    report: Callable[
+        [int, int, StepInfo, int], None
+    ]  # of a shard and a restart: its last step, and how many are expected
     held: Lock | None = None  # nothing is saved once it is no longer ours
 
 
@@ -89,7 +99,7 @@ async def label(config: Config, run_dir: RunDir, shard: Shard, around: Surroundi
 
     The search that ends last keeps its slot for the last pass, so that a shard that was begun ends before another begins.
     """
-    ends: dict[int, State] = {}
+    ends: dict[int, Ended] = {}
 
     async def one(restart: int) -> Outcome | None:
         async with around.slots:
@@ -98,28 +108,53 @@ async def label(config: Config, run_dir: RunDir, shard: Shard, around: Surroundi
             ends[restart] = end  # once it is closed: the last pass opens the best one again
             if len(ends) < config.search.restarts:
                 return None
-            states = [ends[number] for number in range(config.search.restarts)]
-            return await _finish(config, run_dir, shard, states, around)
+            searches = [ends[number] for number in range(config.search.restarts)]
+            return await _finish(config, run_dir, shard, searches, around)
 
     (finished,) = filter(None, await all_of(one(restart) for restart in range(config.search.restarts)))
     return finished
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A search at its end."""
+
+    state: State
+    scorings: int
+    settled: bool  # nothing was left to do; else its budget was spent
+
+    def final(self, config: SearchConfig) -> Labelling:
+        """Return its result."""
+        return self.state.best if config.result == "best" else self.state.current
+
+
+def warnings(described: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield what the user must know of the shards whose figures these are."""
+    for number, figures in enumerate(described):
+        if not figures["beats_one_label_for_all"]:
+            yield NO_BETTER_THAN_ONE_LABEL.format(number=number, **figures)
+        if figures["labelled_by_search"] < figures["examples"]:
+            yield LEFT_BY_SEARCH.format(number=number, **figures)
+
+
 async def _finish(
-    config: Config, run_dir: RunDir, shard: Shard, states: Sequence[State], around: Surroundings
+    config: Config, run_dir: RunDir, shard: Shard, searches: Sequence[Ended], around: Surroundings
 ) -> Outcome:
     """Do the last pass after the best of the searches, which remembers what it learns, and save the outcome."""
-    finals = [state.best if config.search.result == "best" else state.current for state in states]
+    finals = [one.final(config.search) for one in searches]
     # Energies of pools of different sizes do not compare.
     restart = max(range(len(finals)), key=lambda r: (len(pool_of(finals[r].labels)), finals[r].energy))
-    final, problem = finals[restart], shard.problem
+    final, problem, annealing = finals[restart], shard.problem, shard.annealing(config.search)
     async with _opened(config, run_dir, shard, restart, around) as best:
-        labels, scores = await answered(search.complete(problem, final), best.answer_in_pieces)
-        asking = search.uniform(problem, annealing_of(config.search), final.labels)
-        uniform = await answered(asking, best.answer_in_pieces)
+        labels, _ = await answered(search.complete(problem, final), best.answer_in_pieces)
+        (whole,) = await answered(search.evaluate(problem, annealing, [labels], "eval"), best.answer_in_pieces)
+        uniform = await answered(search.uniform(problem, annealing), best.answer_in_pieces)
         found = Outcome(
-            *(final.labels, labels, scores, final.energy, restart),
-            ends=tuple(search.step_info(problem, state) for state in states),
+            *(final.labels, labels, whole.labelling.scores, whole.labelling.energy, final.energy, restart),
+            ends=tuple(
+                End(search.step_info(problem, one.state), one.scorings, one.settled, labelling.labels)
+                for one, labelling in zip(searches, finals, strict=True)
+            ),
             uniform=tuple((one.labelling.energy, len(one.broken)) for one in uniform),
         )
         if around.held:
@@ -131,7 +166,8 @@ async def _finish(
 
 def asked_of(config: Config, task: Task) -> Asked:
     """Return what the outcome of a shard must be of."""
-    return Asked(fingerprint(config, task.sha256()), config.search.steps, config.search.restarts)
+    budget = budget_of(config.search, len(task.examples))
+    return Asked(fingerprint(config, task.sha256()), budget, config.search.restarts)
 
 
 async def answered(
@@ -147,25 +183,19 @@ async def answered(
         return result
 
 
-def annealing_of(config: SearchConfig) -> Annealing:
-    """Return the annealing's parameters."""
-    names = Annealing.__dataclass_fields__.keys() - {"predict_from_pool"}
-    given = {name: getattr(config, name) for name in names}
-    return Annealing(**given, predict_from_pool=not LAYOUTS[config.layout].depends_on_purpose)
-
-
 @asynccontextmanager
 async def _opened(
     config: Config, run_dir: RunDir, shard: Shard, restart: int, around: Surroundings
 ) -> AsyncIterator["Search"]:
     """Yield a search as it was saved; what it did and learnt is saved on a timer and on exit."""
     folder, mark = run_dir.shard(shard.number, restart), fingerprint(config, shard.task.sha256())
+    kind = method_of(config.search).state
     await until_done(lambda: folder.mkdir(exist_ok=True))
     try:
-        saved = await until_done(lambda: checkpoint.load(folder, mark, kind=METHOD.state, patient=True))
+        saved = await until_done(lambda: checkpoint.load(folder, mark, kind=kind, patient=True))
     except FolderError as error:
         log.warning("%s", error)
-        saved = checkpoint.load(folder, mark, kind=METHOD.state)
+        saved = checkpoint.load(folder, mark, kind=kind)
     with Trace(folder, saved.trace_bytes if saved else 0) as trace:
         searching = Search(config, shard, restart, around, saved, folder=folder, mark=mark, trace=trace)
         del saved  # its memo would be in memory twice
@@ -194,6 +224,10 @@ class Search:
         self._folder, self._mark, self._trace = folder, mark, trace
         self._scorer = shard.scorer(around.client, config.search, around.work, saved)
         self.state = saved.reached if saved else None
+        self._scorings = saved.scorings if saved else 0
+        self._method: Method = method_of(config.search)
+        self._annealing: Annealing = shard.annealing(config.search, restart)
+        self._budget: Budget = budget_of(config.search, shard.problem.n)
         self._kept, self._saved_at, self._outage = self._now, time.monotonic(), Outage()
 
     @property
@@ -209,7 +243,7 @@ class Search:
         if self._around.held:
             self._around.held.require_held()
         remembered = self._scorer.memo.remembered(self._shard.problem.n_labels)
-        checkpoint.save(self._folder, state, remembered, self._trace, self._mark)
+        checkpoint.save(self._folder, state, remembered, self._trace, self._mark, scorings=self._scorings)
         self._kept, self._saved_at = (state, changes), time.monotonic()
 
     def _save_now_and_then(self) -> None:
@@ -242,37 +276,57 @@ class Search:
         self._save_now_and_then()
         return answers
 
-    async def run(self) -> State:
+    async def run(self) -> Ended:
         """Take the state through the steps that are left, and return it."""
         config, shard, around, abandoned = self._config, self._shard, self._around, 0
         room = config.model.max_num_batched_tokens * around.client.replicas / shard.cost.computed_tokens
         ahead = Ahead(config.search.ahead, room / around.searches)
         if self.state is not None:
-            log.info("%s: resuming at step %d of %d", self._folder.name, self.state.step, config.search.steps)
-            around.report(shard.number, self._restart, search.step_info(shard.problem, self.state))
-        while self.state is None or self.state.step < config.search.steps:
-            done = await self._next(self.state, ahead.steps)
-            for _, info in done:
+            log.info("%s: resuming after step %d", self._folder.name, self.state.step)
+            self._report(search.step_info(shard.problem, self.state))
+        while self.state is None or not self._is_over(self.state):
+            for state, info in await self._next(self.state, ahead.steps):
                 ahead.note(info)
                 self._trace.append(info)
                 around.work.proposals_abandoned += info.abandoned
                 abandoned = abandoned + 1 if info.abandoned else 0
-            self.state = done[-1][0]
+                self.state, self._scorings = state, self._scorings + info.scorings
+                if self._is_over(state):  # what was speculated beyond that is not done
+                    break
             if abandoned >= ABANDONED_IN_A_ROW:
-                raise ScoringError(SYSTEMATIC.format(abandoned, self.state.step))
-            around.report(shard.number, self._restart, done[-1][1])
+                raise ScoringError(SYSTEMATIC.format(abandoned, info.step))
+            self._report(info)
             self._save_now_and_then()
-        return self.state
+        return Ended(self.state, self._scorings, self._has_settled(self.state))
+
+    def _is_over(self, state: State) -> bool:
+        return self._budget.is_spent(state.step, self._scorings) or self._has_settled(state)
+
+    def _has_settled(self, state: State) -> bool:
+        return self._method.finished(self._shard.problem, self._annealing, state)
+
+    def _report(self, info: StepInfo) -> None:
+        """Report a step, and how many are expected: at the end as many as were done."""
+        expected = self._budget.steps
+        if expected is None:
+            expected = len(self._method.forecast(self._shard.problem.n, self._annealing, self._budget))
+        over = self.state is not None and self._is_over(self.state)
+        self._around.report(
+            self._shard.number, self._restart, info, info.step if over else max(info.step + 1, expected)
+        )
 
     async def _next(self, state: State | None, ahead: int) -> list[tuple[State, StepInfo]]:
         """Seed, or do the next steps."""
-        config, problem, annealing = self._config.search, self._shard.problem, annealing_of(self._config.search)
+        method, problem, annealing = self._method, self._shard.problem, self._annealing
+        seed, number = self._config.search.seed + self._restart, self._shard.number
 
         def draws_of(step: int) -> RandomDraws:
-            return RandomDraws.of(config.seed + self._restart, self._shard.number, step)
+            return RandomDraws.of(seed, number, step)
 
         if state is None:
-            return await answered(speculation.begin(METHOD, problem, annealing, draws_of), self.answer)
-        most = min(ahead, config.steps - state.step)
-        steps = speculation.steps(METHOD, problem, annealing, state, draws_of, ahead=most)
+            return await answered(speculation.begin(method, problem, annealing, draws_of), self.answer)
+        left = None if self._budget.steps is None else self._budget.steps - state.step
+        steps = speculation.steps(
+            method, problem, annealing, state, draws_of, ahead=ahead if left is None else min(ahead, left)
+        )
         return await answered(steps, self.try_to_answer)

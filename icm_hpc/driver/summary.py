@@ -18,15 +18,19 @@ class Summary:
         dict[str, str | None] | None
     )  # its server's name for the model, and what that server loaded, if it says
     protocol: str
+    method: str
     seed: int
     examples: int
     labelled_by_search: int
     labelled_by_completion: int  # by the last pass
     label_counts: dict[str, int]  # by label word
-    energy: float  # mean over shards
+    energy: float  # of the labels of all examples; mean over shards
     conflicts: int  # pairs of the result that break a rule
     steps: int  # of the best search of each shard, summed
     flips: int  # accepted proposals of these
+    restarts_agree: (
+        float | None
+    )  # pairwise share of examples in which restarts agree (aligned), mean; null with one search
     shards: Sequence[dict[str, Any]]  # figures of each shard
     since_start: dict[str, Any]  # counts of this start of the run, all measured
 
@@ -45,6 +49,7 @@ def summary_of(
         model=config.model.name,
         served_model={"name": served.name, "root": served.root} if served else None,
         protocol=config.search.protocol,
+        method=config.search.method,
         seed=config.search.seed,
         examples=total("examples"),
         labelled_by_search=total("labelled_by_search"),
@@ -54,6 +59,12 @@ def summary_of(
         conflicts=total("conflicts"),
         steps=total("steps"),
         flips=total("flips"),
+        restarts_agree=_mean([figures["restarts_agree"] for figures in shards]),
         shards=shards,
         since_start=since_start,
     )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

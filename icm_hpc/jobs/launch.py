@@ -287,9 +287,8 @@ def _print_summary(config: Config, run_dir: RunDir, summary: dict[str, Any]) -> 
         rows["agreement with gold"] = (
             f"{found.share:.3f} of {found.labelled} (one label for all: {found.majority:.3f}; the search never saw gold)"
         )
-    for number, figures in enumerate(summary["shards"]):
-        if not figures["beats_one_label_for_all"]:
-            rows[f"warning {number}"] = shard.NO_BETTER_THAN_ONE_LABEL.format(number=number, **figures)
+    for number, warning in enumerate(shard.warnings(summary["shards"])):
+        rows[f"warning {number}"] = warning
     rows["result"] = str(run_dir.labels)
     for name, value in rows.items():
         table.add_row(name, value)

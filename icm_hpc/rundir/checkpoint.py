@@ -46,6 +46,7 @@ class Saved:
     fingerprint: str
     trace_bytes: int
     trace_sha256: str
+    scorings: int = 0  # of the whole pool, that the search has asked for
 
     @property
     def state(self) -> State:
@@ -55,14 +56,16 @@ class Saved:
         return self.reached
 
 
-def save(folder: Path, state: State | None, memo: Remembered, trace: Trace, fingerprint: str) -> Path:
+def save(
+    folder: Path, state: State | None, memo: Remembered, trace: Trace, fingerprint: str, *, scorings: int = 0
+) -> Path:
     """Save the trace, then a new generation; keep the last three.
 
     Raises CheckpointError if it cannot be written, or OSError if it may be a moment later.
     """
     try:
         trace_bytes, trace_sha256 = trace.sync()
-        saved = Saved(state, memo, fingerprint, trace_bytes, trace_sha256)
+        saved = Saved(state, memo, fingerprint, trace_bytes, trace_sha256, scorings)
         files = generations(folder)
         path = folder / f"state-{(_number(files[-1]) if files else 0) + 1:08d}.h5"
         write_atomically(path, _encode(saved))
@@ -137,7 +140,7 @@ def _encode(saved: Saved) -> bytes:
     state = saved.reached
     with h5py.File(buffer, "w", userblock_size=USER_BLOCK) as file:
         file.attrs["schema"] = SCHEMA_WITHOUT_STATE if state is None else SCHEMA
-        file.attrs.update({"trace_bytes": saved.trace_bytes, "trace_sha256": saved.trace_sha256})
+        file.attrs.update({name: getattr(saved, name) for name in ("trace_bytes", "trace_sha256", "scorings")})
         file.create_dataset("fingerprint", data=saved.fingerprint)
         if state is not None:
             _put(file, state)
@@ -171,7 +174,8 @@ def _decode(content: bytes, kind: type[State]) -> Saved:
         state = _got(file, kind) if file.attrs["schema"] == SCHEMA else None
         trace = (int(file.attrs["trace_bytes"]), str(file.attrs["trace_sha256"]))
         memo = Remembered(*(file[f"memo/{name}"][()] for name in ("keys", "lengths", "rows")))
-        return Saved(state, memo, file["fingerprint"].asstr()[()], *trace)
+        scorings = int(file.attrs.get("scorings", 0))  # earlier versions counted none
+        return Saved(state, memo, file["fingerprint"].asstr()[()], *trace, scorings)
 
 
 def _put(group: Any, value: Any) -> None:

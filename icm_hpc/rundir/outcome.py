@@ -3,24 +3,36 @@
 import io
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
+from ..core import agreement
 from ..core import energy as of_pool
-from ..core.types import Labels, Problem, Scores, StepInfo, pool_of
+from ..core.types import Annealing, Budget, Labels, Problem, Scores, StepInfo, pool_of
 from ..errors import CheckpointError
 from . import checkpoint
 from .files import write_atomically
 from .polling import TRANSIENT
 
 NAME = "outcome.h5"  # in the folder of the shard's first search
+FORMAT = 2  # what another version has saved is worked out again, from the searches' saved states
 ENGINE_NOISE = 1e-4  # by which one log-probability may differ between two requests; nats
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How one search of a shard ended."""
+
+    info: StepInfo  # figures of its last state
+    scorings: int  # of the whole pool, those that were remembered included
+    settled: bool  # nothing was left to do; else its budget was spent
+    labels: Labels  # of its result; what it left is UNLABELLED
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,37 +41,41 @@ class Outcome:
 
     searched: Labels  # of the best search, as it ended
     labels: Labels  # with the last pass: no example is unlabelled
-    scores: Scores
-    energy: float  # of `searched`
+    scores: Scores  # of each example given the labels of all others
+    energy: float  # of `labels`
+    searched_energy: float  # of `searched`
     restart: int  # of the best search
-    ends: tuple[StepInfo, ...]  # by restart, the figures of its last state
-    uniform: tuple[tuple[float, int], ...]  # energy and conflicts of one label for the whole pool, by label
+    ends: tuple[End, ...]  # by restart
+    uniform: tuple[tuple[float, int], ...]  # energy and conflicts of one label for all examples, by label
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What an outcome is of: another configuration, more steps or more restarts end otherwise."""
+    """What an outcome is of: another configuration, another budget or more restarts end otherwise."""
 
     fingerprint: str
-    steps: int
+    budget: Budget
     restarts: int
 
     def mark(self) -> str:
         """Return it as JSON."""
-        return json.dumps([json.loads(self.fingerprint), self.steps, self.restarts], sort_keys=True)
+        budget = [self.budget.steps, self.budget.scorings]
+        return json.dumps([FORMAT, json.loads(self.fingerprint), budget, self.restarts], sort_keys=True)
 
 
 def save(folder: Path, outcome: Outcome, asked: Asked) -> None:
     """Save an outcome, whole or not at all. Raises CheckpointError, or OSError if it may be written a moment later."""
-    ends = [[end.step, end.flips, end.conflicts, *end.counts] for end in outcome.ends]
+    figures = [[e.info.step, e.info.flips, e.info.conflicts, e.scorings, e.settled] for e in outcome.ends]
     buffer = io.BytesIO()
     with h5py.File(buffer, "w", userblock_size=checkpoint.USER_BLOCK) as file:
         file.create_dataset("asked", data=asked.mark())
-        file.attrs.update({"energy": outcome.energy, "restart": outcome.restart})
+        file.attrs.update({name: getattr(outcome, name) for name in ("energy", "searched_energy", "restart")})
         for name in ("searched", "labels", "scores"):
             file.create_dataset(name, data=getattr(outcome, name))
-        file.create_dataset("ends/figures", data=np.array(ends, dtype=np.int64))
-        file.create_dataset("ends/energies", data=np.array([end.energy for end in outcome.ends]))
+        file.create_dataset("ends/figures", data=np.array(figures, dtype=np.int64))
+        file.create_dataset("ends/counts", data=np.array([end.info.counts for end in outcome.ends], dtype=np.int64))
+        file.create_dataset("ends/energies", data=np.array([end.info.energy for end in outcome.ends]))
+        file.create_dataset("ends/labels", data=np.array([end.labels for end in outcome.ends]))
         file.create_dataset("uniform/energies", data=np.array([energy for energy, _ in outcome.uniform]))
         file.create_dataset("uniform/conflicts", data=np.array([broken for _, broken in outcome.uniform]))
     try:
@@ -87,42 +103,68 @@ def load(folder: Path, asked: Asked) -> Outcome | None:
 
 
 def _decoded(file: Any) -> Outcome:
-    figures, energies = file["ends/figures"][()].tolist(), file["ends/energies"][()].tolist()
+    names = ("figures", "counts", "energies", "labels")
+    columns = zip(*(file[f"ends/{name}"][()] for name in names), strict=True)
     ends = []
-    for (step, flips, conflicts, *counts), energy in zip(figures, energies, strict=True):
-        ends.append(StepInfo(step, energy, flips, sum(counts), tuple(counts), conflicts))
+    for (step, flips, conflicts, scorings, settled), counts, energy, labels in columns:
+        pool = int(counts.sum())
+        info = StepInfo(int(step), float(energy), int(flips), pool, tuple(counts.tolist()), int(conflicts))
+        ends.append(End(info, int(scorings), bool(settled), labels.astype(np.int8)))
     uniform = zip(file["uniform/energies"][()].tolist(), file["uniform/conflicts"][()].tolist(), strict=True)
     searched, labels = (file[name][()].astype(np.int8) for name in ("searched", "labels"))
     scores = file["scores"][()].astype(np.float64)
-    for array in (searched, labels, scores):
+    for array in (searched, labels, scores, *(end.labels for end in ends)):
         array.flags.writeable = False
     return Outcome(
-        *(searched, labels, scores, float(file.attrs["energy"]), int(file.attrs["restart"])),
+        searched,
+        labels,
+        scores,
+        energy=float(file.attrs["energy"]),
+        searched_energy=float(file.attrs["searched_energy"]),
+        restart=int(file.attrs["restart"]),
         ends=tuple(ends),
         uniform=tuple(uniform),
     )
 
 
-def describe(outcome: Outcome, problem: Problem, label_words: tuple[str, ...], alpha: float) -> dict[str, Any]:
+def stability_of(outcome: Outcome) -> agreement.Shares | None:
+    """Return, for each example, the share of the other searches that agree with its label; None of one search."""
+    others = [end.labels for number, end in enumerate(outcome.ends) if number != outcome.restart]
+    return agreement.with_result(outcome.labels, others, outcome.scores.shape[1]) if others else None
+
+
+def describe(outcome: Outcome, problem: Problem, label_words: tuple[str, ...], annealing: Annealing) -> dict[str, Any]:
     """Return the figures of a shard, as summary.json holds them."""
     counts = of_pool.counts(outcome.labels, problem.n_labels)
     words = [word.strip() for word in label_words]
-    energy, broken = outcome.energy, len(of_pool.broken(problem, outcome.searched))
+    energy, broken = outcome.energy, len(of_pool.broken(problem, outcome.labels))
     uniform = [{"energy": one, "conflicts": conflicts} for one, conflicts in outcome.uniform]
     end = outcome.ends[outcome.restart]
+    every = [replace(annealing, objective=name) for name in of_pool.OBJECTIVES]
     return {
         "examples": problem.n,
         "labelled_by_search": len(pool_of(outcome.searched)),
         "label_counts": dict(zip(words, counts, strict=True)),
         "label_entropy": of_pool.entropy(counts),
+        "objective": annealing.objective,
         "energy": energy,
-        "last_energy": end.energy,
-        "conflicts": len(of_pool.broken(problem, outcome.labels)),
+        "energies": {
+            one.objective: of_pool.evaluation(problem, one, outcome.labels, outcome.scores).labelling.energy
+            for one in every
+        },
+        "searched_energy": outcome.searched_energy,
+        "last_energy": end.info.energy,
+        "conflicts": broken,
         "one_label_for_all": dict(zip(words, uniform, strict=True)),
         "beats_one_label_for_all": all(
-            broken < conflicts or energy > one + alpha * ENGINE_NOISE for one, conflicts in outcome.uniform
+            broken < conflicts or energy > one + annealing.alpha * ENGINE_NOISE for one, conflicts in outcome.uniform
         ),
-        "steps": end.step,
-        "flips": end.flips,
+        "steps": end.info.step,
+        "flips": end.info.flips,
         "restart": outcome.restart,
+        "searches": [
+            {"energy": e.info.energy, "steps": e.info.step, "scorings": e.scorings, "settled": e.settled}
+            for e in outcome.ends
+        ],
+        "restarts_agree": agreement.pairwise([e.labels for e in outcome.ends], problem.n_labels),
     }

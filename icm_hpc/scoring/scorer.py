@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..core.layout import LAYOUTS, Query, of_replica, replica_of
+from ..core.layout import LAYOUTS, Block, Query, of_replica, replica_of
 from ..core.memo import Memo, Remembered, Rows
 from ..core.search import Answer
-from ..core.types import Ask, Labels, Problem, ScoreOne, Scores, pool_of
+from ..core.types import Ask, Labels, Problem, Purpose, ScoreOne, Scores, pool_of
 from ..errors import BadAnswer, ScoringError
 from .client import Client, all_of
 from .prompts import Prompts
@@ -46,22 +46,26 @@ class Scorer:
     ) -> None:
         self._client, self._prompts, self._problem = client, prompts, problem
         self._arrange = LAYOUTS[layout].arrange
-        self._arranged: dict[bytes, list[Query]] = {}  # of the last pool, by purpose: labels do not matter
-        self._pool: bytes = b""
+        self._arranged: dict[Purpose, list[Query]] = {}  # of the last pool, by purpose: labels do not matter
+        self._whole: tuple[Block, ...] = ()  # the last pool in one order
+        self._pool: bytes | None = None
         self.memo = Memo(memo_bytes, purposes_differ=LAYOUTS[layout].depends_on_purpose, remembered=remembered)
         self.work = work or Work()
 
     def arranged(self, ask: Ask) -> list[Query]:
         """Return the prompts that `ask` needs, in the layout's order."""
         pool, groups, tokens = pool_of(ask.labels), self._problem.groups, self._prompts.demonstration_tokens
-        if isinstance(ask, ScoreOne):
+        if isinstance(ask, ScoreOne) and not ask.shared_prefix:
             members = np.union1d(pool, [ask.index])
             return self._arrange(members, np.array([ask.index]), groups, tokens, "predict")
         if self._pool != pool.tobytes():
             self._pool, self._arranged = pool.tobytes(), {}
-        purpose = ask.purpose.encode()
+        purpose: Purpose = "eval" if isinstance(ask, ScoreOne) else ask.purpose
         if purpose not in self._arranged:
-            self._arranged[purpose] = self._arrange(pool, pool, groups, tokens, ask.purpose)
+            self._arranged[purpose] = self._arrange(pool, pool, groups, tokens, purpose)
+            self._whole = whole_pool(self._arranged[purpose])
+        if isinstance(ask, ScoreOne):
+            return [Query(ask.index, self._whole, place=ask.index / self._problem.n)]
         return self._arranged[purpose]
 
     async def answer(self, asks: Sequence[Ask]) -> list[Answer]:
@@ -145,3 +149,8 @@ class Scorer:
         scores[pool_of(ask.labels)] = rows
         scores.flags.writeable = False
         return scores
+
+
+def whole_pool(arranged: Sequence[Query]) -> tuple[Block, ...]:
+    """Return the pool in the order that continues the last of its prompts, so that the cache has most of it."""
+    return (*arranged[-1].blocks, (arranged[-1].index,)) if arranged else ()

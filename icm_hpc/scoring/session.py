@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 import aiohttp
 
-from ..config.schema import require_url
+from ..config.addresses import require_url
 from ..errors import BadAnswer, ConfigError, NoAnswer, RateLimited, RequestError, ScoringError, TimedOut
 from .rate_limit import retry_after_s
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from icm_hpc.config import loading
+from icm_hpc.config.searching import annealing_of
 from icm_hpc.core import energy, published, search
 from icm_hpc.core.types import frozen_labels
-from icm_hpc.driver.shard import annealing_of
 from tests.conformance.replay import Replay
 from tests.conformance.trace import Different, Event, pairs, problem_of, read
 
@@ -68,7 +68,7 @@ def unit_cases(path: Path) -> str:
             "schedule": "scheduler",
         }
         given = loading.load([f"search.{ours}={case[theirs]}" for ours, theirs in names.items()])
-        _require_equal(case, search.temperature(annealing_of(given.search), case["flips"]), case["T"])
+        _require_equal(case, search.temperature(annealing_of(given.search, has_rule=True), case["flips"]), case["T"])
     for case in tables["inconsistent_pairs"]:
         uids = [uid for uid, *_ in case["pool"]]
         problem = problem_of([{"consistency_id": i, "consistency_key": key} for _, i, key, _ in case["pool"]])

@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from icm_hpc.config import loading
+from icm_hpc.config.searching import annealing_of
 from icm_hpc.core import published, search
 from icm_hpc.core.layout import Query
 from icm_hpc.core.methods import single
 from icm_hpc.core.types import Ask, Evaluation, Labels, Problem, Round, ScoreOne, pool_of, with_labels
-from icm_hpc.driver.shard import annealing_of
 from icm_hpc.scoring.client import Client
 from icm_hpc.scoring.prompts import TextPrompts, of_text
 from icm_hpc.scoring.scorer import Scorer
@@ -62,7 +62,7 @@ class Replay:
         }
         arguments = [f"search.{ours}={args[theirs]}" for ours, theirs in names.items()]
         configured = loading.load(["search.protocol=reference", *arguments]).search
-        self._annealing = annealing_of(configured)
+        self._annealing = annealing_of(configured, has_rule=True)
         self._family = TASKS[TASK_NAMES[header["task"]]]
         task = Task("trace", tuple(map(self._example, header["dataset"])), self._family.label_words)
         self._problem = problem_of(header["dataset"])

@@ -52,6 +52,10 @@ class Recorded:
         """Return the next acceptance draw."""
         return float(self._next(self._uniforms, "acceptance"))
 
+    def uniforms(self, n: int) -> npt.NDArray[np.float64]:
+        """Raise: the published search draws none."""
+        raise AssertionError(f"{n} numbers are drawn, which the published search does not do")
+
     @staticmethod
     def _next(outcomes: Iterator[Any], what: str) -> Any:
         try:

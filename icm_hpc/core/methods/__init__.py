@@ -1,5 +1,11 @@
-"""The search methods: one module each, one line each here."""
+"""The search methods: one line each."""
 
-from . import single
+from . import baselines, blocks, single
 
-METHODS = {"single": single.METHOD}
+METHODS = {
+    "blocks": blocks.METHOD,
+    "single": single.METHOD,
+    "zero_shot": baselines.ZERO_SHOT,
+    "random": baselines.RANDOM,
+    "bootstrap": baselines.BOOTSTRAP,
+}

@@ -1,11 +1,11 @@
-"""What a search method is: how it begins, what a step does, and what a refused step leaves."""
+"""What a search method is: how it begins, what a step does, what a refused step leaves, and when it ends."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 from ..search import Asking
-from ..types import Annealing, Draws, Problem, State, StepInfo
+from ..types import UNLABELLED, Annealing, Budget, Draws, Problem, State, StepInfo
 
 Stepped: TypeAlias = tuple[State, StepInfo]
 
@@ -21,4 +21,14 @@ class Method:
     state: type[State]
     seed: Callable[[Problem, Annealing, Draws], Asking[Stepped]]  # step 0
     step: Callable[[Problem, Annealing, State, Draws], Asking[Stepped]]
-    refused: Callable[[State], State]  # what a step leaves that is refused or abandoned; so are steps speculated on
+    finished: Callable[[Problem, Annealing, State], bool]  # whether nothing is left to do, whatever the budget
+    refused: Callable[[Annealing, State], State]  # what a step leaves that is refused or abandoned
+    may_refuse: Callable[[State], bool]  # whether the next step may be: if so, those after it are speculated on
+    budget: Callable[[int], Budget]  # of a search of N examples, unless the settings limit it
+    forecast: Callable[[int, Annealing, Budget], Sequence[int]]  # examples in each scoring that is expected, of N
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # fields of Annealing that differ from its own defaults
+
+
+def is_full(state: State) -> bool:
+    """Return whether the search has labelled every example."""
+    return not bool((state.current.labels == UNLABELLED).any())

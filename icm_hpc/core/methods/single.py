@@ -9,6 +9,7 @@ from ..search import Asking, accepts, evaluate, step_info, temperature
 from ..types import (
     UNLABELLED,
     Annealing,
+    Budget,
     Conflict,
     Draws,
     Evaluation,
@@ -139,9 +140,24 @@ def _differing(labels: Labels, before: Labels) -> tuple[tuple[int, int], ...]:
     return tuple((int(i), int(labels[i])) for i in np.flatnonzero(labels != before))
 
 
-def refused(state: State) -> State:
+def refused(_: Annealing, state: State) -> State:
     """Return the state after a step that is refused or abandoned: the labels stay."""
     return replace(state, step=state.step + 1)
 
 
-METHOD = Method(state=State, seed=seed, step=step, refused=refused)
+def forecast(n: int, annealing: Annealing, budget: Budget) -> list[int]:
+    """Return the examples in each scoring: one a step, of a pool that grows by one example a step, at most."""
+    first = min(max(annealing.num_seeds, 2), n)
+    return [min(first + step, n) for step in range(budget.steps or 0)]
+
+
+METHOD = Method(
+    state=State,
+    seed=seed,
+    step=step,
+    finished=lambda _problem, _annealing, _state: False,
+    refused=refused,
+    may_refuse=lambda _: True,
+    budget=lambda n: Budget(steps=6 * n),
+    forecast=forecast,
+)

@@ -1,0 +1,47 @@
+"""From the settings of the search to the values that the core takes."""
+
+from dataclasses import replace
+
+from ..core.layout import LAYOUTS
+from ..core.methods import METHODS
+from ..core.methods.method import Method
+from ..core.types import Annealing, Budget
+from .schema import SearchConfig
+
+BY_METHOD = ("schedule", "initial_temperature", "decay")  # settings that are the method's own unless they are given
+
+
+def with_method(config: SearchConfig) -> SearchConfig:
+    """Fill in what is left to the method."""
+    usual = {name: METHODS[config.method].defaults.get(name, getattr(Annealing(), name)) for name in BY_METHOD}
+    left = {name: value for name, value in usual.items() if getattr(config, name) in (None, "")}
+    if "initial_temperature" in left:
+        left["initial_temperature"] = max(left["initial_temperature"], config.final_temperature)
+    return replace(config, **left)
+
+
+def annealing_of(config: SearchConfig, *, has_rule: bool, restart: int = 0) -> Annealing:
+    """Return the annealing's parameters of a search in a task with or without conflict rules."""
+    filled = {"label_prior", "objective", "first_labels", "predict_from_pool"}
+    total = sum(config.label_prior)
+    return Annealing(
+        **{name: getattr(config, name) for name in Annealing.__dataclass_fields__.keys() - filled},
+        label_prior=tuple(share / total for share in config.label_prior),
+        objective=config.objective or ("margin" if has_rule else "calibrated"),
+        first_labels="random" if restart else config.first_labels,
+        predict_from_pool=not LAYOUTS[config.layout].depends_on_purpose,
+    )
+
+
+def method_of(config: SearchConfig) -> Method:
+    """Return the search method."""
+    return METHODS[config.method]
+
+
+def budget_of(config: SearchConfig, n: int) -> Budget:
+    """Return what a search of n examples may spend."""
+    usual = method_of(config).budget(n)
+    return Budget(
+        steps=usual.steps if config.steps is None else config.steps,
+        scorings=usual.scorings if config.scorings is None else config.scorings,
+    )

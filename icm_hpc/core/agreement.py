@@ -1,0 +1,43 @@
+"""Whether searches that began differently end in the same labels: the first thing to look at where there is no gold label."""
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import linear_sum_assignment
+
+from .types import UNLABELLED, Labels
+
+Shares: TypeAlias = npt.NDArray[np.float64]  # [N], 0 to 1; NaN where nothing is known
+
+
+def aligned(labels: Labels, reference: Labels, n_labels: int) -> Labels:
+    """Return `labels` with the names of the labels exchanged so that as many examples as possible agree with `reference`."""
+    both = (labels != UNLABELLED) & (reference != UNLABELLED)
+    together = np.zeros((n_labels, n_labels), dtype=np.int64)
+    np.add.at(together, (labels[both], reference[both]), 1)
+    # Of equals, names that are kept: a whole number of agreements outweighs all names together.
+    rows, columns = linear_sum_assignment(together * (n_labels + 1) + np.eye(n_labels, dtype=np.int64), maximize=True)
+    name = np.append(columns[np.argsort(rows)], UNLABELLED).astype(np.int8)
+    return name[labels]
+
+
+def with_result(result: Labels, others: Sequence[Labels], n_labels: int) -> Shares:
+    """Return, for each example, the share of the other labellings, aligned with the result, that agree with it."""
+    known = np.stack([labels != UNLABELLED for labels in others])
+    agree = np.stack([aligned(labels, result, n_labels) == result for labels in others]) & known
+    counts = known.sum(axis=0)
+    shares: Shares = np.divide(agree.sum(axis=0), counts, out=np.full(len(result), np.nan), where=counts > 0)
+    return shares
+
+
+def pairwise(labellings: Sequence[Labels], n_labels: int) -> float | None:
+    """Return the mean over pairs of labellings of the share of examples that agree, aligned; None of less than two."""
+    shares = []
+    for one, other in combinations(labellings, 2):
+        both = (one != UNLABELLED) & (other != UNLABELLED)
+        if both.any():
+            shares.append(float(np.mean(aligned(one, other, n_labels)[both] == other[both])))
+    return float(np.mean(shares)) if shares else None

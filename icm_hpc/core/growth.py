@@ -1,0 +1,97 @@
+"""How a pool begins and grows: its first labels, the units that are added next, and what their labels are worth."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from .energy import Values, worth
+from .search import Asking
+from .types import (
+    UNLABELLED,
+    Annealing,
+    Draws,
+    Labelling,
+    Labels,
+    Problem,
+    ScoreOne,
+    frozen_labels,
+    pool_of,
+    with_labels,
+)
+from .units import Joint, Unit, joints, links_of, units_of
+
+# How the first examples get their labels: those that the model is most certain of without demonstrations, or random ones.
+FIRST_LABELS = ("zero_shot", "random")
+
+
+def zero_shot(problem: Problem) -> Asking[Values]:
+    """Ask for the scores of every example without demonstrations: f64[N, L], nats."""
+    none = frozen_labels(np.full(problem.n, UNLABELLED))
+    answers = yield [ScoreOne(index, none, shared_prefix=True) for index in range(problem.n)]
+    return np.stack(answers)
+
+
+def first_labels(problem: Problem, annealing: Annealing, draws: Draws) -> Asking[Labels]:
+    """Label about `num_seeds` examples, whole units, as many of each label as rules allow: those that the model is most
+    certain of without demonstrations, or random ones.
+    """
+    none = frozen_labels(np.full(problem.n, UNLABELLED))
+    if annealing.first_labels == "random":
+        values = draws.uniforms(problem.n * problem.n_labels).reshape(problem.n, problem.n_labels)
+    else:
+        scores = yield from zero_shot(problem)
+        values = worth(annealing, scores)
+        values = values - values.mean(axis=0)  # else most labels are the one that the model prefers without a text
+    links = links_of(problem)
+    ranked = sorted(
+        (-_lead(found), unit, found[0].labels)
+        for unit in units_of(links, range(problem.n))
+        for found in [joints(unit, links, values, none)]
+    )
+    return with_labels(none, _balanced([one[1:] for one in ranked], annealing.num_seeds, problem.n_labels))
+
+
+def _lead(found: Sequence[Joint]) -> float:
+    """Return by how much the best labels of a unit are worth more than the second best that break no more."""
+    best, *others = found
+    return best.value - others[0].value if others and others[0].broken == best.broken else math.inf
+
+
+def _balanced(ranked: list[tuple[Unit, tuple[int, ...]]], count: int, n_labels: int) -> dict[int, int]:
+    """Return labels of the first units until `count` examples have one; each time of those with the label that is scarcest."""
+    labels: dict[int, int] = {}
+    counts = np.zeros(n_labels, dtype=np.int64)
+    while ranked and len(labels) < max(1, count):
+        scarcest = np.argsort(counts, kind="stable").tolist()
+        have = (next((place for place, (_, given) in enumerate(ranked) if label in given), None) for label in scarcest)
+        unit, given = ranked.pop(next(place for place in have if place is not None))
+        labels.update(zip(unit, given, strict=True))
+        np.add.at(counts, list(given), 1)
+    return labels
+
+
+def next_units(problem: Problem, labels: Labels, draws: Draws, *, share: float) -> list[Unit]:
+    """Return units of unlabelled examples, `share` of the pool's size: first those whose group has begun, else at random."""
+    left = np.flatnonzero(labels == UNLABELLED).tolist()
+    units = units_of(links_of(problem), left)
+    begun = set(problem.groups[pool_of(labels)].tolist())
+    order = [units[place] for place in draws.permutation(len(units))]
+    order.sort(key=lambda unit: int(problem.groups[unit[0]]) not in begun)
+    room = max(2, math.ceil(share * (problem.n - len(left))))
+    added: list[Unit] = []
+    for unit in order:
+        if sum(map(len, added)) >= room:
+            break
+        added.append(unit)
+    return added
+
+
+def values_given_pool(annealing: Annealing, pool: Labelling, added: Sequence[Unit]) -> Asking[Values]:
+    """Ask for the scores of unlabelled examples given the pool; return what labels of both are worth: f64[N, L], else NaN."""
+    asked = [index for unit in added for index in unit]
+    answers = yield [ScoreOne(index, pool.labels, shared_prefix=True) for index in asked]
+    members, values = pool_of(pool.labels), np.full(pool.scores.shape, np.nan)
+    together = np.concatenate([members, np.array(asked, dtype=np.int64)])
+    values[together] = worth(annealing, np.concatenate([pool.scores[members], np.stack(answers)]))
+    return values

@@ -1,0 +1,88 @@
+"""Methods without a search, which show what a search adds: zero-shot labels, random labels, and a pool that only grows."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from .. import growth
+from ..search import Asking, evaluate, step_info
+from ..types import (
+    Annealing,
+    Budget,
+    Draws,
+    Labels,
+    Problem,
+    State,
+    StepInfo,
+    frozen_labels,
+    pool_of,
+    with_labels,
+)
+from ..units import best_labels, links_of, units_of
+from .method import Method, Stepped, is_full
+
+GROWTH = 1.0  # a pool that only grows doubles
+
+
+def zero_shot(problem: Problem, annealing: Annealing, draws: Draws) -> Asking[Stepped]:  # noqa: ARG001
+    """Give each example the label that the model finds most probable without demonstrations, whatever the rules."""
+    scores = yield from growth.zero_shot(problem)
+    return (yield from _begun(problem, annealing, frozen_labels(np.argmax(scores, axis=1))))
+
+
+def random(problem: Problem, annealing: Annealing, draws: Draws) -> Asking[Stepped]:
+    """Give as many examples as possible each label, at random, whatever the rules."""
+    labels = (np.arange(problem.n) % problem.n_labels)[draws.permutation(problem.n)]
+    return (yield from _begun(problem, annealing, frozen_labels(labels)))
+
+
+def bootstrap(problem: Problem, annealing: Annealing, draws: Draws) -> Asking[Stepped]:
+    """Give the first examples their labels, as `blocks` does."""
+    return (yield from _begun(problem, annealing, (yield from growth.first_labels(problem, annealing, draws))))
+
+
+def grow(problem: Problem, annealing: Annealing, state: State, draws: Draws) -> Asking[Stepped]:
+    """Double the pool, and label all of it anew given the pool before; accepted whatever its energy."""
+    before = state.current.labels
+    added = growth.next_units(problem, before, draws, share=GROWTH)
+    values = yield from growth.values_given_pool(annealing, state.current, added)
+    links = links_of(problem)
+    members = [*pool_of(before).tolist(), *(index for unit in added for index in unit)]
+    labels = with_labels(before, best_labels(units_of(links, members), links, values, before))
+    (found,) = yield from evaluate(problem, annealing, [labels], "eval")
+    after = State(state.step + 1, state.flips + 1, found.labelling, found.labelling)
+    changed = tuple((int(i), int(labels[i])) for i in np.flatnonzero(labels != before))
+    return after, step_info(problem, after, proposal=found, changed=changed, accepted=True)
+
+
+def _begun(problem: Problem, annealing: Annealing, labels: Labels) -> Asking[tuple[State, StepInfo]]:
+    (found,) = yield from evaluate(problem, annealing, [labels], "eval")
+    state = State(step=0, flips=0, current=found.labelling, best=found.labelling)
+    changed = tuple((int(i), int(labels[i])) for i in pool_of(labels))
+    return state, step_info(problem, state, proposal=found, changed=changed, accepted=True)
+
+
+def _doubling(n: int, annealing: Annealing, _: Budget) -> Sequence[int]:
+    sizes = [min(n, max(2, annealing.num_seeds))]
+    while sizes[-1] < n:
+        sizes.append(min(n, 2 * sizes[-1]))
+    return sizes
+
+
+def _once(n: int, _annealing: Annealing, _budget: Budget) -> Sequence[int]:
+    return [n]
+
+
+BOOTSTRAP = Method(
+    state=State,
+    seed=bootstrap,
+    step=grow,
+    finished=lambda _problem, _annealing, state: is_full(state),
+    refused=lambda _, state: replace(state, step=state.step + 1),
+    may_refuse=lambda _: False,
+    budget=lambda _: Budget(),
+    forecast=_doubling,
+)
+ZERO_SHOT = replace(BOOTSTRAP, seed=zero_shot, forecast=_once)
+RANDOM = replace(BOOTSTRAP, seed=random, forecast=_once)

@@ -1,0 +1,190 @@
+"""Blocks: simulated annealing on the published energy with proposals that change many labels at once.
+
+The pool starts with the labels that the model is most certain of, grows by whole units whose labels are chosen given the
+pool, and is relabelled in between and afterwards: the pool's own scores, which each evaluation returns, propose new labels
+for a share of its units. The share is halved by a refusal and doubled by an acceptance. (Block proposals that are locally
+informed; the published search is the share of one example.)
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+
+from .. import growth
+from ..energy import Values, worth
+from ..search import Asking, accepts, evaluate, step_info, temperature
+from ..types import Annealing, Budget, Draws, Evaluation, Labels, Problem, State, pool_of, with_labels
+from ..units import Unit, best_labels, links_of, units_of
+from .method import Method, Stepped, is_full
+
+GROWTH = 0.5  # examples that a growth adds, as a share of the pool
+SETTLING = 2  # proposals of new labels between two growths, at most
+PATIENCE = 3  # units that are tried one by one, at the final temperature, before the search ends
+NOISE = 0.5  # nats of noise in the scores that propose, for each unit of temperature
+SMALLEST_SHARE = 2.0**-12
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks(State):
+    """A search by blocks between two steps."""
+
+    proposals: int = 0  # since the pool grew: what the temperature depends on
+    share: float = 1.0  # of the units that would gain by other labels, how many are proposed together
+    refusals: int = 0  # in a row, at the final temperature
+
+
+def seed(problem: Problem, annealing: Annealing, draws: Draws) -> Asking[Stepped]:
+    """Do step 0: give the first examples their labels, and evaluate."""
+    labels = yield from growth.first_labels(problem, annealing, draws)
+    (found,) = yield from evaluate(problem, annealing, [labels], "eval")
+    state = Blocks(step=0, flips=0, current=found.labelling, best=found.labelling)
+    changed = tuple((int(i), int(labels[i])) for i in pool_of(labels))
+    return state, step_info(problem, state, proposal=found, changed=changed, accepted=True)
+
+
+def step(problem: Problem, annealing: Annealing, state: State, draws: Draws) -> Asking[Stepped]:
+    """Do one step: propose new labels for units of the pool or, once these have settled, let the pool grow."""
+    now = cast(Blocks, state)
+    heat = _heat(annealing, now)
+    proposed = _relabelled(problem, annealing, now, draws)
+    if not is_full(now) and (now.proposals >= SETTLING or proposed is None):
+        return (yield from _grow(problem, annealing, now, draws))
+    if proposed is None:
+        after = refused(annealing, now)
+        return after, step_info(problem, after, temperature=heat)
+    (proposal,) = yield from evaluate(problem, annealing, [proposed], "eval")
+    difference, u = proposal.labelling.energy - now.current.energy, draws.uniform()
+    accepted = difference > 0 or (heat > annealing.final_temperature and accepts(u, difference, heat))
+    after = _moved(now, proposal) if accepted else refused(annealing, now)
+    changed = tuple((int(i), int(proposed[i])) for i in np.flatnonzero(proposed != now.current.labels))
+    return after, step_info(
+        problem, after, proposal=proposal, changed=changed, temperature=heat, u=u, accepted=accepted
+    )
+
+
+def _heat(annealing: Annealing, state: Blocks) -> float:
+    """Return the temperature of the next proposal: falling once the pool is full, and the final one before."""
+    return temperature(annealing, state.proposals) if is_full(state) else annealing.final_temperature
+
+
+def _gaining(problem: Problem, labels: Labels, values: Values, noisy: Values) -> list[tuple[Unit, dict[int, int]]]:
+    """Return the units of the pool that `noisy` values give other labels, with these: the greatest gain in `values` first."""
+    links, found = links_of(problem), []
+    for unit in units_of(links, pool_of(labels).tolist()):
+        best = best_labels([unit], links, noisy, labels)
+        gain = sum(float(values[i, label] - values[i, labels[i]]) for i, label in best.items())
+        if any(labels[i] != label for i, label in best.items()):
+            found.append((-gain, unit, best))
+    return [(unit, best) for _, unit, best in sorted(found, key=lambda one: one[:2])]
+
+
+def _values(annealing: Annealing, labels: Labels, scores: Values) -> Values:
+    """Return what each label of each example of the pool is worth: f64[N, L], NaN outside the pool."""
+    pool, values = pool_of(labels), np.full(scores.shape, np.nan)
+    values[pool] = worth(annealing, scores[pool])
+    return values
+
+
+def _relabelled(problem: Problem, annealing: Annealing, state: Blocks, draws: Draws) -> Labels | None:
+    """Return the labels to propose, or None if the scores propose no others."""
+    labels, heat = state.current.labels, _heat(annealing, state)
+    values = _values(annealing, labels, state.current.scores)
+    is_cold, noisy = heat <= annealing.final_temperature, values
+    if not is_cold:
+        uniforms = np.clip(draws.uniforms(values.size), 1e-12, 1 - 1e-12).reshape(values.shape)
+        noisy = values - NOISE * heat * np.log(-np.log(uniforms))  # Gumbel's: the best is drawn from a softmax
+    moves = _gaining(problem, labels, values, noisy)
+    if not moves:
+        return None
+    count = math.ceil(state.share * len(moves))
+    if not is_cold:
+        moves = [moves[place] for place in sorted(draws.permutation(len(moves))[:count].tolist())]
+    elif count > 1:
+        moves = moves[:count]
+    else:
+        moves = [moves[state.refusals % len(moves)]]
+    return with_labels(labels, {i: label for _, best in moves for i, label in best.items()})
+
+
+def _grow(problem: Problem, annealing: Annealing, state: Blocks, draws: Draws) -> Asking[Stepped]:
+    """Label more examples given the pool; each is asked once, behind one order of the pool."""
+    added = growth.next_units(problem, state.current.labels, draws, share=GROWTH)
+    values = yield from growth.values_given_pool(annealing, state.current, added)
+    changes = best_labels(added, links_of(problem), values, state.current.labels)
+    labels = with_labels(state.current.labels, changes)
+    (found,) = yield from evaluate(problem, annealing, [labels], "eval")
+    after = replace(_moved(state, found), proposals=0, share=1.0)
+    return after, step_info(problem, after, proposal=found, changed=tuple(sorted(changes.items())), accepted=True)
+
+
+def _moved(state: Blocks, found: Evaluation) -> Blocks:
+    """Return the state after an accepted proposal. Energies of pools of different sizes do not compare: a growing pool
+    starts a new best.
+    """
+    grown = len(pool_of(found.labelling.labels)) > len(pool_of(state.best.labels))
+    best = found.labelling if grown or found.labelling.energy > state.best.energy else state.best
+    return Blocks(
+        step=state.step + 1,
+        flips=state.flips + 1,
+        current=found.labelling,
+        best=best,
+        proposals=state.proposals + 1,
+        share=min(1.0, 2 * state.share),
+    )
+
+
+def refused(annealing: Annealing, state: State) -> State:
+    """Return the state after a step that is refused or abandoned: the labels stay, half as many are proposed next."""
+    now = cast(Blocks, state)
+    is_cold = is_full(now) and _heat(annealing, now) <= annealing.final_temperature
+    return replace(
+        now,
+        step=now.step + 1,
+        proposals=now.proposals + 1,
+        share=max(SMALLEST_SHARE, now.share / 2),
+        refusals=now.refusals + is_cold,
+    )
+
+
+def finished(problem: Problem, annealing: Annealing, state: State) -> bool:
+    """Return whether the pool is full and, at the final temperature, proposals down to single units were refused."""
+    now = cast(Blocks, state)
+    if not is_full(now) or _heat(annealing, now) > annealing.final_temperature:
+        return False
+    labels = now.current.labels
+    values = _values(annealing, labels, now.current.scores)
+    left = len(_gaining(problem, labels, values, values))
+    return now.refusals >= left.bit_length() + min(left, PATIENCE)
+
+
+def budget(n: int) -> Budget:
+    """Return a limit that searches reach only where they do not settle."""
+    return Budget(scorings=16 * max(4, n.bit_length()))
+
+
+def forecast(n: int, annealing: Annealing, limit: Budget) -> Sequence[int]:
+    """Return the examples in each scoring that is expected, as benchmarks.search_quality counts them."""
+    pools, size = [], min(n, max(2, annealing.num_seeds))
+    while size < n:
+        pools += [size] * 2  # the growth itself, and one proposal between two growths
+        size = min(n, size + max(2, math.ceil(GROWTH * size)))
+    pools += [n] * FULL_SCORINGS
+    return pools[: limit.scorings]
+
+
+FULL_SCORINGS = 8  # of the full pool, expected
+
+METHOD = Method(
+    state=Blocks,
+    seed=seed,
+    step=step,
+    finished=finished,
+    refused=refused,
+    may_refuse=is_full,
+    budget=budget,
+    forecast=forecast,
+    defaults={"schedule": "exp", "initial_temperature": 1.0, "decay": 0.5},
+)

@@ -268,7 +268,8 @@ def _print_summary(config: Config, run_dir: RunDir, summary: dict[str, Any]) -> 
         "energy": f"{summary['energy']:.3f} ({summary['conflicts']} conflicts)",
         "steps": f"{summary['steps']} ({summary['flips']} flips)",
         "prompts": f"{since['prompts']} sent in {since['requests']} requests",
-        "scorings": f"{since['scorings']} sent, {since['scorings_from_memo']} answered from the memo",
+        "scorings": f"{since['scorings']} of the pool, {since['single_examples']} of single examples,"
+        f" {since['scorings_from_memo']} answered from memory",
     }
     if since["server_prompt_tokens"]:
         computed = since["server_computed_tokens"]

@@ -11,7 +11,7 @@ import numpy as np
 from ..core.layout import LAYOUTS, Block, Query, of_replica, replica_of
 from ..core.memo import Memo, Remembered, Rows
 from ..core.search import Answer
-from ..core.types import Ask, Labels, Problem, Purpose, ScoreOne, Scores, pool_of
+from ..core.types import Ask, Labels, Problem, Purpose, ScoreOne, ScorePool, Scores, pool_of
 from ..errors import BadAnswer, ScoringError
 from .client import Client, all_of
 from .prompts import Prompts
@@ -23,8 +23,9 @@ log = logging.getLogger(__name__)
 class Work:
     """What scorers have done; their requests are in the client's traffic."""
 
-    scorings: int = 0  # pools and single examples that were sent
-    scorings_from_memo: int = 0
+    scorings: int = 0  # of whole pools, that were sent
+    scorings_from_memo: int = 0  # of pools and of single examples
+    single_examples: int = 0  # that were sent each by itself
     proposals_abandoned: int = 0  # since what they needed to know could not be scored
     waits: int = 0  # times that a search waited for answers
     waiting_s: float = 0.0  # summed over searches
@@ -113,7 +114,9 @@ class Scorer:
         """Ask the server, all at once."""
         if not missing:
             return {}
-        self.work.scorings += len(missing)
+        pools = sum(isinstance(ask, ScorePool) for ask in missing.values())
+        self.work.scorings += pools
+        self.work.single_examples += len(missing) - pools
         wanted = [(self.arranged(ask), ask.labels) for ask in missing.values()]
         ends = np.cumsum([len(queries) for queries, _ in wanted])[:-1]
         parts = np.split(await self.score(wanted), ends)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from icm_hpc.core import speculation
 from icm_hpc.core.methods import METHODS
+from icm_hpc.core.methods.method import Method
 from icm_hpc.core.search import Asking
 from icm_hpc.core.types import Annealing, Ask, Conflict, Problem, RandomDraws, ScoreOne, State, StepInfo
 from icm_hpc.tasks.task import EXACTLY_ONE
@@ -19,6 +20,7 @@ N = 8
 PROBLEM = Problem(np.arange(N) // 2, 2, tuple(Conflict(i, i + 1, EXACTLY_ONE) for i in range(0, N, 2)))
 
 SINGLE = METHODS["single"]
+BLOCKS = METHODS["blocks"]
 
 
 def row(ask: Ask, index: int) -> list[float]:
@@ -46,18 +48,18 @@ def answered(asking: Asking[Any]) -> tuple[Any, list[Sequence[Ask]]]:
 
 
 def walked(
-    annealing: Annealing, seed: int, steps: int, ahead: int, problem: Problem = PROBLEM
+    annealing: Annealing, seed: int, steps: int, ahead: int, problem: Problem = PROBLEM, method: Method = SINGLE
 ) -> tuple[list[StepInfo], State, int]:
     """Return the steps of a whole search, its end, and how often it asked."""
 
     def draws_of(step: int) -> RandomDraws:
         return RandomDraws.of(seed, 0, step)
 
-    done, rounds = answered(speculation.begin(SINGLE, problem, annealing, draws_of))
+    done, rounds = answered(speculation.begin(method, problem, annealing, draws_of))
     state, infos, asked = done[-1][0], [info for _, info in done], len(rounds)
     while state.step < steps:
         done, rounds = answered(
-            speculation.steps(SINGLE, problem, annealing, state, draws_of, ahead=min(ahead, steps - state.step))
+            speculation.steps(method, problem, annealing, state, draws_of, ahead=min(ahead, steps - state.step))
         )
         state, asked = done[-1][0], asked + len(rounds)
         infos += [info for _, info in done]
@@ -85,15 +87,16 @@ def told(info: StepInfo) -> tuple[Any, ...]:
     heat=st.sampled_from([0.1, 3.0, 100.0]),
     schedule=st.sampled_from(["log", "constant"]),
     from_pool=st.booleans(),
+    method=st.sampled_from([SINGLE, BLOCKS]),
 )
 def test_any_number_of_steps_ahead_gives_the_same_trajectory(
-    seed: int, ahead: int, heat: float, schedule: str, from_pool: bool
+    seed: int, ahead: int, heat: float, schedule: str, from_pool: bool, method: Method
 ) -> None:
     annealing = Annealing(
         num_seeds=4, schedule=schedule, initial_temperature=heat, final_temperature=0.01, predict_from_pool=from_pool
     )
-    one, end, _ = walked(annealing, seed, 40, 1)
-    many, same_end, _ = walked(annealing, seed, 40, ahead)
+    one, end, _ = walked(annealing, seed, 40, 1, method=method)
+    many, same_end, _ = walked(annealing, seed, 40, ahead, method=method)
     assert list(map(told, many)) == list(map(told, one))
     assert same_end.current.labels.tolist() == end.current.labels.tolist()
     assert same_end.best.energy == end.best.energy

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.learner import Learner, problem_of
 from icm_hpc.core import energy, search
 from icm_hpc.core.energy import Values
 from icm_hpc.core.methods import METHODS, blocks
 from icm_hpc.core.methods.method import Method, is_full
 from icm_hpc.core.types import UNLABELLED, Annealing, Labels, Problem, RandomDraws, ScoreOne, ScorePool, State, StepInfo
 from icm_hpc.tasks.task import AT_MOST_ONE, EXACTLY_ONE, SAME, different
-from tests.core.learner import Learner, problem_of
 
 ANNEALING = Annealing(**METHODS["blocks"].defaults)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from .. import tasks
 from ..config.schema import Config, ModelConfig
+from ..config.searching import require_prior
 from ..scoring import prompts, tokenizer
 from ..scoring.prompts import TokenPrompts
 from ..scoring.tokenizer import LocalTokenizer
@@ -65,6 +66,7 @@ def _longest(task: Task, tokens: Callable[[str], float]) -> float:
 def demand_of(config: Config, task: Task, folder: Path | None) -> Demand:
     """Return a task's prompts, in the model's tokens or in estimated ones; raises TaskError for unusable label words."""
     prompts.require_readable(task, config.search.scoring)
+    require_prior(config.search, task.label_words)
     local = LocalTokenizer(config.model.name, folder)
     parts = tasks.shards(task, config.search.pool_size)
     tokens = [asyncio.run(prompts.of_tokens(local, part)) for part in parts]

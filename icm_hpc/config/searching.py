@@ -1,11 +1,13 @@
 """From the settings of the search to the values that the core takes."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ..core.layout import LAYOUTS
 from ..core.methods import METHODS
 from ..core.methods.method import Method
 from ..core.types import Annealing, Budget
+from ..errors import ConfigError
 from .schema import SearchConfig
 
 BY_METHOD = ("schedule", "initial_temperature", "decay")  # settings that are the method's own unless they are given
@@ -31,6 +33,15 @@ def annealing_of(config: SearchConfig, *, has_rule: bool, restart: int = 0) -> A
         first_labels="random" if restart else config.first_labels,
         predict_from_pool=not LAYOUTS[config.layout].depends_on_purpose,
     )
+
+
+def require_prior(config: SearchConfig, label_words: Sequence[str]) -> None:
+    """Raise ConfigError for a prior that is not of these labels."""
+    if config.label_prior and len(config.label_prior) != len(label_words):
+        words = ", ".join(word.strip() for word in label_words)
+        raise ConfigError(
+            f"search.label_prior has {len(config.label_prior)} shares, and the task has {len(label_words)} labels: {words}"
+        )
 
 
 def method_of(config: SearchConfig) -> Method:

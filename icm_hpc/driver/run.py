@@ -14,7 +14,7 @@ from typing import Any
 
 from .. import scheduler, tasks
 from ..config.schema import Config
-from ..config.searching import annealing_of
+from ..config.searching import annealing_of, require_prior
 from ..core.scorings import SCORINGS
 from ..core.types import StepInfo
 from ..engines import ENGINES
@@ -193,6 +193,7 @@ async def label(
     """
     task = tasks.load(config.task, seed=config.search.seed, copy=run_dir.data)
     prompts.require_readable(task, config.search.scoring)
+    require_prior(config.search, task.label_words)
     counts = counts or Counts(traffic=client.traffic)
     work = counts.work
     before = await _known_metrics(client)

@@ -1,0 +1,105 @@
+"""Whole labellings by each search method, with the stub's answers: results, budgets, restarts, resumes, warnings."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from icm_hpc import status
+from icm_hpc.config import loading
+from icm_hpc.config.fingerprint import result_settings
+from icm_hpc.core.methods import METHODS
+from icm_hpc.driver import shard
+from icm_hpc.errors import ConfigError
+from icm_hpc.rundir.trace import read_trace
+from tests import offline
+
+SMALL = ("task.limit=16",)
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of labels.jsonl."""
+    return [json.loads(line) for line in (folder / "test" / "labels.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_every_method_labels_every_example_with_the_same_outputs(tmp_path: Path, method: str) -> None:
+    summary, _, _ = await offline.label(tmp_path, *SMALL, f"search.method={method}")
+    assert summary["method"] == method
+    assert len(rows(tmp_path)) == summary["examples"] == 16
+    (figures,) = summary["shards"]
+    assert summary["energy"] == figures["energies"]["margin"]
+    (end,) = figures["searches"]
+    assert end["settled"] == (method != "single")
+    assert sum(figures["label_counts"].values()) == 16
+
+
+async def test_the_default_search_labels_all_and_breaks_no_rule(tmp_path: Path) -> None:
+    summary, run_dir, _ = await offline.label(tmp_path, *SMALL)
+    assert (summary["method"], summary["labelled_by_search"], summary["conflicts"]) == ("blocks", 16, 0)
+    assert {row["by"] for row in rows(tmp_path)} == {"search"}
+    lines = list(read_trace(run_dir.shard(0)))
+    assert summary["steps"] == len(lines) - 1
+    assert lines[0]["pool"] < lines[-1]["pool"] == 16
+
+
+async def test_the_energy_is_that_of_all_labels_whatever_the_search_labelled(tmp_path: Path) -> None:
+    summary, _, _ = await offline.label(tmp_path, *SMALL, "search.method=single", "search.steps=2")
+    (figures,) = summary["shards"]
+    assert summary["labelled_by_completion"] > 0
+    assert summary["energy"] == pytest.approx(
+        30 * sum(row["margin"] for row in rows(tmp_path)) / 16 - summary["conflicts"]
+    )
+    assert figures["searched_energy"] != summary["energy"]
+    assert any("the search labelled" in warning for warning in shard.warnings([figures]))
+
+
+async def test_a_budget_of_scorings_ends_a_search_and_a_larger_one_goes_on(tmp_path: Path) -> None:
+    settings = (*SMALL, "search.schedule=constant", "search.ahead=3")
+    short, run_dir, _ = await offline.label(tmp_path / "a", *settings, "search.scorings=9")
+    assert short["shards"][0]["searches"][0]["scorings"] == 9
+    assert not short["shards"][0]["searches"][0]["settled"]
+    config = loading.load([*settings, "model=stub", "search.scorings=9"])
+    assert status.is_finished(run_dir, config)
+    more = dataclasses.replace(config, search=dataclasses.replace(config.search, scorings=25))
+    assert not status.is_finished(run_dir, more)
+    await offline.label(tmp_path / "a", *settings, "search.scorings=25")
+    await offline.label(tmp_path / "b", *settings, "search.scorings=25", "search.ahead=1")
+    assert list(read_trace(run_dir.shard(0))) == list(read_trace(tmp_path / "b" / "test" / "shard-000"))
+    assert rows(tmp_path / "a") == rows(tmp_path / "b")
+
+
+async def test_restarts_say_where_they_agree(tmp_path: Path) -> None:
+    summary, _, _ = await offline.label(tmp_path / "several", *SMALL, "search.restarts=3")
+    assert 0 <= summary["restarts_agree"] <= 1
+    assert {row["stability"] for row in rows(tmp_path / "several")} <= {0.0, 0.5, 1.0}
+    one, _, _ = await offline.label(tmp_path / "one", *SMALL)
+    assert one["restarts_agree"] is None
+    assert {row["stability"] for row in rows(tmp_path / "one")} == {None}
+
+
+async def test_a_task_without_a_rule_is_searched_by_the_calibrated_objective(tmp_path: Path) -> None:
+    claims = tmp_path / "claims.jsonl"
+    claims.write_text("\n".join(json.dumps({"question": f"Q{i}", "choice": "C"}) for i in range(12)))
+    data = ("task=claims", f"task.data={claims}")
+    summary, _, _ = await offline.label(tmp_path / "ours", *data)
+    assert summary["shards"][0]["objective"] == "calibrated"
+    published = ("search.protocol=reference", "search.steps=3", "task.draw=groups")
+    summary, _, _ = await offline.label(tmp_path / "published", *data, *published)
+    assert summary["shards"][0]["objective"] == "margin"
+    with pytest.raises(ConfigError, match=r"label_prior has 2 shares, and the task has 4 labels"):
+        await offline.label(tmp_path / "prior", "task=topics", "task.limit=12", "search.label_prior=[0.5,0.5]")
+
+
+def test_the_settings_of_a_run_from_before_there_were_methods_are_those_of_the_published_search(tmp_path: Path) -> None:
+    now = loading.load(["model=stub", "search.method=single", "search.objective=margin", "search.steps=200"])
+    lines = loading.to_yaml(now).replace("format: 3", "format: 2").splitlines()
+    added = ("method:", "scorings:", "first_labels:", "label_prior:", "calibration:")
+    old = tmp_path / "config.yaml"
+    old.write_text("\n".join(line for line in lines if not line.strip().startswith(added)))
+    then = loading.load_file(old)
+    assert (then.search.method, then.search.schedule, then.search.initial_temperature) == ("single", "log", 10.0)
+    assert result_settings(then) == result_settings(now)
+    assert not any(name.split(".")[1] in ("method", "label_prior", "calibration") for name in result_settings(now))

@@ -44,28 +44,30 @@ def first_labels(problem: Problem, annealing: Annealing, draws: Draws) -> Asking
         values = worth(annealing, scores)
         values = values - values.mean(axis=0)  # else most labels are the one that the model prefers without a text
     links = links_of(problem)
+    ways = [(unit, joints(unit, links, values, none)) for unit in units_of(links, range(problem.n))]
     ranked = sorted(
-        (-_lead(found), unit, found[0].labels)
-        for unit in units_of(links, range(problem.n))
-        for found in [joints(unit, links, values, none)]
+        (-_lead(place, found), unit, found[place].labels) for unit, found in ways for place in range(len(found))
     )
-    return with_labels(none, _balanced([one[1:] for one in ranked], annealing.num_seeds, problem.n_labels))
+    return with_labels(none, _balanced(ranked, annealing.num_seeds, problem.n_labels))
 
 
-def _lead(found: Sequence[Joint]) -> float:
-    """Return by how much the best labels of a unit are worth more than the second best that break no more."""
-    best, *others = found
-    return best.value - others[0].value if others and others[0].broken == best.broken else math.inf
+def _lead(place: int, found: Sequence[Joint]) -> float:
+    """Return by how much one of the best two ways to label a unit is worth more than the other; breaking more is worst."""
+    if len(found) == 1 or found[0].broken != found[1].broken:
+        return math.inf if place == 0 else -math.inf
+    return found[place].value - found[1 - place].value
 
 
-def _balanced(ranked: list[tuple[Unit, tuple[int, ...]]], count: int, n_labels: int) -> dict[int, int]:
+def _balanced(ranked: Sequence[tuple[float, Unit, tuple[int, ...]]], count: int, n_labels: int) -> dict[int, int]:
     """Return labels of the first units until `count` examples have one; each time of those with the label that is scarcest."""
     labels: dict[int, int] = {}
     counts = np.zeros(n_labels, dtype=np.int64)
-    while ranked and len(labels) < max(1, count):
+    while len(labels) < max(1, count):
+        left = [(unit, given) for _, unit, given in ranked if unit[0] not in labels]
+        if not left:
+            break
         scarcest = np.argsort(counts, kind="stable").tolist()
-        have = (next((place for place, (_, given) in enumerate(ranked) if label in given), None) for label in scarcest)
-        unit, given = ranked.pop(next(place for place in have if place is not None))
+        unit, given = next(one for label in scarcest for one in left if label in one[1])
         labels.update(zip(unit, given, strict=True))
         np.add.at(counts, list(given), 1)
     return labels
@@ -78,7 +80,7 @@ def next_units(problem: Problem, labels: Labels, draws: Draws, *, share: float) 
     begun = set(problem.groups[pool_of(labels)].tolist())
     order = [units[place] for place in draws.permutation(len(units))]
     order.sort(key=lambda unit: int(problem.groups[unit[0]]) not in begun)
-    room = max(2, math.ceil(share * (problem.n - len(left))))
+    room = max(1, math.ceil(share * (problem.n - len(left))))
     added: list[Unit] = []
     for unit in order:
         if sum(map(len, added)) >= room:

@@ -72,16 +72,21 @@ def complete(problem: Problem, final: Labelling) -> Asking[tuple[Labels, Scores]
     return labels, scores
 
 
-def uniform(problem: Problem, annealing: Annealing) -> Asking[tuple[Evaluation, ...]]:
-    """Evaluate, for each label, giving it to all examples: the degenerate optima that a result should beat.
+def same(problem: Problem, label: int) -> Labels:
+    """Return one label for all examples."""
+    return frozen_labels(np.full(problem.n, label))
+
+
+def uniform(problem: Problem, annealing: Annealing, label: int) -> Asking[Evaluation]:
+    """Evaluate one label for all examples: a degenerate optimum that a result should beat.
 
     Nothing is asked where the scores make no difference: a calibrated objective leaves one label for all its log-odds.
     """
-    same = [frozen_labels(np.full(problem.n, label)) for label in range(problem.n_labels)]
+    labels = same(problem, label)
     if annealing.objective == "calibrated" and annealing.calibration == 1:
-        flat = np.zeros((problem.n, problem.n_labels))
-        return tuple(energy.evaluation(problem, annealing, labels, flat) for labels in same)
-    return (yield from evaluate(problem, annealing, same, "eval"))
+        return energy.evaluation(problem, annealing, labels, np.zeros((problem.n, problem.n_labels)))
+    (found,) = yield from evaluate(problem, annealing, [labels], "eval")
+    return found
 
 
 def evaluate(

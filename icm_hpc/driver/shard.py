@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -12,13 +13,13 @@ from typing import Any, TypeVar
 from ..config.fingerprint import fingerprint
 from ..config.schema import Config, SearchConfig
 from ..config.searching import annealing_of, budget_of, method_of
-from ..core import search, speculation
+from ..core import energy, search, speculation
 from ..core.cost import Cost
 from ..core.methods.method import Method
 from ..core.search import Answer
 from ..core.speculation import Ahead
 from ..core.types import Annealing, Ask, Budget, Labelling, Problem, RandomDraws, ScorePool, State, StepInfo, pool_of
-from ..errors import FolderError, ScoringError
+from ..errors import BadAnswer, FolderError, ScoringError
 from ..rundir import checkpoint, outcome
 from ..rundir.checkpoint import Saved
 from ..rundir.folder import RunDir
@@ -148,14 +149,14 @@ async def _finish(
     async with _opened(config, run_dir, shard, restart, around) as best:
         labels, _ = await answered(search.complete(problem, final), best.answer_in_pieces)
         (whole,) = await answered(search.evaluate(problem, annealing, [labels], "eval"), best.answer_in_pieces)
-        uniform = await answered(search.uniform(problem, annealing), best.answer_in_pieces)
+        uniform = [await best.one_label_for_all(label) for label in range(problem.n_labels)]
         found = Outcome(
             *(final.labels, labels, whole.labelling.scores, whole.labelling.energy, final.energy, restart),
             ends=tuple(
                 End(search.step_info(problem, one.state), one.scorings, one.settled, labelling.labels)
                 for one, labelling in zip(searches, finals, strict=True)
             ),
-            uniform=tuple((one.labelling.energy, len(one.broken)) for one in uniform),
+            uniform=tuple(uniform),
         )
         if around.held:
             around.held.require_held()
@@ -260,6 +261,16 @@ class Search:
         answers = await self._scorer.answer(asks)
         self._save_now_and_then()
         return answers
+
+    async def one_label_for_all(self, label: int) -> tuple[float, int]:
+        """Return energy and broken conflicts of one label for all examples; the energy is NaN if that cannot be scored."""
+        problem, annealing = self._shard.problem, self._shard.annealing(self._config.search)
+        try:
+            found = await answered(search.uniform(problem, annealing, label), self.answer)
+        except BadAnswer as error:
+            log.warning("one label for all examples, %d, cannot be scored: %s", label, error)
+            return math.nan, len(energy.broken(problem, search.same(problem, label)))
+        return found.labelling.energy, len(found.broken)
 
     async def answer_in_pieces(self, asks: Sequence[Ask]) -> list[Answer]:
         """Do the same for asks that do not depend on each other, few at a time: what is answered is kept."""

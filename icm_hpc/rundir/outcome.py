@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,8 @@ class Outcome:
     searched_energy: float  # of `searched`
     restart: int  # of the best search
     ends: tuple[End, ...]  # by restart
-    uniform: tuple[tuple[float, int], ...]  # energy and conflicts of one label for all examples, by label
+    # Of one label for all examples, by label: energy, NaN if it cannot be scored, and conflicts.
+    uniform: tuple[tuple[float, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,9 @@ def describe(outcome: Outcome, problem: Problem, label_words: tuple[str, ...], a
     counts = of_pool.counts(outcome.labels, problem.n_labels)
     words = [word.strip() for word in label_words]
     energy, broken = outcome.energy, len(of_pool.broken(problem, outcome.labels))
-    uniform = [{"energy": one, "conflicts": conflicts} for one, conflicts in outcome.uniform]
+    uniform = [
+        {"energy": None if math.isnan(one) else one, "conflicts": conflicts} for one, conflicts in outcome.uniform
+    ]
     end = outcome.ends[outcome.restart]
     every = [replace(annealing, objective=name) for name in of_pool.OBJECTIVES]
     return {
@@ -157,7 +161,8 @@ def describe(outcome: Outcome, problem: Problem, label_words: tuple[str, ...], a
         "conflicts": broken,
         "one_label_for_all": dict(zip(words, uniform, strict=True)),
         "beats_one_label_for_all": all(
-            broken < conflicts or energy > one + annealing.alpha * ENGINE_NOISE for one, conflicts in outcome.uniform
+            broken < conflicts or not energy <= one + annealing.alpha * ENGINE_NOISE
+            for one, conflicts in outcome.uniform
         ),
         "steps": end.info.step,
         "flips": end.info.flips,

@@ -183,12 +183,11 @@ def test_calibrated_one_label_for_all_earns_its_log_odds_and_nothing_more() -> N
     learner = Learner(problem, 0)
     for prior, expected in (((), (0.0, 0.0)), ((0.2, 0.8), (np.log(0.25), np.log(4)))):
         annealing = Annealing(alpha=1.0, objective="calibrated", label_prior=prior)
-        found = answered(search.uniform(problem, annealing), learner.scores, [])
-        assert [one.labelling.energy for one in found] == pytest.approx(expected)
-        asked: list[Any] = []
-        answered(search.uniform(problem, annealing), learner.scores, asked)
-        assert asked == [], "it is known without asking"
         for label in (0, 1):
+            asked: list[Any] = []
+            found = answered(search.uniform(problem, annealing, label), learner.scores, asked)
+            assert found.labelling.energy == pytest.approx(expected[label])
+            assert asked == [], "it is known without asking"
             labels = labels_of(12, label)
             one = energy.evaluation(problem, annealing, labels, learner.scores(labels))
             assert one.labelling.energy == pytest.approx(expected[label])

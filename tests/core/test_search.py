@@ -84,7 +84,7 @@ def test_what_the_search_left_unlabelled_is_completed_without_breaking_a_conflic
 
 def test_one_label_for_all_is_evaluated_for_each_label() -> None:
     problem = Problem(np.array([0, 0]), 2, (Conflict(0, 1, EXACTLY_ONE),))
-    zeros, ones = answered(search.uniform(problem, Annealing(alpha=1)), [1, 1])
+    zeros, ones = (answered(search.uniform(problem, Annealing(alpha=1), label), [1, 1]) for label in (0, 1))
     assert [len(zeros.broken), len(ones.broken)] == [1, 1]
     assert (zeros.labelling.energy, ones.labelling.energy) == (pytest.approx(-2), pytest.approx(0))
 

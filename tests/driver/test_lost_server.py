@@ -129,7 +129,7 @@ async def test_a_proposal_that_cannot_be_scored_is_abandoned_and_changes_nothing
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(offline, "OfflineClient", Spoilt)
-    summary, run_dir, _ = await offline.label(tmp_path, *STUB, "search.steps=300")
+    summary, run_dir, _ = await offline.label(tmp_path, *STUB, "search.method=single", "search.steps=300")
     steps = list(read_trace(run_dir.shard(0)))
     abandoned = [step for step in steps if step["abandoned"]]
     assert 0 < len(abandoned) < 100
@@ -139,6 +139,17 @@ async def test_a_proposal_that_cannot_be_scored_is_abandoned_and_changes_nothing
             assert (after["step"], after["energy"]) == (before["step"] + 1, before["energy"])
             assert (after["counts"], after["flips"]) == (before["counts"], before["flips"])
     assert len(steps) == 301
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_a_search_by_blocks_passes_over_what_cannot_be_scored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    monkeypatch.setattr(offline, "OfflineClient", Spoilt)
+    summary, run_dir, _ = await offline.label(tmp_path, "model=stub", "task.limit=24", f"search.seed={seed}")
+    assert summary["labelled_by_search"] == 24
+    steps = list(read_trace(run_dir.shard(0)))
+    assert summary["since_start"]["proposals_abandoned"] == sum(step["abandoned"] for step in steps) > 0
 
 
 async def test_a_server_that_can_score_no_proposal_stops_the_run_with_its_state_saved(

@@ -116,7 +116,7 @@ async def test_a_collapse_to_one_label_is_warned_of(
 ) -> None:
     monkeypatch.setattr(offline, "OfflineClient", OneSided)
     claims = ("task=claims", f"task.data={claims_file(tmp_path, 16)}")
-    summary, run_dir, _ = await offline.label(tmp_path, *claims, "search.steps=150")
+    summary, run_dir, _ = await offline.label(tmp_path, *claims, "search.objective=margin")
     (shard,) = summary["shards"]
     assert max(shard["label_counts"].values()) == 16
     assert shard["label_entropy"] == 0

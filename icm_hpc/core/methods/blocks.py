@@ -110,8 +110,12 @@ def _relabelled(problem: Problem, annealing: Annealing, state: Blocks, draws: Dr
 
 
 def _grow(problem: Problem, annealing: Annealing, state: Blocks, draws: Draws) -> Asking[Stepped]:
-    """Label more examples given the pool; each is asked once, behind one order of the pool."""
-    added = growth.next_units(problem, state.current.labels, draws, share=GROWTH)
+    """Label more examples given the pool; each is asked once, behind one order of the pool.
+
+    Fewer are added after each growth that was abandoned, since an example may have no score.
+    """
+    fewer = 0.5 ** max(0, state.proposals - SETTLING)
+    added = growth.next_units(problem, state.current.labels, draws, share=GROWTH * fewer)
     values = yield from growth.values_given_pool(annealing, state.current, added)
     changes = best_labels(added, links_of(problem), values, state.current.labels)
     labels = with_labels(state.current.labels, changes)

@@ -17,7 +17,7 @@ from icm_hpc.errors import SchedulerError
 from icm_hpc.rundir import checkpoint, lock
 from icm_hpc.rundir.folder import RunDir
 
-STUB = ("model=stub", "task.limit=16", "search.steps=40")
+STUB = ("model=stub", "task.limit=16", "search.method=single", "search.steps=40")
 
 
 def icm(module: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -41,7 +41,7 @@ def test_a_finished_run_is_told_of_and_refused_kindly_by_resume(tmp_path: Path) 
     refused = icm("resume", "run=done", f"run.root={tmp_path}")
     assert refused.returncode == 1
     assert "has come to its end: its labels are in" in refused.stderr
-    assert "search.steps=80" in refused.stderr
+    assert "search.restarts=2" in refused.stderr
     longer = icm("resume", "run=done", f"run.root={tmp_path}", "search.steps=50")
     assert longer.returncode == 0, longer.stderr
     assert (told(tmp_path)["done"]["step"], told(tmp_path)["done"]["attempts"]) == (50, 2)

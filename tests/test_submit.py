@@ -130,5 +130,5 @@ def test_a_moved_run_goes_on_where_it_is(tmp_path: Path) -> None:
     (tmp_path / "old").rename(tmp_path / "new")
     done = submit("run=mine", f"run.root={tmp_path}/new", "search.steps=9", command="resume")
     assert done.returncode == 0, done.stderr
-    assert "resuming at step 5 of 9" in (tmp_path / "new" / "mine" / "driver.log").read_text()
+    assert "resuming after step 5" in (tmp_path / "new" / "mine" / "driver.log").read_text()
     assert not (tmp_path / "old").exists()

@@ -149,7 +149,8 @@ async def _finish(
     async with _opened(config, run_dir, shard, restart, around) as best:
         labels, _ = await answered(search.complete(problem, final), best.answer_in_pieces)
         (whole,) = await answered(search.evaluate(problem, annealing, [labels], "eval"), best.answer_in_pieces)
-        uniform = [await best.one_label_for_all(label) for label in range(problem.n_labels)]
+        broken = len(whole.broken)
+        uniform = [await best.one_label_for_all(label, if_broken=broken) for label in range(problem.n_labels)]
         found = Outcome(
             *(final.labels, labels, whole.labelling.scores, whole.labelling.energy, final.energy, restart),
             ends=tuple(
@@ -262,15 +263,22 @@ class Search:
         self._save_now_and_then()
         return answers
 
-    async def one_label_for_all(self, label: int) -> tuple[float, int]:
-        """Return energy and broken conflicts of one label for all examples; the energy is NaN if that cannot be scored."""
+    async def one_label_for_all(self, label: int, *, if_broken: int) -> tuple[float, int]:
+        """Return energy and broken conflicts of one label for all examples.
+
+        The energy is NaN if it breaks more conflicts than `if_broken`, so that its energy does not matter, or if it cannot be
+        scored.
+        """
         problem, annealing = self._shard.problem, self._shard.annealing(self._config.search)
+        broken = len(energy.broken(problem, search.same(problem, label)))
+        if broken > if_broken:
+            return math.nan, broken
         try:
             found = await answered(search.uniform(problem, annealing, label), self.answer)
         except BadAnswer as error:
             log.warning("one label for all examples, %d, cannot be scored: %s", label, error)
-            return math.nan, len(energy.broken(problem, search.same(problem, label)))
-        return found.labelling.energy, len(found.broken)
+            return math.nan, broken
+        return found.labelling.energy, broken
 
     async def answer_in_pieces(self, asks: Sequence[Ask]) -> list[Answer]:
         """Do the same for asks that do not depend on each other, few at a time: what is answered is kept."""

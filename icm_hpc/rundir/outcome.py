@@ -47,7 +47,7 @@ class Outcome:
     searched_energy: float  # of `searched`
     restart: int  # of the best search
     ends: tuple[End, ...]  # by restart
-    # Of one label for all examples, by label: energy, NaN if it cannot be scored, and conflicts.
+    # Of one label for all examples, by label: energy, NaN if it breaks more than the result or has no score, and conflicts.
     uniform: tuple[tuple[float, int], ...]
 
 

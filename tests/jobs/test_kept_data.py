@@ -79,12 +79,12 @@ def test_a_resumed_run_whose_file_is_as_it_was_says_nothing_of_it(tmp_path: Path
 
 
 def test_a_run_may_go_on_with_the_file_under_another_name_but_not_with_another(tmp_path: Path, data: Path) -> None:
-    assert run(tmp_path, data, "search.steps=5").returncode == 0
+    assert run(tmp_path, data, "search.method=single", "search.steps=5").returncode == 0
     moved, other = data.rename(tmp_path / "moved.jsonl"), tmp_path / "other.jsonl"
     other.write_text("\n".join(json.dumps({**row, "choice": "other"}) for row in ROWS))
-    assert run(tmp_path, moved, "search.steps=9").returncode == 0
+    assert run(tmp_path, moved, "search.method=single", "search.steps=9").returncode == 0
     for refused in (
-        run(tmp_path, other, "search.steps=12"),
+        run(tmp_path, other, "search.method=single", "search.steps=12"),
         submit("run=mine", f"run.root={tmp_path}", f"task.data={other}", "search.steps=12", command="resume"),
     ):
         assert refused.returncode == 1

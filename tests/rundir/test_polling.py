@@ -87,7 +87,7 @@ async def test_a_driver_waits_without_holding_up_its_other_tasks(monkeypatch: py
 async def test_a_driver_whose_folder_stays_away_ends_with_the_path_and_its_state_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings, run_dir = prepare_run(tmp_path, *STUB, "search.steps=100000")
+    settings, run_dir = prepare_run(tmp_path, *STUB, "search.method=single", "search.steps=100000")
     monkeypatch.setattr(polling, "TOLERATED_S", 0.2)
     with local.serving(run_dir, "a1"):
 

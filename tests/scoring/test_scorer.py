@@ -41,7 +41,21 @@ async def test_what_was_asked_before_is_not_sent_again() -> None:
     second = await one.answer([ScorePool(LABELS, "eval"), ScoreOne(3, LABELS)])
     assert len(client.prompts) == sent
     np.testing.assert_array_equal(first[0], second[0])
-    assert (one.work.scorings, one.work.scorings_from_memo) == (2, 3)
+    assert (one.work.scorings, one.work.single_examples, one.work.scorings_from_memo) == (1, 1, 3)
+
+
+async def test_examples_asked_behind_one_prefix_share_all_of_it() -> None:
+    client = OfflineClient()
+    one, part = await scorer(client), frozen_labels([1, 0, 1, 0, 1, 0, *[-1] * 6])
+    await one.answer([ScorePool(part, "eval")])
+    last = client.prompts[-1]
+    await one.answer([ScoreOne(index, part, shared_prefix=True) for index in range(6, 12)])
+    behind = client.prompts[6:]
+    assert len(behind) == 6
+    common = [len(set(column)) == 1 for column in zip(*behind, strict=False)].index(False)
+    assert min(map(len, behind)) - common < 40, "they differ only in the example that is asked"
+    kept = [a == b for a, b in zip(last, behind[0], strict=False)].index(False)
+    assert kept > 0.7 * len(last), "and go on where the last prompt of the pool's scoring ended"
 
 
 async def test_the_reference_layout_tells_purposes_apart() -> None:

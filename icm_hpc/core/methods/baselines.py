@@ -43,7 +43,7 @@ def bootstrap(problem: Problem, annealing: Annealing, draws: Draws) -> Asking[St
 
 
 def grow(problem: Problem, annealing: Annealing, state: State, draws: Draws) -> Asking[Stepped]:
-    """Double the pool, and label all of it anew given the pool before; accepted whatever its energy."""
+    """Double the pool, and label all of it again, given the pool before; accepted whatever its energy."""
     before = state.current.labels
     added = growth.next_units(problem, before, draws, share=GROWTH)
     values = yield from growth.values_given_pool(annealing, state.current, added)

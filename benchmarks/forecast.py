@@ -77,7 +77,7 @@ def main() -> None:
             shape = shape_of_preset(model)
             held = one.held_tokens * shape.kv_bytes(kv_bytes) / 1e9
             first = seconds(one, shape, GPUS[gpu], count, dtype, batch)
-            # What does not fit beside the weights is computed anew each time.
+            # What does not fit beside the weights is computed again each time.
             memory = GPUS[gpu].memory_gb * 0.9 * count - shape.parameters * {"bf16": 2, "fp8": 1}[dtype] / 1e9
             fits = held <= memory
             later = float(np.mean([seconds(w, shape, GPUS[gpu], count, dtype, batch) for w in warm[name]]))

@@ -60,7 +60,7 @@ async def generate(client: Client, written: Sequence[bytes], label_ids: Sequence
             answer: Any = await client._ask("POST", "/inference/v1/generate", body, read=lambda told: told)
         listed = {top["token_id"] for top in answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]}
         if not listed.issuperset(label_ids):
-            raise ValueError(f"asked for {label_ids}, told of {listed}")
+            raise ValueError(f"asked for {label_ids}, received {listed}")
 
     await all_of(one(prompt) for prompt in written)
 

@@ -1,6 +1,6 @@
 """`python -m benchmarks.run_cost n=32 steps=200 data=../shared/data/truthfulqa_train.json model=tiny`: a whole search.
 
-The published loop (its prompt order, every step asked anew, one step at a time) against ours, all with exact scores, each
+The published loop (its prompt order, every step asked again, one step at a time) against ours, all with exact scores, each
 from an empty cache. Where the layout is equal, decisions must be; `equal_decisions` says whether they were.
 """
 

@@ -47,7 +47,7 @@ class TimedOut(NoAnswer):
 
 
 class ScoringError(RequestError):
-    """An answer that is not the label log-probabilities that were asked for, and no further try mends it."""
+    """An answer that is not the label log-probabilities that were asked for, and no retry repairs it."""
 
 
 class BadAnswer(ScoringError):  # noqa: N818

@@ -1,4 +1,4 @@
-"""The pages use plain words: those that a reader would search for."""
+"""Pages, code and messages use plain words: those that a reader would search for."""
 
 import re
 from pathlib import Path
@@ -6,9 +6,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# Add "icm_hpc/**/*.py" to check the code, with its error messages.
-SCOPE = ("*.md", "docs/*.md", "slurm/README.md", "tests/cluster/README.md")
-FILES = sorted({file for pattern in SCOPE for file in ROOT.glob(pattern)})
+SCOPE = (
+    *("*.md", "docs/*.md", "tests/cluster/README.md"),
+    *("icm_hpc/**/*.py", "benchmarks/*.py", "slurm/*", "configs/**/*.yaml"),
+)
+# Not yet in plain words: take a file out of this list when it is.
+TO_DO = (
+    *("core/search.py", "core/types.py", "driver/labels.py", "driver/shard.py", "driver/summary.py"),
+    *("rundir/checkpoint.py", "rundir/outcome.py", "status.py"),
+)
+FILES = sorted(
+    {file for pattern in SCOPE for file in ROOT.glob(pattern) if file.is_file()}
+    - {ROOT / "icm_hpc" / name for name in TO_DO}
+)
 
 BANNED = {
     r"befall\w*": "happen to",
@@ -27,13 +37,11 @@ BANNED = {
     r"kind word": "grace period, SIGTERM",
     r"strangers?": "other users",
 }
-# A message of capacity/fit.py in the table of docs/planning.md, which benchmarks.plans prints.
-QUOTED = ", of which 101.5 for weights"
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_a_file_uses_plain_words(file: Path) -> None:
-    text = file.read_text().replace(QUOTED, "")
+    text = file.read_text()
     found = [
         f"line {text.count(chr(10), 0, match.start()) + 1}: {match[0]!r}; say: {instead}"
         for words, instead in BANNED.items()

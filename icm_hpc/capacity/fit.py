@@ -124,7 +124,7 @@ def spreading_misfits(serving: Serving) -> Iterator[str]:
     asked = serving.asked_per_node
     if asked is not None and asked * serving.nodes < serving.gpus:
         yield (
-            f"the model wants {serving.gpus} GPUs, and server.nodes={serving.nodes} x server.gpus_per_node={asked} are"
+            f"the model requires {serving.gpus} GPUs, and server.nodes={serving.nodes} x server.gpus_per_node={asked} are"
             f" {asked * serving.nodes}"
         )
     if serving.gpus % serving.nodes:
@@ -136,7 +136,7 @@ def spreading_misfits(serving: Serving) -> Iterator[str]:
 def _memory_misfits(model: Model, serving: Serving, hardware: Hardware) -> Iterator[str]:
     has = gpu_memory(model, serving, hardware.gpu_memory_gb)
     parts = (
-        f"{has.usable:.1f} GB usable of a GPU ({hardware.gpu_memory_gb:g} x {serving.memory_share:g}), of which"
+        f"{has.usable:.1f} GB usable of a GPU ({hardware.gpu_memory_gb:g} x {serving.memory_share:g}) less"
         f" {has.weights:.1f} for weights ({model.weights_bytes / 1e9:.0f} GB / {serving.tensor * serving.pipeline} GPUs),"
         f" {has.activations:.1f} for activations and {RESERVED_GB:g} for CUDA and NCCL"
     )

@@ -200,13 +200,13 @@ def _plan_weights(found: Plan, config: Config, folder: Path | None) -> Model | N
 
 
 def _plan_serving(found: Plan, config: Config, model: Model | None, demand: Demand) -> None:
-    found.lines["server"] = _told_of_nodes(config)
+    found.lines["server"] = _nodes_line(config)
     found.figures |= {"nodes": config.nodes, "gpus": config.nodes * config.gpus_per_node}
     serving, hardware = serving_of(config), hardware_of(config)
     if config.gpus_per_node and hardware is None:
         kind = config.cluster.gpu
-        why = "is not set" if kind is None else f"{kind} is none of {', '.join(GPUS)}"
-        found.notes.append(f"cluster.gpu: {why}; GPU memory and time are not forecast")
+        why = " is not set" if kind is None else f"={kind} is unknown; known: {', '.join(GPUS)}"
+        found.notes.append(f"cluster.gpu{why}; GPU memory and time are not forecast")
     if model is None:
         found.misfits += fit.spreading_misfits(serving)
         return
@@ -221,7 +221,7 @@ def _plan_serving(found: Plan, config: Config, model: Model | None, demand: Dema
         _plan_time(found, config, model, demand)
 
 
-def _told_of_nodes(config: Config) -> str:
+def _nodes_line(config: Config) -> str:
     model, server = config.model, config.server
     split = (
         f"tensor {model.tensor_parallel_size} x pipeline {model.pipeline_parallel_size} x {server.replicas} replicas"
@@ -259,7 +259,7 @@ def _plan_memory(found: Plan, config: Config, model: Model, hardware: Hardware, 
     found.figures |= {"gpu_memory_gb": asdict(has), "cache_tokens": holds, "cache_tokens_wanted": wanted}
     if wanted > holds:
         found.notes.append(
-            "the cache cannot keep what scorings share: each is computed anew; lower search.parallel_searches or"
+            "the cache cannot keep what scorings share: each is computed again; lower search.parallel_searches or"
             " search.pool_size, or set model.kv_cache_dtype=fp8"
         )
 
@@ -301,7 +301,7 @@ def _plan_host_memory(found: Plan, config: Config, model: Model) -> None:
         f" server.mem_gb={mem_gb}"
     )
     if wanted > mem_gb:
-        found.misfits.append(f"the server wants {wanted:.1f} GB of memory a node, and server.mem_gb={mem_gb}")
+        found.misfits.append(f"the server requires {wanted:.1f} GB of memory a node, and server.mem_gb={mem_gb}")
         found.remedies.append(f"server.mem_gb={-(-wanted // 1):.0f}")
 
 
@@ -337,7 +337,7 @@ def _plan_disk(found: Plan, config: Config, demand: Demand) -> None:
 
 
 def _of_the_servers_disk(found: Plan, config: Config) -> list[str]:
-    """Return where to tell of what this machine's disks lack: the nodes of a cluster may have it."""
+    """Return where to report what this machine's disks lack: the nodes of a cluster may have it."""
     return found.notes if config.cluster.executor == "slurm" else found.misfits
 
 

@@ -150,6 +150,16 @@ def run_folder(run: RunConfig) -> Path:
     return home.expanded(run.root, instead="run.root without ~").absolute() / run.name
 
 
+def existing_run(run: RunConfig) -> Path:
+    """Return a run's folder; raises ConfigError if none is named, or if it is no run's."""
+    if not run.name:
+        raise ConfigError("which run? Write run=NAME; python -m icm_hpc.status lists them")
+    folder = run_folder(run)
+    if not (folder / "config.yaml").exists():
+        raise ConfigError(f"there is no run {run.name} in {folder.parent}: name one with run=NAME")
+    return folder
+
+
 def load_file(path: Path, arguments: Sequence[str] = ()) -> Config:
     """Return the settings that `path` (a run's config.yaml) holds, with `arguments` over them.
 
@@ -181,8 +191,12 @@ def package_folder(name: str) -> Path:
 
 def _split(argument: str) -> tuple[str, str]:
     key, equals, value = argument.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"{argument!r} is not a setting: write key=value, such as model=smol or search.steps=200")
+    dashed = key.startswith("--") and len(key) > 2
+    if not equals or not key or dashed:
+        near = f"; did you mean {key[2:].replace('-', '_')}={value or 'true'}?" if dashed else ""
+        raise ConfigError(
+            f"{argument!r} is not a setting: write key=value, such as model=smol or search.steps=200{near}"
+        )
     return key, value
 
 

@@ -39,7 +39,7 @@ class Lengths:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """One scoring: tokens, and token positions, of which attention's work is made."""
+    """One scoring: tokens, and token positions, which attention's work grows with."""
 
     prompts: int
     prompt_tokens: int

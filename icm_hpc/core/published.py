@@ -10,7 +10,7 @@ FLOOR = 1e-5  # probability that each label starts with
 
 
 def label_scores(top_logprobs: Mapping[str, float], names: Sequence[str]) -> list[float]:
-    """Return log(FLOOR + probability) of each label, from the likeliest first tokens (text -> log-probability, nats).
+    """Return log(FLOOR + probability) of each label, from the top-k first tokens (text -> log-probability, nats).
 
     A token counts for the one label whose name (lower case) its lower-cased text contains; for none if it contains two.
     So a difference of two scores is at most 11.52, and 0 if no token names a label.

@@ -37,7 +37,7 @@ from .labels import Labelled, write_labels
 from .shard import Shard, Surroundings
 from .summary import summary_of
 
-MOST_IN_VAIN = 5  # times that a server is lost and found again without a step between
+MAX_RECONNECTS_WITHOUT_PROGRESS = 5  # times that a server is lost and answers again, without a step between
 LAST_WORDS_S = 10.0  # how long a server that stopped answering has to leave its exit record
 
 log = logging.getLogger(__name__)
@@ -82,12 +82,12 @@ async def run(config: Config, run_dir: RunDir, *, attempt: str, stop: asyncio.Ev
         failure = None if work.cancelled() else work.exception()
         if not work.cancelled() and failure is None:
             return work.result()
-        # A server that is told to stop with us answers oddly; a state that could not be saved is told of in any case.
+        # A server that stops with us answers oddly; a state that could not be saved is reported in any case.
         if failure and not (isinstance(failure, ServerError) or (stopped.done() and isinstance(failure, ScoringError))):
             raise failure
         if stopped.done():
             raise Interrupted
-        raise connect.obituary(run_dir, server_end.result()) if server_end.done() else failure or Interrupted
+        raise connect.server_exit_error(run_dir, server_end.result()) if server_end.done() else failure or Interrupted
     finally:
         for pending in (work, server_end, stopped):
             pending.cancel()
@@ -95,7 +95,7 @@ async def run(config: Config, run_dir: RunDir, *, attempt: str, stop: asyncio.Ev
 
 
 def _server_end(config: Config, run_dir: RunDir, attempt: str) -> "asyncio.Future[ServerExit]":
-    """Return what will tell of the end of our own server; of another we hear only that it does not answer."""
+    """Return a future of our own server's exit record; for another server it never ends."""
     if config.external_url is not None:
         return asyncio.get_running_loop().create_future()
     return asyncio.ensure_future(connect.server_end(run_dir, attempt))
@@ -143,12 +143,12 @@ async def _with_server(
 
     It must serve the model that the run began with.
     """
-    in_vain = reached = 0
+    reconnects = reached = 0
 
     def noting(now: Progress) -> None:
-        nonlocal in_vain, reached
+        nonlocal reconnects, reached
         if now.step > reached:
-            in_vain, reached = 0, now.step
+            reconnects, reached = 0, now.step
         watch(now)
 
     while True:
@@ -159,8 +159,10 @@ async def _with_server(
                 await polling.until_done(partial(record_served, run_dir, start, served))
                 return await label(config, run_dir, client, noting, counts, held)
         except NoAnswer as error:
-            in_vain += 1
-            if in_vain > MOST_IN_VAIN or isinstance(error, RateLimited):  # which the client has waited for
+            reconnects += 1
+            if reconnects > MAX_RECONNECTS_WITHOUT_PROGRESS or isinstance(
+                error, RateLimited
+            ):  # which the client has waited for
                 raise
             counts.servers_lost += 1
             log.warning("the server is lost (%s); the state is saved; waiting for a server", error)
@@ -319,7 +321,7 @@ def _warn_of_small_cache(config: Config, shards: Sequence[Shard], metrics: Metri
     wanted = sum(cost.held_tokens for cost in together)
     if wanted > metrics.cache_tokens:
         log.warning(
-            "the server's cache holds %d tokens, and scorings that run together want %d: each will be computed anew (%d"
+            "the server's cache holds %d tokens, and scorings that run together want %d: each will be computed again (%d"
             " tokens) where a larger cache would keep what a changed label leaves as it was; set"
             " search.parallel_searches=1, a smaller search.pool_size, or give the server more memory",
             *(metrics.cache_tokens, wanted, max(cost.computed_tokens for cost in together)),

@@ -9,11 +9,11 @@ from . import completions, vllm_options
 from .completions import ROUNDING
 from .engine import Advice, Completions, Engine, TopTokens
 
-TOP = 5  # likeliest tokens: as many as OpenAI gives
+TOP = 5  # the top k: as many as OpenAI gives
 
 
 def top_logprobs(body: Any, _model: str, n: int) -> list[dict[str, float]]:
-    """Return the likeliest first tokens after each of `n` prompts, text -> log-probability in nats.
+    """Return the top-k first tokens after each of `n` prompts, text -> log-probability in nats.
 
     Whatever model the answer names: an API may know one by several names. Raises BadAnswer for anything else.
     """
@@ -26,7 +26,7 @@ def _first(choice: Mapping[str, Any]) -> dict[str, float]:
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise BadAnswer("the answer holds no log-probabilities", counter="logprobs") from error
     if not listed or not all(math.isfinite(value) and value <= ROUNDING for value in listed.values()):
-        raise BadAnswer(f"the likeliest tokens came back as {listed!r}", counter="logprobs")
+        raise BadAnswer(f"the top-k tokens came back as {listed!r}", counter="logprobs")
     return listed
 
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from ..config.schema import ModelConfig
 
 VOCABULARY = 2**31
-LEAST = 4 + float(np.log(5))  # below 0 by which the likeliest token stays: five of them are not more than certain
-WORDS = ["True", "False", "positive", "negative", "yes"]  # the likeliest tokens, where none are asked for by id
+LEAST = 4 + float(np.log(5))  # below 0 by which the most probable token stays: five of them are not more than certain
+WORDS = ["True", "False", "positive", "negative", "yes"]  # the top-k tokens, where none are asked for by id
 
 
 def argv(

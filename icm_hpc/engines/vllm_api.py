@@ -18,7 +18,7 @@ MINUS_INFINITY = -9999.0  # how vLLM writes -inf into JSON
 MAX_LABEL_IDS = 128  # of a request: vLLM's MAX_LOGPROB_TOKEN_IDS (sampling_params.py of 0.32.0)
 OLDEST = (0, 26)  # whose /v1/completions heeds logprob_token_ids; older ones ignore the field
 NEEDS_OLDEST = "vLLM 0.26 or newer is required: older ones ignore logprob_token_ids"
-TOP = 20  # likeliest tokens; a server gives no more unless told so at its start
+TOP = 20  # the top k; a server gives no more unless it is started so
 # Of prompt tokens: those looked up in the prefix cache, of these the ones found there, and all.
 COUNTED = ("vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total", "vllm:prompt_tokens_total")
 
@@ -55,22 +55,22 @@ def label_logprobs(body: Mapping[str, Any], model: str, n: int, label_ids: Seque
 
 
 def top_logprobs(body: Mapping[str, Any], model: str, n: int) -> list[dict[str, float]]:
-    """Return the likeliest first tokens after each prompt, text -> log-probability in nats; errors as above."""
+    """Return the top-k first tokens after each prompt, text -> log-probability in nats; errors as above."""
     answers = [{str(token): value for token, value in listed.items()} for listed in _listed(body, model, n)]
     for answer in answers:
         # -9999 beside the token 0 is what an answer corrupted by a request of the other kind looks like.
         if not answer or not all(_is_logprob(value) for value in answer.values()):
-            raise BadAnswer(f"the likeliest tokens came back as {answer!r}", counter="logprobs")
+            raise BadAnswer(f"the top-k tokens came back as {answer!r}", counter="logprobs")
     return answers
 
 
 def top_ids(body: Mapping[str, Any], model: str) -> dict[int, float]:
-    """Return the likeliest first tokens after the only prompt, id -> log-probability in nats; errors as above."""
+    """Return the top-k first tokens after the only prompt, id -> log-probability in nats; errors as above."""
     (listed,) = top_logprobs(body, model, 1)
     try:
         return {int(name.removeprefix("token_id:")): value for name, value in listed.items()}
     except ValueError as error:
-        said = f"the likeliest tokens came back by their texts ({list(listed)[:3]}...), not by their ids"
+        said = f"the top-k tokens came back by their texts ({list(listed)[:3]}...), not by their ids"
         raise BadAnswer(said, counter="logprobs") from error
 
 

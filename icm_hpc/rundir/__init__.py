@@ -1,1 +1,1 @@
-"""A run's folder: files that are whole or not there, saved states, locks, progress."""
+"""A run's folder: atomic files, saved states, locks, progress."""

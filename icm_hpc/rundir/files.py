@@ -12,7 +12,7 @@ LOG_BYTES = 2**22  # of a log that are looked through: several tracebacks of eac
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that is whole or not there, readable by its owner only, and on the disk when this returns."""
+    """Write a file atomically, readable by its owner only, and on the disk when this returns."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     temporary = Path(name)
     try:

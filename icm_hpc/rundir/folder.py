@@ -12,11 +12,11 @@ from .files import private_append, read_json, write_json
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where the server of one attempt listens, and the key it wants."""
+    """Where the server of one attempt listens, and the key it requires."""
 
     attempt: str
     start: int  # of the engine in this attempt: 0, or more after restarts
-    hosts: tuple[str, ...]  # names and addresses of its node, the likeliest first
+    hosts: tuple[str, ...]  # names and addresses of its node, the most probable first
     port: int
     key: str = dataclasses.field(repr=False)
     model: str
@@ -234,7 +234,7 @@ class RunDir:
         )
 
     def want_restart(self, attempt: str, start: int, reason: str) -> None:
-        """Ask the server component to end a start of the engine that hangs, and to start it anew."""
+        """Ask the server component to restart an engine that hangs."""
         write_json(self.restart_wanted(attempt), {"start": start, "reason": reason})
 
     def read_restart_wanted(self, attempt: str, start: int) -> str | None:

@@ -57,7 +57,7 @@ def to_log() -> Watch:
 
 
 def to_file(run_dir: RunDir, attempt: str) -> Watch:
-    """Return a watch that writes progress.json now and then, with the steps a second since the first it was told of."""
+    """Return a watch that writes progress.json now and then, with the steps a second since the first that it received."""
     first: Progress | None = None
     began_s = 0.0
 

@@ -60,7 +60,7 @@ Pieces = Sequence[int] | Sequence[str]  # what prompts are drawn from: token ids
 async def run(
     client: Client, tell: Tell, *, context: int | None = None, label_ids: Sequence[int] = (), clock: bool = True
 ) -> list[Check]:
-    """Check the server that `client` asks, tell of each check as it is done, and return all.
+    """Check the server that `client` asks, report each check when it is done, and return all.
 
     `context` is the length in tokens, the generated one included, that prompts will have; None: all that is served. A client
     without a model's name checks the only model that is served. What is sent counts in no traffic but its own; all that
@@ -154,7 +154,7 @@ def _of_connection(url: str, error: RequestError, engine: Engine) -> tuple[str, 
     if isinstance(cause, aiohttp.ConnectionTimeoutError):
         return f"{url}: no connection in time", "a firewall may drop it, or the machine is down"
     if isinstance(error, TimedOut):
-        return str(error), "the server hangs or is overloaded: see its log, and start it anew"
+        return str(error), "the server hangs or is overloaded: see its log, and restart it"
     if isinstance(cause, aiohttp.ClientConnectorDNSError):
         return f"{url}: the name {cause.host} is unknown here", "correct it, or give the machine's address"
     if isinstance(cause, aiohttp.ClientConnectorCertificateError):
@@ -171,13 +171,13 @@ def _of_connection(url: str, error: RequestError, engine: Engine) -> tuple[str, 
         return f"{url}: no connection: {cause}", "see that this machine has a route to that one"
     if isinstance(error, BadAnswer):
         return f"{url} is no OpenAI-compatible API: {error}", "see what listens there"
-    return f"{url} does not speak HTTP: {cause or error}", "see what listens there; write https:// if it wants TLS"
+    return f"{url} does not speak HTTP: {cause or error}", "see what listens there; write https:// if it requires TLS"
 
 
 async def _model(client: Client, served: dict[str, int | None]) -> Check:
     names = ", ".join(served)
     if not served:
-        return Check(MODEL, False, "the server lists no model", "see its log, and start it anew with a model")
+        return Check(MODEL, False, "the server lists no model", "see its log, and restart it with a model")
     if not client.model and len(served) == 1:
         return _passed(MODEL, f"{names} is the only one served")
     if not client.model:
@@ -244,7 +244,7 @@ async def _labels(client: Client, pieces: Pieces, label_ids: Sequence[int]) -> C
         return Check(LABELS, False, str(error), remedy)
     known = dict(zip(asked, map(float, values), strict=True))
     differ = max(abs(known[token] - top[token]) for token in least)
-    found = f"{len(asked)} tokens asked by id, of which {OVERLAP} are at most {differ:.1g} nats from the top {len(top)}"
+    found = f"{len(asked)} tokens asked by id: {OVERLAP} of them are at most {differ:.1g} nats from the top {len(top)}"
     if differ > AGREEMENT:
         return Check(LABELS, False, found, remedy)
     if _are_words(pieces):
@@ -285,8 +285,8 @@ async def _context(served: int | None, wanted: int | None) -> Check:
         remedy = (
             f"serve with model.max_model_len={wanted} (--max-model-len {wanted}), or set a smaller search.pool_size"
         )
-        return Check(CONTEXT, False, f"{served} tokens, and {wanted} are wanted", remedy)
-    return _passed(CONTEXT, f"{served} tokens" + (f", of which {wanted} are wanted" if wanted else ""))
+        return Check(CONTEXT, False, f"{served} tokens, and {wanted} are required", remedy)
+    return _passed(CONTEXT, f"{served} tokens" + (f"; {wanted} are required" if wanted else ""))
 
 
 async def _clock(client: Client, pieces: Pieces, length: int | None) -> Check:

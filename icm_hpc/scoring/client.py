@@ -30,7 +30,7 @@ REFUSALS = (400, 404, 405, 422)  # of what is asked for, whoever asks
 FAILURES = (
     *("connection", "timeout", "http_429", "http_5xx", "aborted"),  # of the server
     *("not_json", "choices", "logprobs", "usage"),  # of an answer
-    *("http_4xx", "other_model"),  # what no further try mends
+    *("http_4xx", "other_model"),  # not repaired by a retry
 )
 
 
@@ -90,7 +90,7 @@ class Client:
         return other
 
     def salted(self, salt: str) -> "Client":
-        """Return a client for which the server computes everything anew, and keeps it from others."""
+        """Return a client whose server reuses no cached prefix of other clients."""
         other = self.apart()
         other._salt = {_able(self.engine.completions.salt_field, "cache salts"): salt}
         return other
@@ -169,8 +169,8 @@ class Client:
     async def label_logprobs(self, prompts: Iterable[bytes], label_ids: Sequence[int]) -> npt.NDArray[np.float64]:
         """Return f64[prompts, L]: log P(label | prompt) in nats. A prompt is JSON: a list of token ids, or a text.
 
-        Raises BadAnswer if what is answered is not exactly that, again and again; ScoringError for what no further try
-        mends; NoAnswer if the server cannot be reached.
+        Raises BadAnswer if what is answered is not exactly that, again and again; ScoringError for what no retry
+        repairs; NoAnswer if the server cannot be reached.
         """
         labels = _able(self.engine.labels, "log-probabilities of labels")
         if len(label_ids) > labels.max_ids:
@@ -185,7 +185,7 @@ class Client:
         return np.concatenate([np.empty((0, len(label_ids))), *parts])
 
     async def top_logprobs(self, prompts: Iterable[bytes]) -> list[dict[str, float]]:
-        """Return, for each prompt, the likeliest first tokens (text -> log-probability, nats); as above otherwise.
+        """Return, for each prompt, the top-k first tokens (text -> log-probability, nats); as above otherwise.
 
         Not to be mixed with `label_logprobs` on one server at one time: vLLM then corrupts answers.
         """
@@ -194,7 +194,7 @@ class Client:
         return [answer for part in parts for answer in part]
 
     async def top_ids(self, prompt: bytes) -> dict[int, float]:
-        """Return the likeliest first tokens after one prompt (id -> log-probability, nats); as above otherwise."""
+        """Return the top-k first tokens after one prompt (id -> log-probability, nats); as above otherwise."""
         labels = _able(self.engine.labels, "ids of tokens")
         (answer,) = await self._complete(
             [prompt], labels.ask_top(), lambda answer, _: labels.read_top(answer, self.model)

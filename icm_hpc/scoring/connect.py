@@ -29,7 +29,7 @@ async def connected(
     """Yield a client of this attempt's server, once that has answered a real scored completion.
 
     What it sends is counted in `traffic`. Raises ServerError when server.start_timeout_s are over, and NoAnswer if a healthy
-    server gives none. A server that hangs, then or later, is reported to its component, which starts it anew. One that is
+    server gives none. A server that hangs, then or later, is reported to its component, which restarts it. One that is
     not ours (external.py) has neither component nor attempt.
     """
     if config.external_url is not None:
@@ -72,8 +72,8 @@ async def server_end(run_dir: RunDir, attempt: str) -> ServerExit:
     return record
 
 
-def obituary(run_dir: RunDir, record: ServerExit) -> ServerError:
-    """Return the error that tells of a server's end."""
+def server_exit_error(run_dir: RunDir, record: ServerExit) -> ServerError:
+    """Return the error that reports a server's exit."""
     return ServerError(
         f"the server ended: {record.reason}; last lines of {run_dir.server_log}:\n{tail(run_dir.server_log)}"
     )

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 async def connected(config: Config, url: str, traffic: Traffic | None) -> AsyncIterator[Client]:
     """Yield a client of the server at `url`, once that has answered a real scored completion.
 
-    Raises ServerError when server.start_timeout_s are over, and ScoringError for what waiting does not mend.
+    Raises ServerError when server.start_timeout_s are over, and ScoringError for what waiting does not repair.
     """
     found = credentials.of_server(config)
     key, key_from = (found.value, found.source) if found else (None, "there is none")

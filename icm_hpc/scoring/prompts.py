@@ -125,7 +125,7 @@ class Answers:
 
     @classmethod
     def of(cls, words: Sequence[Sequence[int]]) -> "Answers":
-        """Return what scores these words, of which none begins another."""
+        """Return what scores these words; none of them may begin another."""
         ids = list(dict.fromkeys(token for word in words for token in word))
         beginnings = list(dict.fromkeys(tuple(word[:end]) for word in words for end in range(len(word))))
         paths = [
@@ -156,7 +156,7 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class TextPrompts:
-    """The published way: text that ends with a space, and the label names that the likeliest 20 tokens contain."""
+    """The published way: text that ends with a space, and the label names that the top 20 tokens contain."""
 
     texts: tuple[str, ...]  # by example
     names: tuple[str, ...]  # of labels, without space

@@ -3,7 +3,7 @@
 On several nodes Slurm starts one a node: the first leads, the others follow it (follower.py).
 
 Picks a free port, makes a key, publishes both in the attempt's endpoint.json, starts the engine, and leaves an exit record.
-An engine that dies or hangs after it has served is started anew, on another port with another key, server.max_restarts
+An engine that dies or hangs after it has served is restarted, on another port with another key, server.max_restarts
 times. `--post-mortem` leaves the exit record of a component that could not.
 """
 
@@ -111,7 +111,7 @@ def serve(config: Config, run_dir: RunDir, attempt: str, *, local: bool) -> str:
     if not local:
         require_ranks(config, run_dir, attempt)
     served = weights.locate(config.model)
-    host = "127.0.0.1" if local else "0.0.0.0"  # noqa: S104 - every route wants the key
+    host = "127.0.0.1" if local else "0.0.0.0"  # noqa: S104 - every route requires the key
     hosts = (host,) if local else addresses()
     ports_taken = restarts = 0
     for start in itertools.count():

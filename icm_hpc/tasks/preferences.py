@@ -16,7 +16,7 @@ from .rows import GOLD, Dropped, Row, shown
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 PROMPTS = ("prompt", "question", "instruction", "query", "context")
 RANKED = ("chosen", "rejected")
-# Columns of two answers, of which another column, the first of WINNERS that a row has, names the better one.
+# Columns of two answers. Another column, the first of WINNERS that a row has, names the better one.
 PAIRS = (
     ("response_a", "response_b"), ("response_0", "response_1"), ("response_1", "response_2"), ("response1", "response2"),
     ("answer_a", "answer_b"), ("answer_0", "answer_1"), ("answer_1", "answer_2"), ("output_a", "output_b"),

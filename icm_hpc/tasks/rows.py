@@ -45,7 +45,7 @@ class Row:
             return value
         if isinstance(value, (float, Decimal)):
             return value if math.isfinite(value) else None
-        # pandas.NA and NaT, of which neither is equal to itself, for certain
+        # pandas.NA and NaT: neither is certain to be equal to itself
         return None if type(value).__name__ in ("NAType", "NaTType") else value
 
     def id(self, key: str) -> Id | None:

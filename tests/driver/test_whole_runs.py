@@ -147,7 +147,7 @@ async def test_a_cache_too_small_for_a_scoring_is_told_of_with_its_cost(
     monkeypatch.setattr(offline.OfflineClient, "metrics", small)
     await offline.label(tmp_path, "task.limit=24", "search.steps=2")
     assert "the server's cache holds 320 tokens, and scorings that run together want" in caplog.text
-    assert "each will be computed anew" in caplog.text
+    assert "each will be computed again" in caplog.text
 
 
 @pytest.mark.parametrize("layout", ["trie", "grouped", "reference"])

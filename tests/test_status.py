@@ -40,7 +40,7 @@ def test_a_finished_run_is_told_of_and_refused_kindly_by_resume(tmp_path: Path) 
     assert row["saved_s"] < 120
     refused = icm("resume", "run=done", f"run.root={tmp_path}")
     assert refused.returncode == 1
-    assert "has come to its end: its labels are in" in refused.stderr
+    assert "has finished: its labels are in" in refused.stderr
     assert "search.steps=80" in refused.stderr
     longer = icm("resume", "run=done", f"run.root={tmp_path}", "search.steps=50")
     assert longer.returncode == 0, longer.stderr

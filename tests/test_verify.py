@@ -36,7 +36,7 @@ def test_an_address_may_end_as_one_is_used_to(url: str) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "url=http://HOST:PORT"),
+        ([], "url is missing: write url=http://HOST:PORT"),
         (["url=host:8000"], "url=http://HOST:PORT"),
         (["url=http://host:99999"], "url=http://HOST:PORT"),
         (["url=http://host..domain:8000"], "url=http://HOST:PORT"),
@@ -127,7 +127,7 @@ async def test_vllm_with_a_wrong_key_a_wrong_model_or_too_short_a_context_is_tol
     assert "the server lists tiny" in lines["model"]
     code, lines = await verified(tiny_server, "context=1000000")
     assert (code, crosses(lines)) == (1, {"context"})
-    assert "8192 tokens, and 1000000 are wanted" in lines["context"]
+    assert "8192 tokens, and 1000000 are required" in lines["context"]
 
 
 @pytest.fixture(scope="module")

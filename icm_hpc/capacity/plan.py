@@ -200,13 +200,13 @@ def _plan_weights(found: Plan, config: Config, folder: Path | None) -> Model | N
 
 
 def _plan_serving(found: Plan, config: Config, model: Model | None, demand: Demand) -> None:
-    found.lines["server"] = _told_of_nodes(config)
+    found.lines["server"] = _nodes_line(config)
     found.figures |= {"nodes": config.nodes, "gpus": config.nodes * config.gpus_per_node}
     serving, hardware = serving_of(config), hardware_of(config)
     if config.gpus_per_node and hardware is None:
         kind = config.cluster.gpu
-        why = "is not set" if kind is None else f"{kind} is none of {', '.join(GPUS)}"
-        found.notes.append(f"cluster.gpu: {why}; GPU memory and time are not forecast")
+        why = " is not set" if kind is None else f"={kind} is unknown; known: {', '.join(GPUS)}"
+        found.notes.append(f"cluster.gpu{why}; GPU memory and time are not forecast")
     if model is None:
         found.misfits += fit.spreading_misfits(serving)
         return
@@ -221,7 +221,7 @@ def _plan_serving(found: Plan, config: Config, model: Model | None, demand: Dema
         _plan_time(found, config, model, demand)
 
 
-def _told_of_nodes(config: Config) -> str:
+def _nodes_line(config: Config) -> str:
     model, server = config.model, config.server
     split = (
         f"tensor {model.tensor_parallel_size} x pipeline {model.pipeline_parallel_size} x {server.replicas} replicas"

@@ -285,7 +285,7 @@ async def _context(served: int | None, wanted: int | None) -> Check:
         remedy = (
             f"serve with model.max_model_len={wanted} (--max-model-len {wanted}), or set a smaller search.pool_size"
         )
-        return Check(CONTEXT, False, f"{served} tokens, and {wanted} are wanted", remedy)
+        return Check(CONTEXT, False, f"{served} tokens, and {wanted} are required", remedy)
     return _passed(CONTEXT, f"{served} tokens" + (f", {wanted} are required" if wanted else ""))
 
 

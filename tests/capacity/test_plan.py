@@ -99,7 +99,7 @@ def test_the_command_prints_json_and_exits_1_for_what_does_not_fit() -> None:
 def test_a_gpu_that_is_not_known_is_noted_and_its_memory_not_checked() -> None:
     found = planned("model=8B", "cluster.gpu=L40S")
     assert found.fits
-    assert any("cluster.gpu: L40S is none of A100-40, A100-80, H100, H200" in note for note in found.notes)
+    assert any("cluster.gpu=L40S is unknown; known: A100-40, A100-80, H100, H200" in note for note in found.notes)
 
 
 @pytest.mark.parametrize("words", ['[" 1"," 2"]', '[" non-toxic"," toxic"]'])

@@ -68,7 +68,7 @@ def plan(config: Config, task: Task) -> Plan:
     elif ENGINES[config.model.engine].has_weights:
         model = _plan_weights(found, config, folder)
         _plan_serving(found, config, model, demand)
-    _plan_context(found, config, model, demand, task, folder)
+    _plan_context(found, config, model, demand, task=task, folder=folder)
     _plan_disk(found, config, demand)
     return found
 
@@ -150,7 +150,7 @@ def _plan_data(found: Plan, config: Config, demand: Demand) -> None:
 
 
 def _plan_context(
-    found: Plan, config: Config, model: Model | None, demand: Demand, task: Task, folder: Path | None
+    found: Plan, config: Config, model: Model | None, demand: Demand, *, task: Task, folder: Path | None
 ) -> None:
     """Check that the longest prompt fits; what lacks certainty is no misfit."""
     most = config.model.max_model_len

@@ -45,7 +45,7 @@ ONE_LINE = (
 )  # fmt: skip
 
 
-def _require(holds: bool, rule: str) -> None:
+def _require(holds: bool, rule: str) -> None:  # noqa: FBT001 - a condition, as of assert
     if not holds:
         raise ValueError(rule)
 

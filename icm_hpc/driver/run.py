@@ -122,7 +122,7 @@ async def _alone(config: Config, run_dir: RunDir, attempt: str, watch: Watch) ->
         start = await polling.until_done(lambda: record_attempt(run_dir, attempt))
         end = "killed"
         try:
-            summary = await _with_server(config, run_dir, attempt, start, watch, counts, held)
+            summary = await _with_server(config, run_dir, attempt, start, watch=watch, counts=counts, held=held)
             end = "finished"
         except asyncio.CancelledError:
             end = "stopped, state saved"
@@ -137,7 +137,7 @@ async def _alone(config: Config, run_dir: RunDir, attempt: str, watch: Watch) ->
 
 
 async def _with_server(
-    config: Config, run_dir: RunDir, attempt: str, start: int, watch: Watch, counts: "Counts", held: Lock
+    config: Config, run_dir: RunDir, attempt: str, start: int, *, watch: Watch, counts: "Counts", held: Lock
 ) -> dict[str, Any]:
     """Label with this attempt's server; when it is lost and comes back, go on from the state that was saved.
 
@@ -157,7 +157,7 @@ async def _with_server(
                 served = await identity.of_server(client, config)
                 await polling.until_done(partial(identity.require_same, run_dir, served))
                 await polling.until_done(partial(record_served, run_dir, start, served))
-                return await label(config, run_dir, client, noting, counts, held)
+                return await label(config, run_dir, client, noting, counts, held=held)
         except NoAnswer as error:
             without_progress += 1
             if without_progress > MAX_RECONNECTS_WITHOUT_PROGRESS or isinstance(
@@ -184,6 +184,7 @@ async def label(
     client: Client,
     watch: Watch,
     counts: Counts | None = None,
+    *,
     held: Lock | None = None,
 ) -> dict[str, Any]:
     """Check a server that is ready, search with it, write labels.jsonl and summary.json, and return the summary.

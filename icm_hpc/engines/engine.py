@@ -118,12 +118,18 @@ class Labels:
     read_top: Callable[[Any, str], dict[int, float]]  # answer, model -> id -> log P, nats
 
 
+class AskForTokens(Protocol):
+    """Returns the body of a request for the tokens of a text; `special` adds what starts a sequence."""
+
+    def __call__(self, model: str, text: str, *, special: bool) -> Fields: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Tokens:
     """How the model's own tokenizer is asked."""
 
     path: str
-    ask: Callable[[str, str, bool], Fields]  # model, text, whether to add what starts a sequence -> body
+    ask: AskForTokens
     read: Callable[[Any], list[int]]
 
 

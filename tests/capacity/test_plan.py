@@ -150,7 +150,7 @@ def test_a_float32_head_and_no_numerically_neutral_option_is_in_the_fingerprint(
         ({"rope-scaling": {"type": "linear"}}, False),
     ],
 )
-def test_only_an_override_of_the_context_switches_its_check_off(options: dict[str, object], checked: bool) -> None:
+def test_only_an_override_of_the_context_switches_its_check_off(options: dict[str, object], *, checked: bool) -> None:
     model = replace(loading.load(["model=8B"]).model, vllm_args=options)
     found = demand.model_of(model, None)
     assert found is not None

@@ -42,13 +42,13 @@ def preempt(_slurm: Cluster, _run: Run) -> None:
 def _preempted_with(*, grace_s: int = 0, warned: bool = True, mode: str = "REQUEUE") -> Site:
     @contextmanager
     def site(slurm: Cluster) -> Iterator[None]:
-        daemons.send_user_signals(slurm, warned)
+        daemons.send_user_signals(slurm, wanted=warned)
         for partition in ("gpu", "cpu"):
             command("scontrol", "update", f"partition={partition}", f"GraceTime={grace_s}", f"PreemptMode={mode}")
         try:
             yield
         finally:
-            daemons.send_user_signals(slurm, True)
+            daemons.send_user_signals(slurm, wanted=True)
             for partition in ("gpu", "cpu"):
                 command("scontrol", "update", f"partition={partition}", "GraceTime=0", "PreemptMode=REQUEUE")
 

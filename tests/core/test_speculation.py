@@ -87,7 +87,7 @@ def told(info: StepInfo) -> tuple[Any, ...]:
     from_pool=st.booleans(),
 )
 def test_any_number_of_steps_ahead_gives_the_same_trajectory(
-    seed: int, ahead: int, heat: float, schedule: str, from_pool: bool
+    seed: int, ahead: int, heat: float, schedule: str, *, from_pool: bool
 ) -> None:
     annealing = Annealing(
         num_seeds=4, schedule=schedule, initial_temperature=heat, final_temperature=0.01, predict_from_pool=from_pool

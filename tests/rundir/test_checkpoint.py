@@ -112,7 +112,7 @@ def test_three_generations_are_kept_and_nothing_else(tmp_path: Path) -> None:
 
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), cut=st.booleans())
 def test_a_damaged_generation_gives_way_to_the_one_before(
-    tmp_path_factory: pytest.TempPathFactory, place: float, bit: int, cut: bool
+    tmp_path_factory: pytest.TempPathFactory, place: float, bit: int, *, cut: bool
 ) -> None:
     folder = tmp_path_factory.mktemp("damaged")
     newest = saved(folder, 3)[-1]
@@ -227,7 +227,7 @@ class SavesKillsAndLoads(RuleBasedStateMachine):
 
     @precondition(lambda self: len(self.whole) > 1)
     @rule(share=st.floats(0, 1, exclude_max=True), cut=st.booleans())
-    def spoil_the_newest(self, share: float, cut: bool) -> None:
+    def spoil_the_newest(self, share: float, *, cut: bool) -> None:
         newest = checkpoint.generations(self.folder)[-1]
         content = bytearray(newest.read_bytes())
         at = checkpoint.USER_BLOCK + int(share * (len(content) - checkpoint.USER_BLOCK))

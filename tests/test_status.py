@@ -78,6 +78,16 @@ def test_a_folder_without_runs_is_told_of(tmp_path: Path) -> None:
     assert "there is no run nothing in" in done.stderr
 
 
+@pytest.mark.parametrize("root", ["", "missing"])
+def test_status_of_a_folder_without_runs_says_how_to_start_one(tmp_path: Path, root: str) -> None:
+    done = icm("status", f"run.root={tmp_path / root}")
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"icm_hpc: {tmp_path / root} has no runs: start one with python -m icm_hpc.submit, or name another folder of runs"
+        " with run.root=FOLDER\n"
+    )
+
+
 def test_a_run_that_lacks_steps_is_not_finished(tmp_path: Path) -> None:
     assert icm("submit", *STUB, f"run.root={tmp_path}", "run=done").returncode == 0
     run_dir = RunDir(tmp_path / "done")

@@ -24,7 +24,7 @@ from ..rundir.attempts import record_attempt, record_end, record_served
 from ..rundir.files import write_atomically
 from ..rundir.folder import RunDir, ServerExit
 from ..rundir.lock import Lock
-from ..rundir.outcome import Outcome, describe
+from ..rundir.outcome import Outcome
 from ..rundir.progress import Progress, Watch
 from ..scoring import checks, connect, identity, prompts
 from ..scoring.checks import Check
@@ -35,7 +35,7 @@ from ..tasks import Task
 from . import shard
 from .labels import Labelled, write_labels
 from .shard import Shard, Surroundings
-from .summary import summary_of
+from .summary import SinceStart, figures_of, summary_of, to_json
 
 MAX_RECONNECTS_WITHOUT_PROGRESS = 5  # times that a server is lost and found again without a step between
 LAST_WORDS_S = 10.0  # how long a server that stopped answering has to leave its exit record
@@ -223,19 +223,18 @@ async def label(
     write_labels(run_dir.labels, task, labelled)
     after = await _known_metrics(client) if before else None
     alpha = config.search.alpha
-    described = [describe(o, part.problem(), part.label_words, alpha) for part, o in zip(parts, ordered, strict=True)]
+    described = [figures_of(o, part.problem(), part.label_words, alpha) for part, o in zip(parts, ordered, strict=True)]
     for number, figures in enumerate(described):
-        if not figures["beats_one_label_for_all"]:
-            log.warning("%s", shard.NO_BETTER_THAN_ONE_LABEL.format(number=number, **figures))
-    since_start = {
+        if not figures.beats_one_label_for_all:
+            log.warning("%s", shard.NO_BETTER_THAN_ONE_LABEL.format(number=number, **asdict(figures)))
+    since_start = SinceStart(
         **asdict(work),
         **asdict(counts.traffic),
-        "servers_lost": counts.servers_lost,
-        # By the server's own counters, since the last time that it was lost; null if it does not report them.
-        "server_prompt_tokens": after.prompt_tokens - before.prompt_tokens if before and after else None,
-        "server_computed_tokens": after.computed_tokens - before.computed_tokens if before and after else None,
-    }
-    summary = asdict(summary_of(config, described, since_start, run_dir.read_served_model()))
+        servers_lost=counts.servers_lost,
+        server_prompt_tokens=after.prompt_tokens - before.prompt_tokens if before and after else None,
+        server_computed_tokens=after.computed_tokens - before.computed_tokens if before and after else None,
+    )
+    summary = to_json(summary_of(config, described, since_start, run_dir.read_served_model()))
     write_atomically(run_dir.summary, json.dumps(summary, indent=2).encode())
     return summary
 

@@ -21,6 +21,7 @@ from ..config import credentials, home, loading
 from ..config.fingerprint import differences, draw_the_same_examples, result_settings
 from ..config.schema import Config
 from ..driver import shard
+from ..driver.summary import Summary, from_json
 from ..errors import ClusterError, ConfigError, Interrupted, SchedulerError, TaskError
 from ..rundir import lock, progress
 from ..rundir.folder import RunDir, log_to_files
@@ -210,7 +211,7 @@ def _run_here(config: Config, run_dir: RunDir) -> None:
     except Interrupted:
         console.print("stopped; the state is saved")
         raise
-    _print_summary(config, run_dir, summary)
+    _print_summary(config, run_dir, from_json(summary))
 
 
 def _queued(job: Any, config: Config, run_dir: RunDir, *, wait: bool) -> None:
@@ -220,7 +221,7 @@ def _queued(job: Any, config: Config, run_dir: RunDir, *, wait: bool) -> None:
     _print_commands(config, f"cancel   {shlex.join(['scancel', job.job_id, *other])}")
     if not wait:
         return
-    _print_summary(config, run_dir, submission.result(job, run_dir))
+    _print_summary(config, run_dir, from_json(submission.result(job, run_dir)))
 
 
 def _print_commands(config: Config, cancel: str) -> None:
@@ -257,39 +258,41 @@ def _progress_bar() -> Iterator[Watch]:
         yield watch
 
 
-def _print_summary(config: Config, run_dir: RunDir, summary: dict[str, Any]) -> None:
+def _print_summary(config: Config, run_dir: RunDir, summary: Summary) -> None:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    since = summary["since_start"]
-    counts = ", ".join(f"{word} {count}" for word, count in summary["label_counts"].items())
+    since = summary.since_start
+    counts = ", ".join(f"{word} {count}" for word, count in summary.label_counts.items())
     rows = {
-        "labelled": f"{summary['examples']} ({summary['labelled_by_search']} by the search,"
-        f" {summary['labelled_by_completion']} by the last pass)",
+        "labelled": f"{summary.examples} ({summary.labelled_by_search} by the search,"
+        f" {summary.labelled_by_completion} by the last pass)",
         "labels": counts,
-        "energy": f"{summary['energy']:.3f} ({summary['conflicts']} conflicts)",
-        "steps": f"{summary['steps']} ({summary['flips']} flips)",
-        "prompts": f"{since['prompts']} sent in {since['requests']} requests",
-        "scorings": f"{since['scorings']} sent, {since['scorings_from_memo']} answered from the memo",
+        "energy": f"{summary.energy:.3f} ({summary.conflicts} conflicts)",
+        "steps": f"{summary.steps} ({summary.flips} flips)",
+        "prompts": f"{since.prompts} sent in {since.requests} requests",
+        "scorings": f"{since.scorings} sent, {since.scorings_from_memo} answered from the memo",
     }
-    if since["server_prompt_tokens"]:
-        computed = since["server_computed_tokens"]
-        whose = "the server (its own counters" + (", since it came back)" if since["servers_lost"] else ")")
+    if since.server_prompt_tokens:
+        computed = since.server_computed_tokens
+        whose = "the server (its own counters" + (", since it came back)" if since.servers_lost else ")")
         whose += ", for all who use it" if config.external_url else ""
-        rows["tokens"] = f"{since['prompt_tokens']:,} sent, {computed:,} computed by {whose}"
-    failures = {name: count for name, count in since["failures"].items() if count}
-    if failures or since["servers_lost"]:
+        rows["tokens"] = f"{since.prompt_tokens:,} sent, {computed:,} computed by {whose}"
+    failures = {name: count for name, count in since.failures.items() if count}
+    if failures or since.servers_lost:
         told = ", ".join(f"{name} {count}" for name, count in failures.items())
         rows["failures"] = (
-            f"{told}; {since['retries']} retries, {since['servers_lost']} times the server was lost,"
-            f" {since['proposals_abandoned']} proposals abandoned"
+            f"{told}; {since.retries} retries, {since.servers_lost} times the server was lost,"
+            f" {since.proposals_abandoned} proposals abandoned"
         )
     found = evaluate.of_run(config, run_dir)
     if found:
         rows["agreement with gold"] = (
             f"{found.share:.3f} of {found.labelled} (one label for all: {found.majority:.3f}; the search never saw gold)"
         )
-    for number, figures in enumerate(summary["shards"]):
-        if not figures["beats_one_label_for_all"]:
-            rows[f"warning {number}"] = shard.NO_BETTER_THAN_ONE_LABEL.format(number=number, **figures)
+    for number, figures in enumerate(summary.shards):
+        if not figures.beats_one_label_for_all:
+            rows[f"warning {number}"] = shard.NO_BETTER_THAN_ONE_LABEL.format(
+                number=number, **dataclasses.asdict(figures)
+            )
     rows["result"] = str(run_dir.labels)
     for name, value in rows.items():
         table.add_row(name, value)

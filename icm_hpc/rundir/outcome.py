@@ -10,15 +10,13 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ..core import energy as of_pool
-from ..core.types import Labels, Problem, Scores, StepInfo, pool_of
+from ..core.types import Labels, Scores, StepInfo
 from ..errors import CheckpointError
 from . import checkpoint
 from .files import write_atomically
 from .polling import TRANSIENT
 
 NAME = "outcome.h5"  # in the folder of the shard's first search
-ENGINE_NOISE = 1e-4  # by which one log-probability may differ between two requests; nats
 
 log = logging.getLogger(__name__)
 
@@ -101,28 +99,3 @@ def _decoded(file: Any) -> Outcome:
         ends=tuple(ends),
         uniform=tuple(uniform),
     )
-
-
-def describe(outcome: Outcome, problem: Problem, label_words: tuple[str, ...], alpha: float) -> dict[str, Any]:
-    """Return the figures of a shard, as summary.json holds them."""
-    counts = of_pool.counts(outcome.labels, problem.n_labels)
-    words = [word.strip() for word in label_words]
-    energy, broken = outcome.energy, len(of_pool.broken(problem, outcome.searched))
-    uniform = [{"energy": one, "conflicts": conflicts} for one, conflicts in outcome.uniform]
-    end = outcome.ends[outcome.restart]
-    return {
-        "examples": problem.n,
-        "labelled_by_search": len(pool_of(outcome.searched)),
-        "label_counts": dict(zip(words, counts, strict=True)),
-        "label_entropy": of_pool.entropy(counts),
-        "energy": energy,
-        "last_energy": end.energy,
-        "conflicts": len(of_pool.broken(problem, outcome.labels)),
-        "one_label_for_all": dict(zip(words, uniform, strict=True)),
-        "beats_one_label_for_all": all(
-            broken < conflicts or energy > one + alpha * ENGINE_NOISE for one, conflicts in outcome.uniform
-        ),
-        "steps": end.step,
-        "flips": end.flips,
-        "restart": outcome.restart,
-    }

@@ -288,17 +288,17 @@ def _plan_time(found: Plan, config: Config, model: Model, demand: Demand) -> Non
 
 def _plan_host_memory(found: Plan, config: Config, model: Model) -> None:
     """Check the memory of a server without GPUs, whose weights and cache are in it."""
-    told = config.model.env.get("VLLM_CPU_KVCACHE_SPACE", "")
-    mem_gb = config.server.mem_gb
-    if config.gpus_per_node or not mem_gb or config.cluster.executor != "slurm" or not told.isdecimal():
+    engine, mem_gb = ENGINES[config.model.engine], config.server.mem_gb
+    cache_gb = engine.cpu_cache_gb(config.model) if engine.cpu_cache_gb else None
+    if config.gpus_per_node or not mem_gb or config.cluster.executor != "slurm" or cache_gb is None:
         return
-    each, cache_gb = config.workers / config.nodes, int(told) * 1.074  # GiB
+    each = config.workers / config.nodes
     split = config.model.tensor_parallel_size * config.model.pipeline_parallel_size
     weights_gb = model.shape.parameters * model.value_bytes / split / 1e9
     wanted = each * (weights_gb + cache_gb + CPU_PROCESS_GB)
     found.lines["memory"] = (
-        f"{wanted:.1f} GB a node: {each:g} x ({weights_gb:.1f} weights, {cache_gb:.1f} cache, {CPU_PROCESS_GB:g} vLLM);"
-        f" server.mem_gb={mem_gb}"
+        f"{wanted:.1f} GB a node: {each:g} x ({weights_gb:.1f} weights, {cache_gb:.1f} cache, {CPU_PROCESS_GB:g}"
+        f" {engine.product}); server.mem_gb={mem_gb}"
     )
     if wanted > mem_gb:
         found.misfits.append(f"the server requires {wanted:.1f} GB of memory a node, and server.mem_gb={mem_gb}")

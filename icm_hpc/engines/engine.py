@@ -185,6 +185,8 @@ class Engine:
 
     start: Start | None = None  # None: others run it, with their own weights and rate limits
     has_weights: bool = True  # False: there is no memory to plan
+    allows_any_context: Callable[["ModelConfig"], bool] | None = None  # None: never more than the model's positions
+    cpu_cache_gb: Callable[["ModelConfig"], float | None] | None = None  # of a process without GPUs, if it is known
     is_checked: bool = False  # before its first use in a start of the driver
 
     completions: Completions

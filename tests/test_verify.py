@@ -119,7 +119,7 @@ async def test_vllm_passes_every_check(tiny_server: Served) -> None:
 
 
 @pytest.mark.vllm
-async def test_vllm_with_a_wrong_key_a_wrong_model_or_too_short_a_context_is_told_of(tiny_server: Served) -> None:
+async def test_vllm_with_a_wrong_key_a_wrong_model_or_too_short_a_context_is_reported(tiny_server: Served) -> None:
     code, lines = await verified(tiny_server, key="wrong")
     assert (code, crosses(lines)) == (1, {"reachable"})
     code, lines = await verified(tiny_server, "model=large")
@@ -141,7 +141,7 @@ def cacheless_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve
 
 
 @pytest.mark.vllm
-async def test_vllm_without_a_prefix_cache_is_told_of(cacheless_server: Served) -> None:
+async def test_vllm_without_a_prefix_cache_is_reported(cacheless_server: Served) -> None:
     code, lines = await verified(cacheless_server)
     assert (code, crosses(lines)) == (1, {"prefix caching"})
     assert "--enable-prefix-caching" in lines["prefix caching"]

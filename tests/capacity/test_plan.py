@@ -70,7 +70,7 @@ def test_submit_refuses_what_cannot_work_and_makes_nothing(tmp_path: Path) -> No
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_model_folder_that_is_not_there_is_told_of(tmp_path: Path) -> None:
+def test_a_model_folder_that_is_not_there_is_reported(tmp_path: Path) -> None:
     config = loading.load(["model=8B", f"model.path={tmp_path}/none", "server.gpus_per_node=1"])
     with pytest.raises(FitError, match="there is no such folder"):
         require_fit(plan(config, tasks.load(config.task, seed=0)))

@@ -1,4 +1,4 @@
-"""Saved state: whole or not there, and the newest that is whole is the one that is read."""
+"""Saved state: written atomically, and the newest complete one is read."""
 
 import hashlib
 import os
@@ -127,7 +127,7 @@ def test_a_damaged_generation_gives_way_to_the_one_before(
     assert same(loaded.state, state(2 if untouched else 1))
 
 
-def test_without_a_whole_generation_the_run_is_refused_and_not_begun_anew(tmp_path: Path) -> None:
+def test_without_a_whole_generation_the_run_is_refused_and_not_begun_again(tmp_path: Path) -> None:
     for path in saved(tmp_path, 4):
         path.write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"no generation in .* is whole"):

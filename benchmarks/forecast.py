@@ -76,11 +76,11 @@ def main() -> None:
         for name, one in cold.items():
             shape = shape_of_preset(model)
             held = one.held_tokens * shape.kv_bytes(kv_bytes) / 1e9
-            first = seconds(one, shape, GPUS[gpu], count, dtype, batch)
+            first = seconds(one, shape, GPUS[gpu], count, dtype, batch_tokens=batch)
             # What does not fit beside the weights is computed again each time.
             memory = GPUS[gpu].memory_gb * 0.9 * count - shape.parameters * {"bf16": 2, "fp8": 1}[dtype] / 1e9
             fits = held <= memory
-            later = float(np.mean([seconds(w, shape, GPUS[gpu], count, dtype, batch) for w in warm[name]]))
+            later = float(np.mean([seconds(w, shape, GPUS[gpu], count, dtype, batch_tokens=batch) for w in warm[name]]))
             each = later if fits else first
             note = "" if fits else " (does not fit)"
             row = f"{held:,.0f}{note} | {first:.1f} | {each:.1f} | {(first + (steps - 1) * each) / 3600:.1f}"

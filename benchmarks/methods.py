@@ -19,7 +19,8 @@ from benchmarks.serving import Connect, arguments, counted, with_server
 from icm_hpc import evaluate
 from icm_hpc.config import loading
 from icm_hpc.config.schema import Config
-from icm_hpc.driver import run, shard
+from icm_hpc.driver import run
+from icm_hpc.driver.summary import from_json, warnings
 from icm_hpc.rundir.folder import RunDir
 from icm_hpc.scoring.client import Client
 
@@ -75,7 +76,7 @@ async def measured(config: Config, folder: Path, client: Client) -> Run:
         wall_s=cost.wall_s,
         restarts_agree=summary["restarts_agree"],
         label_counts=summary["label_counts"],
-        warned=any(shard.warnings(summary["shards"])),
+        warned=any(warnings(from_json(summary).shards)),
     )
 
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.plans data=../shared/data/truthfulqa_train.json`: the table of what fits of the guide.
+"""`python -m benchmarks.plans data=../shared/data/truthfulqa_train.json`: the table of docs/planning.md, what fits where.
 
 256 claims of TruthfulQA, 1500 steps; each preset as it is, on each kind of hardware. Nothing is measured: arithmetic.
 """

@@ -15,11 +15,11 @@ from icm_hpc.driver import run
 from icm_hpc.rundir.folder import RunDir
 from icm_hpc.rundir.trace import read_trace
 
-ASKED_ANEW = ("search.memo_mb=0", "search.ahead=1")
+ASKED_AGAIN = ("search.memo_mb=0", "search.ahead=1")
 VARIANTS: dict[str, tuple[str, ...]] = {
-    "published_loop": ("search.layout=reference", "search.stalled_repair=repeat", *ASKED_ANEW),
+    "published_loop": ("search.layout=reference", "search.stalled_repair=repeat", *ASKED_AGAIN),
     "published_order": ("search.layout=reference",),
-    "trie_asked_anew": ("search.layout=trie", *ASKED_ANEW),
+    "trie_asked_again": ("search.layout=trie", *ASKED_AGAIN),
     "trie": ("search.layout=trie",),
 }
 
@@ -59,7 +59,7 @@ def main() -> None:
             "runs": costs,
             "equal_decisions": {
                 "published_order": decisions["published_order"] == decisions["published_loop"],
-                "trie": decisions["trie"] == decisions["trie_asked_anew"],
+                "trie": decisions["trie"] == decisions["trie_asked_again"],
             },
             "published_loop_over_trie": {key: costs["published_loop"][key] / costs["trie"][key] for key in keys},
         }

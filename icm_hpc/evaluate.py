@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from .config import describe
-from .config.loading import load, load_file, run_folder
+from .config.loading import existing_run, load, load_file
 from .config.schema import Config, TaskConfig
 from .driver.labels import read_labels
 from .errors import ConfigError, IcmError
@@ -65,7 +65,7 @@ def main() -> None:
         if topic is not None:
             describe.print_help(__doc__, ARGUMENTS, topic, takes_settings=False)
             return
-        run_dir = RunDir(run_folder(load(sys.argv[1:]).run))
+        run_dir = RunDir(existing_run(load(sys.argv[1:]).run))
         found = of_run(load_file(run_dir.config), run_dir)
     except IcmError as error:
         sys.exit(f"evaluate: {error}")

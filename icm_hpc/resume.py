@@ -29,17 +29,15 @@ def main() -> None:
             return
         arguments, flags = submit.split_flags(sys.argv[1:])
         run = loading.load([word for word in arguments if word.startswith(("run=", "run."))]).run
-        run_dir = RunDir(loading.run_folder(run))
-        if not run.name or not run_dir.config.exists():
-            raise ConfigError(f"there is no run in {run_dir.path}: name one with run=NAME (and run.root=FOLDER)")
+        run_dir = RunDir(loading.existing_run(run))
         here = f"run.root={run_dir.path.parent}"  # the folder may have been moved
         words = [word for word in arguments if not word.startswith("run.root=")]
         command = plan.Command("resume", (*words, here), run_dir.config)
         config = launch.named(loading.load_file(run_dir.config, command.words))
         if status.is_finished(run_dir, config):
             raise ConfigError(
-                f"{run_dir.path} has come to its end: its labels are in {run_dir.labels}. To search on, ask for more:"
-                f" search.restarts={config.search.restarts + 1}, or a larger search.steps or search.scorings"
+                f"{run_dir.path} has finished: its labels are in {run_dir.labels}. To continue, raise search.restarts (to"
+                f" {config.search.restarts + 1}); or search.steps or search.scorings, if they were the limit"
             )
         launch.start(config, "the run's settings", command, resumed=True, **flags)
     except IcmError as error:

@@ -83,10 +83,17 @@ def main() -> None:
         queued = _asking_until_a_failure()
         found = [_told(RunDir(path.parent), queued) for path in sorted(root.glob(f"{asked.name or '*'}/config.yaml"))]
         if not found:
-            raise ConfigError(f"there is no run {asked.name} in {root}: name its folder with run.root=FOLDER")
+            raise ConfigError(_no_runs(root, asked.name))
         print_json(found) if as_json else print_table(found)
     except IcmError as error:
         sys.exit(f"icm_hpc: {error}")
+
+
+def _no_runs(root: Path, name: str) -> str:
+    """Return why there is nothing to show, and what to do."""
+    if name:
+        return f"there is no run {name} in {root}: name its folder with run.root=FOLDER"
+    return f"{root} has no runs: start one with python -m icm_hpc.submit, or name another folder of runs with run.root=FOLDER"
 
 
 def _asking_until_a_failure() -> Queued:

@@ -83,6 +83,8 @@ def parse(words: list[str]) -> Asked:
 
 def _root(url: str) -> str:
     """Return a server's address as the client takes it."""
+    if not url:
+        raise ConfigError("url is missing: write url=http://HOST:PORT")
     try:
         require_url(url)
     except ValueError as error:

@@ -22,7 +22,7 @@ def free_port() -> int:
 
 @contextmanager
 def running_stub(port: int, *, model: str = "theirs", delay_ms: float = 0) -> Iterator[str]:
-    """Run a stub that wants KEY; yield its URL."""
+    """Run a stub that requires KEY; yield its URL."""
     words = ["--host", "127.0.0.1", "--port", str(port), "--served-model-name", model]
     words += ["--max-model-len", str(CONTEXT), "--delay-ms", str(delay_ms)]
     environment = {**os.environ, "VLLM_API_KEY": KEY}

@@ -14,8 +14,9 @@ SCOPE = (
     "icm_hpc/**/*.py",
     "benchmarks/*.py",
     "tests/cluster/README.md",
+    "tests/**/*.py",
 )
-FILES = sorted({file for pattern in SCOPE for file in ROOT.glob(pattern)})
+FILES = sorted({file for pattern in SCOPE for file in ROOT.glob(pattern)} - {Path(__file__)})  # which lists the words
 
 BANNED = {
     r"befall\w*": "happen to",
@@ -38,7 +39,9 @@ BANNED = {
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_a_file_uses_plain_words(file: Path) -> None:
-    text = file.read_text()
+    text = re.sub(
+        r"\btest_\w+", lambda name: name[0].replace("_", " "), file.read_text()
+    )  # a test's name is a sentence
     found = [
         f"line {text.count(chr(10), 0, match.start()) + 1}: {match[0]!r}; say: {instead}"
         for words, instead in BANNED.items()

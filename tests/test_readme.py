@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from icm_hpc import tasks
 from icm_hpc.config.schema import TaskConfig
+from icm_hpc.core import layout
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -28,8 +30,11 @@ def commands_of(page: str) -> list[str]:
     return re.findall(r"^(?:\.venv/bin/)?python -m icm_hpc\.(submit .*)$", code_of(page), flags=re.MULTILINE)
 
 
-# Without the task that the reader of CONTRIBUTING writes first; see below.
-COMMANDS = sorted({command for page in PAGES for command in commands_of(page) if "task=jokes" not in command})
+# Without what the reader of CONTRIBUTING writes first; see below.
+WRITTEN = ("task=jokes", "search.layout=descending")
+COMMANDS = sorted(
+    {command for page in PAGES for command in commands_of(page) if not any(word in command for word in WRITTEN)}
+)
 TARGETS = {target for page in PAGES for target in re.findall(r"^make ([a-z-]+)", code_of(page), flags=re.MULTILINE)}
 
 
@@ -58,10 +63,22 @@ def test_every_make_target_of_the_pages_exists() -> None:
     assert rules >= TARGETS
 
 
+def python_of_contributing(part: str) -> str:
+    """Return the Python of the page that has this part."""
+    blocks: list[str] = re.findall(r"```python\n(.*?)```", CONTRIBUTING, flags=re.DOTALL)
+    return next(block for block in blocks if part in block)
+
+
+def test_the_layout_of_the_contributors_page_works() -> None:
+    made: dict[str, Any] = dict(vars(layout))
+    exec(compile(python_of_contributing("def descending"), "layout.py", "exec"), made)
+    members = np.array([1, 4, 6])
+    queries = made["descending"](members, members, np.zeros(7, dtype=int), np.ones(7, dtype=int), "eval")
+    assert [(query.index, query.demonstrations) for query in queries] == [(1, (6, 4)), (4, (6, 1)), (6, (4, 1))]
+
+
 def test_the_task_of_the_contributors_page_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = next(
-        block for block in re.findall(r"```python\n(.*?)```", CONTRIBUTING, flags=re.DOTALL) if "FAMILY = " in block
-    )
+    source = python_of_contributing("FAMILY = ")
     made: dict[str, Any] = {"__package__": "icm_hpc.tasks", "__name__": "icm_hpc.tasks.jokes"}
     exec(compile(source, "jokes.py", "exec"), made)
     monkeypatch.setitem(tasks.TASKS, "jokes", made["FAMILY"])

@@ -1,4 +1,4 @@
-"""What `status` tells of runs, and what `resume` makes of one that has ended."""
+"""What `status` reports of runs, and what `resume` does with one that has ended."""
 
 import json
 import os
@@ -33,15 +33,15 @@ def told(root: Path) -> dict[str, dict[str, Any]]:
     return {row["run"]: row for row in map(json.loads, done.stdout.splitlines())}
 
 
-def test_a_finished_run_is_told_of_and_refused_kindly_by_resume(tmp_path: Path) -> None:
+def test_a_finished_run_is_reported_and_refused_by_resume(tmp_path: Path) -> None:
     assert icm("submit", *STUB, f"run.root={tmp_path}", "run=done").returncode == 0
     row = told(tmp_path)["done"]
     assert (row["driver"], row["step"], row["steps"], row["attempts"]) == ("finished", 40, 40, 1)
     assert row["saved_s"] < 120
     refused = icm("resume", "run=done", f"run.root={tmp_path}")
     assert refused.returncode == 1
-    assert "has come to its end: its labels are in" in refused.stderr
-    assert "search.restarts=2" in refused.stderr
+    assert "has finished: its labels are in" in refused.stderr
+    assert "raise search.restarts (to 2)" in refused.stderr
     longer = icm("resume", "run=done", f"run.root={tmp_path}", "search.steps=50")
     assert longer.returncode == 0, longer.stderr
     assert (told(tmp_path)["done"]["step"], told(tmp_path)["done"]["attempts"]) == (50, 2)
@@ -50,7 +50,7 @@ def test_a_finished_run_is_told_of_and_refused_kindly_by_resume(tmp_path: Path) 
     assert "50/50" in table
 
 
-def test_a_run_that_goes_on_is_told_of_with_its_eta_and_refused_by_resume(tmp_path: Path) -> None:
+def test_a_run_that_goes_on_is_reported_with_its_eta_and_refused_by_resume(tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "icm_hpc.submit", *STUB, f"run.root={tmp_path}", "run=long"]
     slow = ["search.steps=100000", "search.memo_mb=0", "search.schedule=constant", "model.vllm_args.delay-ms=20"]
     process = subprocess.Popen([*argv, *slow], stdout=subprocess.DEVNULL)
@@ -72,10 +72,20 @@ def test_a_run_that_goes_on_is_told_of_with_its_eta_and_refused_by_resume(tmp_pa
     assert lock.holder(run_dir.lock) is None
 
 
-def test_a_folder_without_runs_is_told_of(tmp_path: Path) -> None:
+def test_an_unknown_run_is_reported(tmp_path: Path) -> None:
     done = icm("status", f"run.root={tmp_path}", "run=nothing")
     assert done.returncode == 1
     assert "there is no run nothing in" in done.stderr
+
+
+@pytest.mark.parametrize("root", ["", "missing"])
+def test_status_of_a_folder_without_runs_says_how_to_start_one(tmp_path: Path, root: str) -> None:
+    done = icm("status", f"run.root={tmp_path / root}")
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"icm_hpc: {tmp_path / root} has no runs: start one with python -m icm_hpc.submit, or name another folder of runs"
+        " with run.root=FOLDER\n"
+    )
 
 
 def test_a_run_that_lacks_steps_is_not_finished(tmp_path: Path) -> None:

@@ -28,9 +28,10 @@ def row(**changes: object) -> str:
         (["search.alpha=-1"], "search.alpha=-1.0: 0 or more"),
         (["cluster=slrm"], "cluster=slrm: no such preset; did you mean slurm?"),
         (["task.name=revews"], "task.name=revews: no such task"),
-        (["task=claims"], "task=claims needs data: task.data=FILE"),
+        (["task=claims"], "task=claims requires data: task.data=FILE"),
         (["task=claims", "task.data=nowhere.jsonl"], "task.data=nowhere.jsonl: there is no such file"),
         (["steps"], "'steps' is not a setting: write key=value"),
+        (["--dry-run"], "; did you mean dry_run=true?"),
         (["dry_run=True"], "dry_run=True: one of true, false"),
     ],
 )
@@ -101,7 +102,14 @@ def test_all_that_a_run_makes_is_readable_by_its_owner_only(tmp_path: Path) -> N
 def test_resume_of_an_unknown_run_says_where_it_looked(tmp_path: Path) -> None:
     refused = submit("run=none", f"run.root={tmp_path}", command="resume")
     assert refused.returncode == 1
-    assert f"there is no run in {tmp_path}/none" in refused.stderr
+    assert f"there is no run none in {tmp_path}: name one with run=NAME" in refused.stderr
+
+
+@pytest.mark.parametrize("command", ["resume", "evaluate"])
+def test_a_command_without_a_run_says_how_to_name_one(command: str, tmp_path: Path) -> None:
+    refused = submit(f"run.root={tmp_path}", command=command)
+    assert refused.returncode == 1
+    assert "which run? Write run=NAME; python -m icm_hpc.status lists them" in refused.stderr
 
 
 def test_dry_run_prints_the_script_and_makes_nothing(tmp_path: Path) -> None:

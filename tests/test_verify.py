@@ -36,7 +36,7 @@ def test_an_address_may_end_as_one_is_used_to(url: str) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "url=http://HOST:PORT"),
+        ([], "url is missing: write url=http://HOST:PORT"),
         (["url=host:8000"], "url=http://HOST:PORT"),
         (["url=http://host:99999"], "url=http://HOST:PORT"),
         (["url=http://host..domain:8000"], "url=http://HOST:PORT"),
@@ -119,7 +119,7 @@ async def test_vllm_passes_every_check(tiny_server: Served) -> None:
 
 
 @pytest.mark.vllm
-async def test_vllm_with_a_wrong_key_a_wrong_model_or_too_short_a_context_is_told_of(tiny_server: Served) -> None:
+async def test_vllm_with_a_wrong_key_a_wrong_model_or_too_short_a_context_is_reported(tiny_server: Served) -> None:
     code, lines = await verified(tiny_server, key="wrong")
     assert (code, crosses(lines)) == (1, {"reachable"})
     code, lines = await verified(tiny_server, "model=large")
@@ -127,7 +127,7 @@ async def test_vllm_with_a_wrong_key_a_wrong_model_or_too_short_a_context_is_tol
     assert "the server lists tiny" in lines["model"]
     code, lines = await verified(tiny_server, "context=1000000")
     assert (code, crosses(lines)) == (1, {"context"})
-    assert "8192 tokens, and 1000000 are wanted" in lines["context"]
+    assert "8192 tokens, and 1000000 are required" in lines["context"]
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def cacheless_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve
 
 
 @pytest.mark.vllm
-async def test_vllm_without_a_prefix_cache_is_told_of(cacheless_server: Served) -> None:
+async def test_vllm_without_a_prefix_cache_is_reported(cacheless_server: Served) -> None:
     code, lines = await verified(cacheless_server)
     assert (code, crosses(lines)) == (1, {"prefix caching"})
     assert "--enable-prefix-caching" in lines["prefix caching"]

@@ -10,6 +10,7 @@ from typing import Any
 from .. import tasks
 from ..config.schema import Config, ModelConfig
 from ..config.searching import require_prior
+from ..engines import ENGINES
 from ..scoring import prompts, tokenizer
 from ..scoring.prompts import TokenPrompts
 from ..scoring.tokenizer import LocalTokenizer
@@ -20,9 +21,6 @@ from .fit import Hardware, Model, Serving
 from .forecast import GPUS
 
 VALUE_BYTES = {"float32": 4, "float": 4}  # of other types, and of auto: 2
-# Parts of the keys of config.json by which vLLM knows the longest context (model_arch_config_convertor.py of 0.32.0).
-POSITIONS = ("position", "rope", "seq_len", "max_seq", "max_length", "max_sequence")
-ANY_CONTEXT = "VLLM_ALLOW_LONG_MAX_MODEL_LEN"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +76,13 @@ def model_of(configured: ModelConfig, folder: Path | None) -> Model | None:
     shape = forecast.shape_of(_told(configured, folder))
     if shape is None:
         return None
-    if configured.env.get(ANY_CONTEXT) == "1" or _overrides_positions(configured.vllm_args):
+    allows_any_context = ENGINES[configured.engine].allows_any_context
+    if allows_any_context and allows_any_context(configured):
         shape = replace(shape, max_positions=None)
     value = VALUE_BYTES.get(configured.dtype, 2)
     kv = 1 if (configured.kv_cache_dtype or "").startswith("fp8") else value
     loaded = _loaded_bytes(configured, folder, shape.parameters * value)
     return None if loaded is None else Model(shape, loaded, value, kv)
-
-
-def _overrides_positions(options: Mapping[str, Any]) -> bool:
-    """Return whether an option of vLLM changes the longest context that it allows; rope-scaling is one of older versions."""
-    overrides = " ".join(str(value) for name, value in options.items() if "overrides" in name)
-    return any(key in overrides for key in POSITIONS) or any(name.startswith("rope") for name in options)
 
 
 def _told(configured: ModelConfig, folder: Path | None) -> Mapping[str, Any]:

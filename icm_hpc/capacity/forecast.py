@@ -88,7 +88,7 @@ STEP_OVERHEAD_S = 0.01  # of the server, a step; an assumption too
 
 
 def seconds(
-    work: Cost, shape: ModelShape, gpu: Gpu, n_gpus: int, dtype: str, batch_tokens: int, *, replicas: int = 1
+    work: Cost, shape: ModelShape, gpu: Gpu, n_gpus: int, dtype: str, *, batch_tokens: int, replicas: int = 1
 ) -> float:
     """Forecast the seconds of a scoring: the greater of arithmetic and of reading the weights once a step, plus overhead.
 

@@ -69,7 +69,7 @@ def plan(config: Config, task: Task) -> Plan:
     elif ENGINES[config.model.engine].has_weights:
         model = _plan_weights(found, config, folder)
         _plan_serving(found, config, model, demand)
-    _plan_context(found, config, model, demand, task, folder)
+    _plan_context(found, config, model, demand, task=task, folder=folder)
     _plan_disk(found, config, demand)
     return found
 
@@ -151,7 +151,7 @@ def _plan_data(found: Plan, config: Config, demand: Demand) -> None:
 
 
 def _plan_context(
-    found: Plan, config: Config, model: Model | None, demand: Demand, task: Task, folder: Path | None
+    found: Plan, config: Config, model: Model | None, demand: Demand, *, task: Task, folder: Path | None
 ) -> None:
     """Check that the longest prompt fits; what lacks certainty is no misfit."""
     most = config.model.max_model_len
@@ -201,13 +201,13 @@ def _plan_weights(found: Plan, config: Config, folder: Path | None) -> Model | N
 
 
 def _plan_serving(found: Plan, config: Config, model: Model | None, demand: Demand) -> None:
-    found.lines["server"] = _told_of_nodes(config)
+    found.lines["server"] = _nodes_line(config)
     found.figures |= {"nodes": config.nodes, "gpus": config.nodes * config.gpus_per_node}
     serving, hardware = serving_of(config), hardware_of(config)
     if config.gpus_per_node and hardware is None:
         kind = config.cluster.gpu
-        why = "is not set" if kind is None else f"{kind} is none of {', '.join(GPUS)}"
-        found.notes.append(f"cluster.gpu: {why}; GPU memory and time are not forecast")
+        why = " is not set" if kind is None else f"={kind} is unknown; known: {', '.join(GPUS)}"
+        found.notes.append(f"cluster.gpu{why}; GPU memory and time are not forecast")
     if model is None:
         found.misfits += fit.spreading_misfits(serving)
         return
@@ -222,7 +222,7 @@ def _plan_serving(found: Plan, config: Config, model: Model | None, demand: Dema
         _plan_time(found, config, model, demand)
 
 
-def _told_of_nodes(config: Config) -> str:
+def _nodes_line(config: Config) -> str:
     model, server = config.model, config.server
     split = (
         f"tensor {model.tensor_parallel_size} x pipeline {model.pipeline_parallel_size} x {server.replicas} replicas"
@@ -293,17 +293,17 @@ def _plan_time(found: Plan, config: Config, model: Model, demand: Demand) -> Non
 
 def _plan_host_memory(found: Plan, config: Config, model: Model) -> None:
     """Check the memory of a server without GPUs, whose weights and cache are in it."""
-    told = config.model.env.get("VLLM_CPU_KVCACHE_SPACE", "")
-    mem_gb = config.server.mem_gb
-    if config.gpus_per_node or not mem_gb or config.cluster.executor != "slurm" or not told.isdecimal():
+    engine, mem_gb = ENGINES[config.model.engine], config.server.mem_gb
+    cache_gb = engine.cpu_cache_gb(config.model) if engine.cpu_cache_gb else None
+    if config.gpus_per_node or not mem_gb or config.cluster.executor != "slurm" or cache_gb is None:
         return
-    each, cache_gb = config.workers / config.nodes, int(told) * 1.074  # GiB
+    each = config.workers / config.nodes
     split = config.model.tensor_parallel_size * config.model.pipeline_parallel_size
     weights_gb = model.shape.parameters * model.value_bytes / split / 1e9
     wanted = each * (weights_gb + cache_gb + CPU_PROCESS_GB)
     found.lines["memory"] = (
-        f"{wanted:.1f} GB a node: {each:g} x ({weights_gb:.1f} weights, {cache_gb:.1f} cache, {CPU_PROCESS_GB:g} vLLM);"
-        f" server.mem_gb={mem_gb}"
+        f"{wanted:.1f} GB a node: {each:g} x ({weights_gb:.1f} weights, {cache_gb:.1f} cache, {CPU_PROCESS_GB:g}"
+        f" {engine.product}); server.mem_gb={mem_gb}"
     )
     if wanted > mem_gb:
         found.misfits.append(f"the server requires {wanted:.1f} GB of memory a node, and server.mem_gb={mem_gb}")

@@ -46,4 +46,6 @@ def _scoring_seconds(config: Config, model: Model, one: Cost) -> float:
     serving = serving_of(config)
     dtype = "fp8" if model.weights_bytes < 1.5 * model.shape.parameters else "bf16"
     replicas = serving.replicas
-    return forecast.seconds(one, model.shape, gpu, serving.gpus, dtype, serving.batch_tokens, replicas=replicas)
+    return forecast.seconds(
+        one, model.shape, gpu, serving.gpus, dtype, batch_tokens=serving.batch_tokens, replicas=replicas
+    )

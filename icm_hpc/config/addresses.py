@@ -4,27 +4,24 @@ import ipaddress
 import re
 from urllib.parse import urlsplit
 
-
-def _require(holds: bool, rule: str) -> None:
-    if not holds:
-        raise ValueError(rule)
+from .ranges import require
 
 
 def require_url(url: str) -> None:
     """Raise ValueError for what is no server's address, or may hold a secret, which is then not quoted."""
     rule = "put a key into the secrets file, not into the address"
-    _require("@" not in url, f"url: has user:password@; {rule}")
-    _require("?" not in url and "#" not in url, f"url: has a ? or #; {rule}")
+    require("@" not in url, f"url: has user:password@; {rule}")
+    require("?" not in url and "#" not in url, f"url: has a ? or #; {rule}")
     form = f"url={url}: http://HOST:PORT, or https://"
-    _require(url.isprintable() and " " not in url, f"url={url!r}: has a space or a line break")
+    require(url.isprintable() and " " not in url, f"url={url!r}: has a space or a line break")
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
     except ValueError as error:  # of the port, or of brackets
         raise ValueError(f"{form} ({error})") from None
-    _require(parts.scheme in ("http", "https") and _is_host(host), form)
-    _require(port != 0 and not parts.netloc.endswith(":"), f"{form}; a port is 1 to 65535")
-    _require("]" not in parts.netloc.rstrip(":0123456789")[:-1], form)
+    require(parts.scheme in ("http", "https") and _is_host(host), form)
+    require(port != 0 and not parts.netloc.endswith(":"), f"{form}; a port is 1 to 65535")
+    require("]" not in parts.netloc.rstrip(":0123456789")[:-1], form)
 
 
 def _is_host(name: str) -> bool:

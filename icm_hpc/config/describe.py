@@ -181,14 +181,14 @@ def _calls(node: ast.ClassDef, name: str) -> Iterator[ast.Call]:
 
 
 def _choices(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
-    for call in _calls(node, "_require_one_of"):
+    for call in _calls(node, "require_one_of"):
         for keyword in call.keywords:
             values = eval(ast.unparse(keyword.value), vars(schema))  # noqa: S307 - our own source
             yield str(keyword.arg), ", ".join(value for value in values if value)
 
 
 def _lower_limits(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
-    for call in _calls(node, "_require_at_least"):
+    for call in _calls(node, "require_at_least"):
         least, *keys = (ast.literal_eval(argument) for argument in call.args[1:])
         for key in keys:
             yield key, f"{least} or more"

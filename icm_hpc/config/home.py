@@ -1,5 +1,6 @@
 """The user's home folder, which a container or a service may not have."""
 
+import os
 from pathlib import Path
 
 from ..errors import ConfigError
@@ -13,3 +14,12 @@ def expanded(path: str | Path, *, instead: str) -> Path:
         raise ConfigError(
             f"{path}: no home folder is known (HOME is not set, and the user has no entry in passwd): set {instead}, or HOME"
         ) from error
+
+
+def settings_folder() -> Path | None:
+    """Return the user's folder of settings, or None if there is no home."""
+    for variable, below in (("XDG_CONFIG_HOME", ""), ("HOME", ".config")):
+        value = os.environ.get(variable, "")
+        if Path(value).is_absolute():
+            return Path(value) / below
+    return None

@@ -28,8 +28,7 @@ from .written import NO_MAP, Tree, Written
 
 PRESET_SECTIONS = ("model", "task", "cluster")
 
-FORMAT = 3  # of a run's config.yaml
-METHODS_SINCE = 3  # before, every search was the published one
+FORMAT = 3  # of a run's config.yaml; up to 2, every search was the published one
 
 # What a layer that names weights replaces in the layers below it.
 WEIGHTS = ("engine", "path", "embedded", "revision", "shape", "weights_gb")
@@ -139,7 +138,7 @@ def defaults() -> list[Defaults]:
         site = os.environ["HOME"] + site[1:]  # a module file expands no tilde
     if site and not Path(site).exists():
         raise ConfigError(f"ICM_DEFAULTS={site}: there is no such file")
-    folder = _settings_folder()
+    folder = home.settings_folder()
     users = folder / "icm_hpc" / "defaults.yaml" if folder else None
     files = [Path(site)] if site else []
     files += [users] if users and users.exists() and users not in files else []
@@ -149,6 +148,16 @@ def defaults() -> list[Defaults]:
 def run_folder(run: RunConfig) -> Path:
     """Return the absolute path of a run's folder; without a name, of the folder of all runs."""
     return home.expanded(run.root, instead="run.root without ~").absolute() / run.name
+
+
+def existing_run(run: RunConfig) -> Path:
+    """Return a run's folder; raises ConfigError if none is named, or if it is no run's."""
+    if not run.name:
+        raise ConfigError("which run? Write run=NAME; python -m icm_hpc.status lists them")
+    folder = run_folder(run)
+    if not (folder / "config.yaml").exists():
+        raise ConfigError(f"there is no run {run.name} in {folder.parent}: name one with run=NAME")
+    return folder
 
 
 def load_file(path: Path, arguments: Sequence[str] = ()) -> Config:
@@ -166,7 +175,7 @@ def load_file(path: Path, arguments: Sequence[str] = ()) -> Config:
     server = tree.get("server", {})
     if written_as == 1 and "mem_gb" in server and not server["mem_gb"]:
         server["mem_gb"] = Written("0", saved=True)  # format 1 said null for all of the memory, which is 0 now
-    if written_as < METHODS_SINCE:
+    if written_as <= 2:
         tree.setdefault("search", {})["method"] = Written("single")
     return load(arguments, base=tree)
 
@@ -184,8 +193,11 @@ def package_folder(name: str) -> Path:
 
 def _split(argument: str) -> tuple[str, str]:
     key, equals, value = argument.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"{argument!r} is not a setting: write key=value, such as model=smol or search.steps=200")
+    dashed = key.startswith("--") and len(key) > 2
+    if not equals or not key or dashed:
+        near = f"; did you mean {key[2:].replace('-', '_')}={value or 'true'}?" if dashed else ""
+        example = "such as model=smol or search.steps=200"
+        raise ConfigError(f"{argument!r} is not a setting: write key=value, {example}{near}")
     return key, value
 
 
@@ -277,15 +289,6 @@ def _with_variables(root: Written) -> str:
         raise ConfigError(f"run.root={root.shown}: {said}{place_of(root)}") from error
 
 
-def _settings_folder() -> Path | None:
-    """Return the user's folder of settings, or None if there is no home."""
-    for variable, below in (("XDG_CONFIG_HOME", ""), ("HOME", ".config")):
-        value = os.environ.get(variable, "")
-        if Path(value).is_absolute():
-            return Path(value) / below
-    return None
-
-
 def _preset(section: str, name: str) -> dict[str, dict[str, Any]]:
     """Read one preset: a file of this section in $ICM_CONFIGS or the package, or a path that ends in .yaml."""
     if name.endswith((".yaml", ".yml")):
@@ -324,14 +327,10 @@ def _require_sections(tree: dict[str, Any], path: Path) -> None:
             _check_key(f"{section!s}.{key!s}", str(path))
 
 
-def _keys_of(section: str) -> list[str]:
-    return [f.name for f in dataclasses.fields(SECTIONS[section])]
-
-
 def _check_key(dotted: str, where: str) -> None:
     """Refuse a key that no section has, with the nearest one that exists."""
     section, _, rest = dotted.partition(".")
-    known = [f"{s}.{k}" for s in SECTIONS for k in _keys_of(s)]
+    known = [f"{s}.{field.name}" for s, kind in SECTIONS.items() for field in dataclasses.fields(kind)]
     key = rest.split(".", 1)[0]
     free_form = f"{section}.{key}" in FREE_FORM
     if f"{section}.{key}" in known and ("." not in rest or free_form):

@@ -16,6 +16,7 @@ from ..core.search import SCHEDULES
 from ..core.types import Annealing
 from ..engines import DEFAULT, ENGINES
 from .addresses import require_url
+from .ranges import require, require_at_least, require_one_of
 
 ANNEALING = Annealing()  # its defaults are those of the settings
 
@@ -47,23 +48,6 @@ ONE_LINE = (
     "account", "qos", "reservation", "gpu_type", "driver_partition", "server_partition", "driver_constraint",
     "server_constraint",
 )  # fmt: skip
-
-
-def _require(holds: bool, rule: str) -> None:
-    if not holds:
-        raise ValueError(rule)
-
-
-def _require_one_of(section: object, **choices: tuple[str, ...]) -> None:
-    for key, allowed in choices.items():
-        value = getattr(section, key)
-        _require(value in allowed, f"{key}={value}: one of {', '.join(filter(None, allowed))}")
-
-
-def _require_at_least(section: object, least: float, *keys: str) -> None:
-    for key in keys:
-        value = getattr(section, key)
-        _require(value is None or value >= least, f"{key}={value}: {least} or more")
 
 
 def nodes_for(gpus: int, replicas: int, node_gpus: int) -> int:
@@ -106,27 +90,27 @@ class ModelConfig:
     env: dict[str, str] = field(default_factory=dict)  # environment variables of the engine; secrets are refused
 
     def __post_init__(self) -> None:
-        _require_one_of(self, engine=tuple(ENGINES))
+        require_one_of(self, engine=tuple(ENGINES))
         if ENGINES[self.engine].start is None:
             own = f"engine={self.engine}: has its own weights: take model={self.engine}"
-            _require(not self.path and not self.embedded, own)
+            require(not self.path and not self.embedded, own)
         else:
             both = f"path={self.path} and model.embedded={self.embedded} both name weights: give one of them"
-            _require(not (self.path and self.embedded), both)
-            _require(
+            require(not (self.path and self.embedded), both)
+            require(
                 bool(self.path or self.embedded), "path: no weights are named: model.path=FOLDER, or a preset: model=8B"
             )
         top = self.top_logprobs
-        _require(top is None or 1 <= top <= 20, f"top_logprobs={top}: 1 to 20")
-        _require(self.max_model_len >= 16, f"max_model_len={self.max_model_len}: at least 16 tokens")
-        _require_at_least(self, 1, "tensor_parallel_size", "pipeline_parallel_size", "max_num_seqs")
-        _require_at_least(self, 1, "max_num_batched_tokens", "block_size")
-        _require(self.weights_gb is None or self.weights_gb > 0, f"weights_gb={self.weights_gb}: over 0")
+        require(top is None or 1 <= top <= 20, f"top_logprobs={top}: 1 to 20")
+        require(self.max_model_len >= 16, f"max_model_len={self.max_model_len}: at least 16 tokens")
+        require_at_least(self, 1, "tensor_parallel_size", "pipeline_parallel_size", "max_num_seqs")
+        require_at_least(self, 1, "max_num_batched_tokens", "block_size")
+        require(self.weights_gb is None or self.weights_gb > 0, f"weights_gb={self.weights_gb}: over 0")
         share = self.gpu_memory_utilization
-        _require(0 < share <= 1, f"gpu_memory_utilization={share}: over 0, at most 1")
+        require(0 < share <= 1, f"gpu_memory_utilization={share}: over 0, at most 1")
         for name in self.env:
             legal = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name)
-            _require(legal is not None, f"env: {name!r} is not the name of a variable: letters, digits and _")
+            require(legal is not None, f"env: {name!r} is not the name of a variable: letters, digits and _")
 
     @property
     def known_as(self) -> str:
@@ -159,13 +143,13 @@ class ServerConfig:
     tokens_per_min: float | None = None  # engine=openai only: prompt tokens that the account allows; default: no limit
 
     def __post_init__(self) -> None:
-        _require_at_least(self, 1, "nodes", "replicas", "cpus", "requests_in_flight")
-        _require_at_least(self, 0, "gpus_per_node", "mem_gb", "max_restarts")
+        require_at_least(self, 1, "nodes", "replicas", "cpus", "requests_in_flight")
+        require_at_least(self, 0, "gpus_per_node", "mem_gb", "max_restarts")
         if self.url:
             require_url(self.url)
         for key in ("start_timeout_s", "request_timeout_s", "request_mb", "requests_per_min", "tokens_per_min"):
             value = getattr(self, key)
-            _require(value is None or value > 0, f"{key}={value}: over 0")
+            require(value is None or value > 0, f"{key}={value}: over 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,10 +166,10 @@ class TaskConfig:
     label_words: list[str] | None = None  # replace the task's words of label 0, 1, ...; each with the space before it
 
     def __post_init__(self) -> None:
-        _require_at_least(self, 2, "limit")
-        _require_one_of(self, draw=("", "groups", "blocks"))
+        require_at_least(self, 2, "limit")
+        require_one_of(self, draw=("", "groups", "blocks"))
         words = self.label_words
-        _require(words is None or len(set(words)) == len(words) >= 2, "label_words: two or more, all different")
+        require(words is None or len(set(words)) == len(words) >= 2, "label_words: two or more, all different")
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,12 +225,12 @@ class SearchConfig:
     )  # draw weight of an unlabelled example with a labelled one in its group; others: 1
 
     def __post_init__(self) -> None:
-        _require(0 <= self.seed < 2**32, f"seed={self.seed}: 0 to 4294967295")
-        _require_at_least(self, 0, "steps", "scorings", "alpha", "num_seeds", "seed_repair_rounds", "repair_rounds")
-        _require_at_least(self, 0, "memo_mb")
-        _require_at_least(self, 1, "restarts", "parallel_searches", "ahead")
-        _require_at_least(self, 2, "pool_size")
-        _require_one_of(
+        require(0 <= self.seed < 2**32, f"seed={self.seed}: 0 to 4294967295")
+        require_at_least(self, 0, "steps", "scorings", "alpha", "num_seeds", "seed_repair_rounds", "repair_rounds")
+        require_at_least(self, 0, "memo_mb")
+        require_at_least(self, 1, "restarts", "parallel_searches", "ahead")
+        require_at_least(self, 2, "pool_size")
+        require_one_of(
             self,
             protocol=tuple(PROTOCOLS),
             method=("", *METHODS),
@@ -259,12 +243,12 @@ class SearchConfig:
             schedule=("", *SCHEDULES),
         )
         first, last = self.initial_temperature, self.final_temperature
-        _require(last > 0 and (first is None or last <= first), "0 < final_temperature <= initial_temperature")
-        _require(self.decay is None or 0 < self.decay <= 1, f"decay={self.decay}: over 0, at most 1")
-        _require(0 <= self.calibration <= 1, f"calibration={self.calibration}: 0 to 1")
+        require(last > 0 and (first is None or last <= first), "0 < final_temperature <= initial_temperature")
+        require(self.decay is None or 0 < self.decay <= 1, f"decay={self.decay}: over 0, at most 1")
+        require(0 <= self.calibration <= 1, f"calibration={self.calibration}: 0 to 1")
         prior = self.label_prior
-        _require(not prior or (min(prior) > 0 and len(prior) > 1), "label_prior: of each label, a number over 0")
-        _require(self.linked_weight > 0, f"linked_weight={self.linked_weight}: over 0")
+        require(not prior or (min(prior) > 0 and len(prior) > 1), "label_prior: of each label, a number over 0")
+        require(self.linked_weight > 0, f"linked_weight={self.linked_weight}: over 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,28 +288,28 @@ class ClusterConfig:
     server_python: str | None = None  # default: the Python that submits; in a container, the container's Python
 
     def __post_init__(self) -> None:
-        _require_one_of(
+        require_one_of(
             self,
             executor=("auto", "local", "slurm"),
             job=("het", "single"),
             on_preempt=("requeue", "resubmit", "stop"),
             gpu_flag=("gres", "gpus", "none"),
         )
-        _require_at_least(self, 1, "time_min", "driver_cpus", "signal_s", "max_attempts")
-        _require_at_least(self, 0, "driver_mem_gb")
-        _require_at_least(self, 1, "node_gpus", "max_nodes")
-        _require_at_least(self, 0, "gpu_hour_price")
-        _require(
+        require_at_least(self, 1, "time_min", "driver_cpus", "signal_s", "max_attempts")
+        require_at_least(self, 0, "driver_mem_gb")
+        require_at_least(self, 1, "node_gpus", "max_nodes")
+        require_at_least(self, 0, "gpu_hour_price")
+        require(
             self.time_min * 60 > 2 * self.signal_s,
             f"time_min={self.time_min}: more than twice signal_s={self.signal_s}, which is kept for the end",
         )
         for key in ONE_LINE:
             value = getattr(self, key)
-            _require(
+            require(
                 value is None or value.isprintable(), f"{key}={value!r}: has a line break or another control character"
             )
         flags = (*self.driver_flags, *self.server_flags, *self.server_srun_flags)
-        _require(all(re.fullmatch(r"--\S+", flag) for flag in flags), "driver_flags, server_*flags: each --name=value")
+        require(all(re.fullmatch(r"--\S+", flag) for flag in flags), "driver_flags, server_*flags: each --name=value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,10 +322,10 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         legal = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*|", self.name)
-        _require(legal is not None, f"name={self.name}: letters, digits, '.', '_', '-', no leading sign")
+        require(legal is not None, f"name={self.name}: letters, digits, '.', '_', '-', no leading sign")
         length = len(self.name)
-        _require(length <= MAX_NAME, f"name={self.name[:20]}...: has {length} letters; {MAX_NAME} or fewer")
-        _require_at_least(self, 0, "save_interval_s")
+        require(length <= MAX_NAME, f"name={self.name[:20]}...: has {length} letters; {MAX_NAME} or fewer")
+        require_at_least(self, 0, "save_interval_s")
 
 
 @dataclass(frozen=True, slots=True)

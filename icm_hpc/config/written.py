@@ -75,7 +75,7 @@ def read_yaml(path: Path, *, saved: bool = False) -> dict[str, Tree]:
     try:
         loader = _Loader(path.read_text(encoding="utf-8-sig"))
         node = loader.get_single_node()
-        tree = {} if node is None else _tree(loader, node, path, saved, ())
+        tree = {} if node is None else _tree(loader, node, path, saved=saved)
     except (OSError, UnicodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     except RecursionError as error:
@@ -95,7 +95,7 @@ def _problem(error: yaml.YAMLError) -> str:
     return line + " ".join(str(said).split())
 
 
-def _tree(loader: _Loader, node: yaml.Node, path: Path, saved: bool, above: tuple[int, ...]) -> Tree:
+def _tree(loader: _Loader, node: yaml.Node, path: Path, *, saved: bool, above: tuple[int, ...] = ()) -> Tree:
     line = node.start_mark.line + 1
     if id(node) in above:
         raise ConfigError(f"{path}, line {line}: an alias refers to what it is a part of")
@@ -103,7 +103,7 @@ def _tree(loader: _Loader, node: yaml.Node, path: Path, saved: bool, above: tupl
         return Written(node.value, f"{path}, line {line}", node.style is not None, node.tag, saved)
     inside = (*above, id(node))
     if isinstance(node, yaml.SequenceNode):
-        return [_tree(loader, item, path, saved, inside) for item in node.value]
+        return [_tree(loader, item, path, saved=saved, above=inside) for item in node.value]
     own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
     seen: set[str] = set()
     for key in own:
@@ -113,7 +113,7 @@ def _tree(loader: _Loader, node: yaml.Node, path: Path, saved: bool, above: tupl
             raise ConfigError(f"{path}, line {key.start_mark.line + 1}: {key.value} stands twice")
         seen.add(key.value)
     loader.flatten_mapping(node)
-    return {str(key.value): _tree(loader, value, path, saved, inside) for key, value in node.value}
+    return {str(key.value): _tree(loader, value, path, saved=saved, above=inside) for key, value in node.value}
 
 
 def read_value(key: str, text: str, *, splits: bool) -> Tree:
@@ -121,13 +121,13 @@ def read_value(key: str, text: str, *, splits: bool) -> Tree:
 
     Raises ConfigError for brackets or quotes that are not closed.
     """
-    return _value(text, splits, lambda problem: ConfigError(f"{key}={Written(text).shown}: {problem}"))
+    return _value(text, lambda problem: ConfigError(f"{key}={Written(text).shown}: {problem}"), splits=splits)
 
 
 Refusal: TypeAlias = Callable[[str], ConfigError]
 
 
-def _value(text: str, splits: bool, refusal: Refusal) -> Tree:
+def _value(text: str, refusal: Refusal, *, splits: bool = True) -> Tree:
     bare = text.strip()
     unquoted = _unquoted(bare)
     if unquoted is not None:
@@ -138,13 +138,13 @@ def _value(text: str, splits: bool, refusal: Refusal) -> Tree:
         raise refusal(f"{bare[0]} is not closed by {CLOSING[bare[0]]} at the end; put an item with brackets in quotes")
     items = _items(bare[1:-1], bare[0], refusal)
     if bare[0] == "[":
-        return [_value(item.strip(), True, refusal) for item in items]
+        return [_value(item.strip(), refusal) for item in items]
     pairs: dict[str, Tree] = {}
     for item in items:
         name, value = _pair(item.strip(), refusal)
         if name in pairs:
             raise refusal(f"{name} stands twice")
-        pairs[name] = _value(value.strip(), True, refusal)
+        pairs[name] = _value(value.strip(), refusal)
     return pairs
 
 

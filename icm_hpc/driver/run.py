@@ -25,7 +25,7 @@ from ..rundir.attempts import record_attempt, record_end, record_served
 from ..rundir.files import write_atomically
 from ..rundir.folder import RunDir, ServerExit
 from ..rundir.lock import Lock
-from ..rundir.outcome import Outcome, describe
+from ..rundir.outcome import Outcome
 from ..rundir.progress import Progress, Watch
 from ..scoring import checks, connect, identity, prompts
 from ..scoring.checks import Check
@@ -36,7 +36,7 @@ from ..tasks import Task
 from . import shard
 from .labels import Labelled, write_labels
 from .shard import Shard, Surroundings
-from .summary import summary_of
+from .summary import SinceStart, figures_of, summary_of, to_json, warnings
 
 MAX_RECONNECTS_WITHOUT_PROGRESS = 5  # times that a server is lost and found again without a step between
 LAST_WORDS_S = 10.0  # how long a server that stopped answering has to leave its exit record
@@ -123,7 +123,7 @@ async def _alone(config: Config, run_dir: RunDir, attempt: str, watch: Watch) ->
         start = await polling.until_done(lambda: record_attempt(run_dir, attempt))
         end = "killed"
         try:
-            summary = await _with_server(config, run_dir, attempt, start, watch, counts, held)
+            summary = await _with_server(config, run_dir, attempt, start, watch=watch, counts=counts, held=held)
             end = "finished"
         except asyncio.CancelledError:
             end = "stopped, state saved"
@@ -138,7 +138,7 @@ async def _alone(config: Config, run_dir: RunDir, attempt: str, watch: Watch) ->
 
 
 async def _with_server(
-    config: Config, run_dir: RunDir, attempt: str, start: int, watch: Watch, counts: "Counts", held: Lock
+    config: Config, run_dir: RunDir, attempt: str, start: int, *, watch: Watch, counts: "Counts", held: Lock
 ) -> dict[str, Any]:
     """Label with this attempt's server; when it is lost and comes back, go on from the state that was saved.
 
@@ -158,7 +158,7 @@ async def _with_server(
                 served = await identity.of_server(client, config)
                 await polling.until_done(partial(identity.require_same, run_dir, served))
                 await polling.until_done(partial(record_served, run_dir, start, served))
-                return await label(config, run_dir, client, noting, counts, held)
+                return await label(config, run_dir, client, noting, counts, held=held)
         except NoAnswer as error:
             without_progress += 1
             if without_progress > MAX_RECONNECTS_WITHOUT_PROGRESS or isinstance(
@@ -185,6 +185,7 @@ async def label(
     client: Client,
     watch: Watch,
     counts: Counts | None = None,
+    *,
     held: Lock | None = None,
 ) -> dict[str, Any]:
     """Check a server that is ready, search with it, write labels.jsonl and summary.json, and return the summary.
@@ -229,19 +230,18 @@ async def label(
     after = await _known_metrics(client) if before else None
     annealing = annealing_of(config.search, has_rule=has_rule)
     described = [
-        describe(o, part.problem(), part.label_words, annealing) for part, o in zip(parts, ordered, strict=True)
+        figures_of(o, part.problem(), part.label_words, annealing) for part, o in zip(parts, ordered, strict=True)
     ]
-    for warning in shard.warnings(described):
+    for warning in warnings(described):
         log.warning("%s", warning)
-    since_start = {
+    since_start = SinceStart(
         **asdict(work),
         **asdict(counts.traffic),
-        "servers_lost": counts.servers_lost,
-        # By the server's own counters, since the last time that it was lost; null if it does not report them.
-        "server_prompt_tokens": after.prompt_tokens - before.prompt_tokens if before and after else None,
-        "server_computed_tokens": after.computed_tokens - before.computed_tokens if before and after else None,
-    }
-    summary = asdict(summary_of(config, described, since_start, run_dir.read_served_model()))
+        servers_lost=counts.servers_lost,
+        server_prompt_tokens=after.prompt_tokens - before.prompt_tokens if before and after else None,
+        server_computed_tokens=after.computed_tokens - before.computed_tokens if before and after else None,
+    )
+    summary = to_json(summary_of(config, described, since_start, run_dir.read_served_model()))
     write_atomically(run_dir.summary, json.dumps(summary, indent=2).encode())
     return summary
 

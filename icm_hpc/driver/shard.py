@@ -4,11 +4,11 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ..config.fingerprint import fingerprint
 from ..config.schema import Config, SearchConfig
@@ -35,15 +35,6 @@ from ..tasks import Task
 R = TypeVar("R")
 Answers = TypeVar("Answers")
 
-NO_BETTER_THAN_ONE_LABEL = (
-    "shard {number}: the labelling found (energy {energy:.3f}, {conflicts} conflicts) is no better than one label for all"
-    " examples ({one_label_for_all}): do not trust it. The task may need a conflict rule, the search a smaller alpha, more"
-    " steps or restarts; or the model cannot tell these labels apart"
-)
-LEFT_BY_SEARCH = (
-    "shard {number}: the search labelled {labelled_by_search} of {examples} examples, and the last pass the others: search"
-    " longer (search.steps, search.scorings), or use search.method=blocks"
-)
 ABANDONED_IN_A_ROW = 5  # proposals; more is no accident
 SYSTEMATIC = "{} proposals in a row could not be scored, up to step {}: see the log for what the server answered"
 PIECE = 32  # prompts of the last pass that are sent together: enough to fill an engine, few enough to lose
@@ -127,15 +118,6 @@ class Ended:
     def final(self, config: SearchConfig) -> Labelling:
         """Return its result."""
         return self.state.best if config.result == "best" else self.state.current
-
-
-def warnings(described: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield what the user must know of the shards whose figures these are."""
-    for number, figures in enumerate(described):
-        if not figures["beats_one_label_for_all"]:
-            yield NO_BETTER_THAN_ONE_LABEL.format(number=number, **figures)
-        if figures["labelled_by_search"] < figures["examples"]:
-            yield LEFT_BY_SEARCH.format(number=number, **figures)
 
 
 async def _finish(

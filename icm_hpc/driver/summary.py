@@ -1,16 +1,77 @@
 """The figures of a run, as summary.json holds them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ..config.schema import Config
+from ..core import agreement
+from ..core import energy as of_pool
+from ..core.types import Annealing, Problem, pool_of
 from ..rundir.folder import ServedModel
+from ..rundir.outcome import Outcome
+
+ENGINE_NOISE = 1e-4  # by which one log-probability may differ between two requests; nats
+NO_BETTER_THAN_ONE_LABEL = (
+    "shard {number}: the labelling found (energy {energy:.3f}, {conflicts} conflicts) is no better than one label for all"
+    " examples ({one_label_for_all}): do not trust it. The task may need a conflict rule, the search a smaller alpha, more"
+    " steps or restarts; or the model cannot tell these labels apart"
+)
+LEFT_BY_SEARCH = (
+    "shard {number}: the search labelled {labelled_by_search} of {examples} examples, and the last pass the others: search"
+    " longer (search.steps, search.scorings), or use search.method=blocks"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardFigures:
+    """The figures of a shard, as summary.json holds them."""
+
+    examples: int
+    labelled_by_search: int
+    label_counts: dict[str, int]  # by label word
+    label_entropy: float
+    objective: str
+    energy: float  # of the labels of all examples
+    energies: dict[str, float]  # the same by each objective
+    searched_energy: float  # of what the best search itself labelled
+    last_energy: float  # of the last state of that search
+    conflicts: int  # pairs of the result that break a rule
+    # By label word: conflicts, and energy, null if that label breaks more rules than the result, or has no score.
+    one_label_for_all: dict[str, dict[str, float | None]]
+    beats_one_label_for_all: bool
+    steps: int
+    flips: int  # accepted proposals
+    restart: int  # of the best search
+    searches: Sequence[dict[str, Any]]  # of each restart: energy, steps, scorings, and whether it settled
+    restarts_agree: float | None  # share of examples, mean over pairs of restarts (aligned)
+
+
+@dataclass(frozen=True, slots=True)
+class SinceStart:
+    """What a start of the run did, all measured: the fields of Work and of Traffic, and those of its server."""
+
+    scorings: int  # of the pool, sent
+    scorings_from_memo: int  # of the pool and of single examples
+    single_examples: int  # sent each by itself
+    proposals_abandoned: int
+    waits: int
+    waiting_s: float
+    requests: int
+    prompts: int
+    prompt_tokens: int
+    retries: int
+    failures: dict[str, int]
+    servers_lost: int
+    # By the server's own counters, since the last time that it was lost; None if it does not report them.
+    server_prompt_tokens: int | None
+    server_computed_tokens: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """summary.json: the figures of a run. docs/outputs.md describes those of its shards and of this start."""
+    """summary.json: the figures of a run, of its shards and of this start."""
 
     task: str
     model: str
@@ -28,22 +89,60 @@ class Summary:
     conflicts: int  # pairs of the result that break a rule
     steps: int  # of the best search of each shard, summed
     flips: int  # accepted proposals of these
-    restarts_agree: (
-        float | None
-    )  # pairwise share of examples in which restarts agree (aligned), mean; null with one search
-    shards: Sequence[dict[str, Any]]  # figures of each shard
-    since_start: dict[str, Any]  # counts of this start of the run, all measured
+    restarts_agree: float | None  # share of examples, mean over pairs of restarts (aligned); null with one search
+    shards: Sequence[ShardFigures]
+    since_start: SinceStart
+
+
+def figures_of(outcome: Outcome, problem: Problem, label_words: Sequence[str], annealing: Annealing) -> ShardFigures:
+    """Return the figures of a shard."""
+    counts = of_pool.counts(outcome.labels, problem.n_labels)
+    words = [word.strip() for word in label_words]
+    energy, broken = outcome.energy, len(of_pool.broken(problem, outcome.labels))
+    uniform = [
+        {"energy": None if math.isnan(one) else one, "conflicts": conflicts} for one, conflicts in outcome.uniform
+    ]
+    end = outcome.ends[outcome.restart]
+    every = [replace(annealing, objective=name) for name in of_pool.OBJECTIVES]
+    return ShardFigures(
+        examples=problem.n,
+        labelled_by_search=len(pool_of(outcome.searched)),
+        label_counts=dict(zip(words, counts, strict=True)),
+        label_entropy=of_pool.entropy(counts),
+        objective=annealing.objective,
+        energy=energy,
+        energies={
+            one.objective: of_pool.evaluation(problem, one, outcome.labels, outcome.scores).labelling.energy
+            for one in every
+        },
+        searched_energy=outcome.searched_energy,
+        last_energy=end.info.energy,
+        conflicts=broken,
+        one_label_for_all=dict(zip(words, uniform, strict=True)),
+        beats_one_label_for_all=all(
+            broken < conflicts or not energy <= one + annealing.alpha * ENGINE_NOISE
+            for one, conflicts in outcome.uniform
+        ),
+        steps=end.info.step,
+        flips=end.info.flips,
+        restart=outcome.restart,
+        searches=[
+            {"energy": e.info.energy, "steps": e.info.step, "scorings": e.scorings, "settled": e.settled}
+            for e in outcome.ends
+        ],
+        restarts_agree=agreement.pairwise([e.labels for e in outcome.ends], problem.n_labels),
+    )
 
 
 def summary_of(
-    config: Config, shards: Sequence[dict[str, Any]], since_start: dict[str, Any], served: ServedModel | None
+    config: Config, shards: Sequence[ShardFigures], since_start: SinceStart, served: ServedModel | None
 ) -> Summary:
-    """Return the figures of a run; `since_start` counts what this start of it did, all measured."""
+    """Return the figures of a run."""
 
     def total(key: str) -> Any:
-        return sum(figures[key] for figures in shards)
+        return sum(getattr(figures, key) for figures in shards)
 
-    words = shards[0]["label_counts"]
+    words = shards[0].label_counts
     return Summary(
         task=config.task.name,
         model=config.model.name,
@@ -54,17 +153,37 @@ def summary_of(
         examples=total("examples"),
         labelled_by_search=total("labelled_by_search"),
         labelled_by_completion=total("examples") - total("labelled_by_search"),
-        label_counts={word: sum(figures["label_counts"][word] for figures in shards) for word in words},
+        label_counts={word: sum(figures.label_counts[word] for figures in shards) for word in words},
         energy=total("energy") / len(shards),
         conflicts=total("conflicts"),
         steps=total("steps"),
         flips=total("flips"),
-        restarts_agree=_mean([figures["restarts_agree"] for figures in shards]),
+        restarts_agree=_mean([figures.restarts_agree for figures in shards]),
         shards=shards,
         since_start=since_start,
     )
 
 
+def warnings(shards: Sequence[ShardFigures]) -> Iterator[str]:
+    """Yield what the user must know of shards."""
+    for number, figures in enumerate(shards):
+        if not figures.beats_one_label_for_all:
+            yield NO_BETTER_THAN_ONE_LABEL.format(number=number, **asdict(figures))
+        if figures.labelled_by_search < figures.examples:
+            yield LEFT_BY_SEARCH.format(number=number, **asdict(figures))
+
+
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
+
+
+def to_json(summary: Summary) -> dict[str, Any]:
+    """Return the figures as summary.json holds them, and as the driver's job returns them."""
+    return asdict(summary)
+
+
+def from_json(values: Mapping[str, Any]) -> Summary:
+    """Return the figures that `to_json` has made `values` of."""
+    shards = [ShardFigures(**figures) for figures in values["shards"]]
+    return Summary(**{**values, "shards": shards, "since_start": SinceStart(**values["since_start"])})

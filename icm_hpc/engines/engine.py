@@ -118,12 +118,18 @@ class Labels:
     read_top: Callable[[Any, str], dict[int, float]]  # answer, model -> id -> log P, nats
 
 
+class AskForTokens(Protocol):
+    """Returns the body of a request for the tokens of a text; `special` adds what starts a sequence."""
+
+    def __call__(self, model: str, text: str, *, special: bool) -> Fields: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Tokens:
     """How the model's own tokenizer is asked."""
 
     path: str
-    ask: Callable[[str, str, bool], Fields]  # model, text, whether to add what starts a sequence -> body
+    ask: AskForTokens
     read: Callable[[Any], list[int]]
 
 
@@ -179,6 +185,8 @@ class Engine:
 
     start: Start | None = None  # None: others run it, with their own weights and rate limits
     has_weights: bool = True  # False: there is no memory to plan
+    allows_any_context: Callable[["ModelConfig"], bool] | None = None  # None: never more than the model's positions
+    cpu_cache_gb: Callable[["ModelConfig"], float | None] | None = None  # of a process without GPUs, if it is known
     is_checked: bool = False  # before its first use in a start of the driver
 
     completions: Completions

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 KEY_VARIABLE = "VLLM_API_KEY"
 READY_VARIABLE = "VLLM_ENGINE_READY_TIMEOUT_S"  # whole seconds
+CPU_CACHE_VARIABLE = "VLLM_CPU_KVCACHE_SPACE"  # whole GiB
+ANY_CONTEXT_VARIABLE = "VLLM_ALLOW_LONG_MAX_MODEL_LEN"
+# Parts of the keys of config.json by which vLLM knows the longest context (model_arch_config_convertor.py of 0.32.0).
+POSITIONS = ("position", "rope", "seq_len", "max_seq", "max_length", "max_sequence")
 MAX_READY_S = 2_000_000  # vLLM passes it on in milliseconds, to what takes 31 bits
 
 # Options that published configurations hold and vLLM 0.32.0 no longer has: not sent.
@@ -85,6 +89,25 @@ def environment(
     return {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", **placed, **model.env, KEY_VARIABLE: key}
 
 
+def allows_any_context(model: "ModelConfig") -> bool:
+    """Return whether vLLM accepts a longer context than config.json states: a variable says so, or an option overrides it.
+
+    The option rope-scaling is one of older versions.
+    """
+    overrides = " ".join(str(value) for name, value in model.vllm_args.items() if "overrides" in name)
+    return (
+        model.env.get(ANY_CONTEXT_VARIABLE) == "1"
+        or any(key in overrides for key in POSITIONS)
+        or any(name.startswith("rope") for name in model.vllm_args)
+    )
+
+
+def cpu_cache_gb(model: "ModelConfig") -> float | None:
+    """Return the GB of a process's cache without GPUs, or None if vLLM chooses it."""
+    told = model.env.get(CPU_CACHE_VARIABLE, "")
+    return int(told) * 1.074 if told.isdecimal() else None
+
+
 def _flag(name: str, value: Any) -> list[str]:
     if value is None:
         return []
@@ -105,6 +128,8 @@ ENGINE = Engine(
         served_name="vLLM's --served-model-name",
     ),
     start=Start(argv, environment, vllm_symptoms.remedy, vllm_symptoms.root_cause),
+    allows_any_context=allows_any_context,
+    cpu_cache_gb=cpu_cache_gb,
     is_checked=True,
     completions=vllm_api.COMPLETIONS,
     top=vllm_api.TOP_TOKENS,

@@ -74,7 +74,7 @@ def top_ids(body: Mapping[str, Any], model: str) -> dict[int, float]:
         raise BadAnswer(said, counter="logprobs") from error
 
 
-def asking_for_tokens(model: str, text: str, special: bool) -> Fields:
+def asking_for_tokens(model: str, text: str, *, special: bool) -> Fields:
     """Return the body of POST /tokenize; `special` adds what starts a sequence."""
     return {"model": model, "prompt": text, "add_special_tokens": special}
 

@@ -20,7 +20,7 @@ from ..capacity import executor, plan
 from ..config import credentials, home, loading
 from ..config.fingerprint import differences, draw_the_same_examples, result_settings
 from ..config.schema import Config
-from ..driver import shard
+from ..driver.summary import Summary, from_json, warnings
 from ..errors import ClusterError, ConfigError, Interrupted, SchedulerError, TaskError
 from ..rundir import lock, progress
 from ..rundir.folder import RunDir, log_to_files
@@ -210,7 +210,7 @@ def _run_here(config: Config, run_dir: RunDir) -> None:
     except Interrupted:
         console.print("stopped; the state is saved")
         raise
-    _print_summary(config, run_dir, summary)
+    _print_summary(config, run_dir, from_json(summary))
 
 
 def _queued(job: Any, config: Config, run_dir: RunDir, *, wait: bool) -> None:
@@ -220,7 +220,7 @@ def _queued(job: Any, config: Config, run_dir: RunDir, *, wait: bool) -> None:
     _print_commands(config, f"cancel   {shlex.join(['scancel', job.job_id, *other])}")
     if not wait:
         return
-    _print_summary(config, run_dir, submission.result(job, run_dir))
+    _print_summary(config, run_dir, from_json(submission.result(job, run_dir)))
 
 
 def _print_commands(config: Config, cancel: str) -> None:
@@ -257,38 +257,38 @@ def _progress_bar() -> Iterator[Watch]:
         yield watch
 
 
-def _print_summary(config: Config, run_dir: RunDir, summary: dict[str, Any]) -> None:
+def _print_summary(config: Config, run_dir: RunDir, summary: Summary) -> None:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    since = summary["since_start"]
-    counts = ", ".join(f"{word} {count}" for word, count in summary["label_counts"].items())
+    since = summary.since_start
+    counts = ", ".join(f"{word} {count}" for word, count in summary.label_counts.items())
     rows = {
-        "labelled": f"{summary['examples']} ({summary['labelled_by_search']} by the search,"
-        f" {summary['labelled_by_completion']} by the last pass)",
+        "labelled": f"{summary.examples} ({summary.labelled_by_search} by the search,"
+        f" {summary.labelled_by_completion} by the last pass)",
         "labels": counts,
-        "energy": f"{summary['energy']:.3f} ({summary['conflicts']} conflicts)",
-        "steps": f"{summary['steps']} ({summary['flips']} flips)",
-        "prompts": f"{since['prompts']} sent in {since['requests']} requests",
-        "scorings": f"{since['scorings']} of the pool, {since['single_examples']} of single examples,"
-        f" {since['scorings_from_memo']} answered from memory",
+        "energy": f"{summary.energy:.3f} ({summary.conflicts} conflicts)",
+        "steps": f"{summary.steps} ({summary.flips} flips)",
+        "prompts": f"{since.prompts} sent in {since.requests} requests",
+        "scorings": f"{since.scorings} of the pool, {since.single_examples} of single examples,"
+        f" {since.scorings_from_memo} answered from memory",
     }
-    if since["server_prompt_tokens"]:
-        computed = since["server_computed_tokens"]
-        whose = "the server (its own counters" + (", since it came back)" if since["servers_lost"] else ")")
+    if since.server_prompt_tokens:
+        computed = since.server_computed_tokens
+        whose = "the server (its own counters" + (", since it came back)" if since.servers_lost else ")")
         whose += ", for all who use it" if config.external_url else ""
-        rows["tokens"] = f"{since['prompt_tokens']:,} sent, {computed:,} computed by {whose}"
-    failures = {name: count for name, count in since["failures"].items() if count}
-    if failures or since["servers_lost"]:
+        rows["tokens"] = f"{since.prompt_tokens:,} sent, {computed:,} computed by {whose}"
+    failures = {name: count for name, count in since.failures.items() if count}
+    if failures or since.servers_lost:
         told = ", ".join(f"{name} {count}" for name, count in failures.items())
         rows["failures"] = (
-            f"{told}; {since['retries']} retries, {since['servers_lost']} times the server was lost,"
-            f" {since['proposals_abandoned']} proposals abandoned"
+            f"{told}; {since.retries} retries, {since.servers_lost} times the server was lost,"
+            f" {since.proposals_abandoned} proposals abandoned"
         )
     found = evaluate.of_run(config, run_dir)
     if found:
         rows["agreement with gold"] = (
             f"{found.share:.3f} of {found.labelled} (one label for all: {found.majority:.3f}; the search never saw gold)"
         )
-    for number, warning in enumerate(shard.warnings(summary["shards"])):
+    for number, warning in enumerate(warnings(summary.shards)):
         rows[f"warning {number}"] = warning
     rows["result"] = str(run_dir.labels)
     for name, value in rows.items():

@@ -3,8 +3,7 @@
 import io
 import json
 import logging
-import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,7 @@ import h5py
 import numpy as np
 
 from ..core import agreement
-from ..core import energy as of_pool
-from ..core.types import Annealing, Budget, Labels, Problem, Scores, StepInfo, pool_of
+from ..core.types import Budget, Labels, Scores, StepInfo
 from ..errors import CheckpointError
 from . import checkpoint
 from .files import write_atomically
@@ -21,7 +19,6 @@ from .polling import TRANSIENT
 
 NAME = "outcome.h5"  # in the folder of the shard's first search
 FORMAT = 2  # what another version has saved is worked out again, from the searches' saved states
-ENGINE_NOISE = 1e-4  # by which one log-probability may differ between two requests; nats
 
 log = logging.getLogger(__name__)
 
@@ -133,43 +130,3 @@ def stability_of(outcome: Outcome) -> agreement.Shares | None:
     """Return, for each example, the share of the other searches that agree with its label; None of one search."""
     others = [end.labels for number, end in enumerate(outcome.ends) if number != outcome.restart]
     return agreement.with_result(outcome.labels, others, outcome.scores.shape[1]) if others else None
-
-
-def describe(outcome: Outcome, problem: Problem, label_words: tuple[str, ...], annealing: Annealing) -> dict[str, Any]:
-    """Return the figures of a shard, as summary.json holds them."""
-    counts = of_pool.counts(outcome.labels, problem.n_labels)
-    words = [word.strip() for word in label_words]
-    energy, broken = outcome.energy, len(of_pool.broken(problem, outcome.labels))
-    uniform = [
-        {"energy": None if math.isnan(one) else one, "conflicts": conflicts} for one, conflicts in outcome.uniform
-    ]
-    end = outcome.ends[outcome.restart]
-    every = [replace(annealing, objective=name) for name in of_pool.OBJECTIVES]
-    return {
-        "examples": problem.n,
-        "labelled_by_search": len(pool_of(outcome.searched)),
-        "label_counts": dict(zip(words, counts, strict=True)),
-        "label_entropy": of_pool.entropy(counts),
-        "objective": annealing.objective,
-        "energy": energy,
-        "energies": {
-            one.objective: of_pool.evaluation(problem, one, outcome.labels, outcome.scores).labelling.energy
-            for one in every
-        },
-        "searched_energy": outcome.searched_energy,
-        "last_energy": end.info.energy,
-        "conflicts": broken,
-        "one_label_for_all": dict(zip(words, uniform, strict=True)),
-        "beats_one_label_for_all": all(
-            broken < conflicts or not energy <= one + annealing.alpha * ENGINE_NOISE
-            for one, conflicts in outcome.uniform
-        ),
-        "steps": end.info.step,
-        "flips": end.info.flips,
-        "restart": outcome.restart,
-        "searches": [
-            {"energy": e.info.energy, "steps": e.info.step, "scorings": e.scorings, "settled": e.settled}
-            for e in outcome.ends
-        ],
-        "restarts_agree": agreement.pairwise([e.labels for e in outcome.ends], problem.n_labels),
-    }

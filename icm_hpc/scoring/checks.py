@@ -43,10 +43,10 @@ class Check:
     """One thing that was asked: passed, failed, or None where it could not be asked."""
 
     name: str
-    passed: bool | None
     found: str
     remedy: str = ""
     error: RequestError | None = field(default=None, repr=False, compare=False)  # of the request that failed
+    passed: bool | None = field(kw_only=True)
 
     def __str__(self) -> str:
         remedy = f"; {self.remedy}" if self.remedy else ""
@@ -98,11 +98,11 @@ async def run(
 
 
 def _passed(name: str, found: str) -> Check:
-    return Check(name, True, found)
+    return Check(name, found, passed=True)
 
 
 def _unchecked(name: str, why: str) -> Check:
-    return Check(name, None, f"not checked: {why}")
+    return Check(name, f"not checked: {why}", passed=None)
 
 
 async def _tried(name: str, probe: Callable[[], Awaitable[Check]], remedies: Mapping[str, str]) -> Check:
@@ -110,7 +110,7 @@ async def _tried(name: str, probe: Callable[[], Awaitable[Check]], remedies: Map
     try:
         return await probe()
     except RequestError as error:
-        return Check(name, False, str(error), remedies[name], error)
+        return Check(name, str(error), remedies[name], error, passed=False)
 
 
 def _remedies(engine: Engine) -> dict[str, str]:
@@ -137,7 +137,7 @@ async def _reachable(client: Client, served: dict[str, int | None]) -> Check:
 def _no_contact(client: Client, error: RequestError) -> Check:
     """Tell why the list of models was not to be had."""
     found, remedy = (_of_status if error.status else _of_connection)(client.url, error, client.engine)
-    return Check(REACHABLE, False, found, remedy, error)
+    return Check(REACHABLE, found, remedy, error, passed=False)
 
 
 def _of_status(url: str, error: RequestError, engine: Engine) -> tuple[str, str]:
@@ -177,14 +177,14 @@ def _of_connection(url: str, error: RequestError, engine: Engine) -> tuple[str, 
 async def _model(client: Client, served: dict[str, int | None]) -> Check:
     names = ", ".join(served)
     if not served:
-        return Check(MODEL, False, "the server lists no model", "see its log, and restart it with a model")
+        return Check(MODEL, "the server lists no model", "see its log, and restart it with a model", passed=False)
     if not client.model and len(served) == 1:
         return _passed(MODEL, f"{names} is the only one served")
     if not client.model:
-        return Check(MODEL, False, f"the server lists {names}", "say which is meant: model=NAME")
+        return Check(MODEL, f"the server lists {names}", "say which is meant: model=NAME", passed=False)
     if client.model not in served:
         remedy = f"write the name as it is served ({client.engine.advice.served_name})"
-        return Check(MODEL, False, f"the server lists {names}, not {client.model}", remedy)
+        return Check(MODEL, f"the server lists {names}, not {client.model}", remedy, passed=False)
     return _passed(MODEL, f"{client.model} is served")
 
 
@@ -195,7 +195,7 @@ async def _version(client: Client) -> Check:
     version = await client.version()
     found = f"{engine.product} {version}"
     if known.is_too_old(version):
-        return Check(VERSION, False, found, f"{engine.advice.labels}: {engine.advice.serve}")
+        return Check(VERSION, found, f"{engine.advice.labels}: {engine.advice.serve}", passed=False)
     is_tested = version.split("+")[0] == known.tested
     return _passed(VERSION, found + ("" if is_tested else f", untested: tests are made with {known.tested}"))
 
@@ -241,15 +241,15 @@ async def _labels(client: Client, pieces: Pieces, label_ids: Sequence[int]) -> C
     try:
         (values,) = await client.label_logprobs([prompt], asked)
     except BadAnswer as error:  # not one that another run's requests have spoilt: those spoil the top k only
-        return Check(LABELS, False, str(error), remedy)
+        return Check(LABELS, str(error), remedy, passed=False)
     known = dict(zip(asked, map(float, values), strict=True))
     differ = max(abs(known[token] - top[token]) for token in least)
     found = f"{len(asked)} tokens asked by id: {OVERLAP} are at most {differ:.1g} nats from the top {len(top)}"
     if differ > AGREEMENT:
-        return Check(LABELS, False, found, remedy)
+        return Check(LABELS, found, remedy, passed=False)
     if _are_words(pieces):
         advice = "let a proxy pass POST /tokenize on: the ids of label words are asked there"
-        return Check(LABELS, False, f"{found}; but POST /tokenize is not answered", advice)
+        return Check(LABELS, f"{found}; but POST /tokenize is not answered", advice, passed=False)
     return _passed(LABELS, found)
 
 
@@ -264,7 +264,7 @@ async def _caching(client: Client, prompt: bytes, blocks: int) -> Check:
     after = await client.metrics()
     if after.block_size is None:
         return Check(
-            CACHING, False, "GET /metrics has no counters of a prefix cache", _remedies(client.engine)[CACHING]
+            CACHING, "GET /metrics has no counters of a prefix cache", _remedies(client.engine)[CACHING], passed=False
         )
     enough = (blocks - 1) * after.block_size  # some models' caches keep the last block back
     if after.cached_tokens - before.cached_tokens < enough:
@@ -274,7 +274,7 @@ async def _caching(client: Client, prompt: bytes, blocks: int) -> Check:
     found = f"of a prompt of {blocks} blocks of {after.block_size} tokens, sent again, {hit} tokens came from the cache"
     if hit < enough:
         remedy = f"every prompt is computed whole: {client.engine.advice.caching}"
-        return Check(CACHING, False, found, remedy)
+        return Check(CACHING, found, remedy, passed=False)
     return _passed(CACHING, found)
 
 
@@ -285,7 +285,7 @@ async def _context(served: int | None, wanted: int | None) -> Check:
         remedy = (
             f"serve with model.max_model_len={wanted} (--max-model-len {wanted}), or set a smaller search.pool_size"
         )
-        return Check(CONTEXT, False, f"{served} tokens, and {wanted} are wanted", remedy)
+        return Check(CONTEXT, f"{served} tokens, and {wanted} are required", remedy, passed=False)
     return _passed(CONTEXT, f"{served} tokens" + (f", {wanted} are required" if wanted else ""))
 
 

@@ -158,7 +158,7 @@ class Client:
         asking = self.engine.tokens
         if asking is None:
             return await LocalTokenizer(self.model, None).tokenize(texts, special=special)
-        bodies = [asking.ask(self.model, text, special) for text in texts]
+        bodies = [asking.ask(self.model, text, special=special) for text in texts]
 
         async def tokens(body: dict[str, Any]) -> list[int]:
             async with self._slots:

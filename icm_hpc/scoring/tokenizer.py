@@ -3,8 +3,9 @@
 import math
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from tokenizers import Tokenizer
 
@@ -22,6 +23,12 @@ TOKEN_LETTERS = 4  # of a token in such a run
 TOKEN_BYTES = 3  # of a token of another script, in UTF-8: about one sign of Chinese or Thai, 1.5 letters of Russian
 
 
+class Encode(Protocol):
+    """Returns the tokens of a text; `special` adds what starts a sequence."""
+
+    def __call__(self, text: str, *, special: bool) -> list[int]: ...
+
+
 class LocalTokenizer:
     """Answers as a served model's /tokenize does."""
 
@@ -34,7 +41,7 @@ class LocalTokenizer:
 
     async def tokenize(self, texts: Sequence[str], *, special: bool = False) -> list[list[int]]:
         """Return the tokens of each text; `special` adds what starts a sequence, which an estimate leaves out."""
-        return [self._encode(text, special) for text in texts]
+        return [self._encode(text, special=special) for text in texts]
 
 
 def estimate(text: str) -> int:
@@ -81,7 +88,7 @@ def _tokens(piece: str) -> int:
     return max(1, round(others / TOKEN_BYTES + (_bytes(piece) - others) / (2 * TOKEN_LETTERS)))
 
 
-def _encoder(file: Path) -> Callable[[str, bool], list[int]] | None:
+def _encoder(file: Path) -> Encode | None:
     """Return what encodes by this file, or None if it is of a kind that is not known here."""
     try:
         tokenizer = Tokenizer.from_file(str(file))
@@ -89,10 +96,10 @@ def _encoder(file: Path) -> Callable[[str, bool], list[int]] | None:
         return None
     tokenizer.no_truncation()  # some files hold a limit, which a server does not apply
     tokenizer.no_padding()
-    return lambda text, special: list(tokenizer.encode(text, add_special_tokens=special).ids)
+    return lambda text, *, special: list(tokenizer.encode(text, add_special_tokens=special).ids)
 
 
-def _estimated(text: str, special: bool) -> list[int]:  # noqa: ARG001
+def _estimated(text: str, *, special: bool) -> list[int]:  # noqa: ARG001
     return [
         zlib.crc32(f"{number} {piece}".encode(errors="surrogatepass"))
         for piece in _pieces(text)

@@ -24,7 +24,7 @@ POLL_S = 0.5
 
 
 def follow(
-    config: Config, run_dir: RunDir, attempt: str, number: int, address: str, is_to_stop: Callable[[], bool]
+    config: Config, run_dir: RunDir, attempt: str, number: int, address: str, *, is_to_stop: Callable[[], bool]
 ) -> str:
     """Serve each start of the engine that the first node announces; return why no more."""
     polling.block_until_done(lambda: run_dir.write_rank_arrival(attempt, number, address))
@@ -45,7 +45,7 @@ def follow(
             return is_to_stop() or announced() != meeting
 
         try:
-            how = _serve_once(config, run_dir, meeting, number, address, is_over)
+            how = _serve_once(config, run_dir, meeting, number, address, is_over=is_over)
         except FolderError:
             raise
         except (IcmError, OSError) as error:
@@ -62,6 +62,7 @@ def _serve_once(
     meeting: Rendezvous,
     number: int,
     address: str,
+    *,
     is_over: Callable[[], bool],
 ) -> str | None:
     """Run this rank until the start is over; return how it ended by itself, or None."""

@@ -61,7 +61,7 @@ def main() -> None:
     rank = scheduler.rank() if config.nodes > 1 else 0
     if rank > 0:
         try:
-            reason = follower.follow(config, run_dir, attempt, rank, own_address(), _is_to_stop)
+            reason = follower.follow(config, run_dir, attempt, rank, own_address(), is_to_stop=_is_to_stop)
         except IcmError as error:
             reason = str(error)
         sys.exit(0 if _told_to_stop else f"icm_hpc.serving.server: rank {rank}: {reason}")

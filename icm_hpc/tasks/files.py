@@ -40,7 +40,7 @@ def read(config: TaskConfig, built_in: Path | None) -> list[Row]:
     if not config.data and built_in:
         return read_file(built_in)
     if not config.data:
-        raise TaskError(f"task={config.name} needs data: task.data=FILE ({FORMATS}) or a Hugging Face data set name")
+        raise TaskError(f"task={config.name} requires data: task.data=FILE ({FORMATS}) or a Hugging Face data set name")
     path = home.expanded(config.data, instead="task.data without ~")
     try:
         if path.is_dir():

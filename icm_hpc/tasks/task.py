@@ -147,7 +147,7 @@ def _grouped(examples: Iterable[Example]) -> list[list[Example]]:
 
 def _cut(task: Task, kept: Sequence[Example], limit: int | None) -> Task:
     if len(kept) < 2:
-        raise TaskError(
-            f"task {task.name}: {len(kept)} examples are left under task.limit={limit}; at least 2 are needed"
-        )
+        count = "1 example" if len(kept) == 1 else f"{len(kept)} examples"
+        have = f"the data have {count}" if limit is None else f"task.limit={limit} leaves {count}"
+        raise TaskError(f"task {task.name}: {have}; at least 2 are required")
     return replace(task, examples=tuple(kept))

@@ -40,7 +40,7 @@ def test_on_eight_h200s_it_fits_without_a_pipeline() -> None:
     assert fit.nearest(model, serving, one_node, 11264, {}) == ["model.pipeline_parallel_size=1 server.nodes=1"]
 
 
-def test_of_one_node_of_80_gb_the_fp8_preset_is_told_of_and_a_second_node() -> None:
+def test_of_one_node_of_80_gb_the_fp8_preset_is_named_and_a_second_node() -> None:
     model, serving = preset("405B")
     others = {"405B-FP8": preset("405B-FP8")}
     told = fit.nearest(model, replace(serving, pipeline=1, nodes=1), replace(H100, max_nodes=1), 11264, others)

@@ -75,7 +75,7 @@ def test_seconds_grow_with_tokens_and_fall_with_gpus() -> None:
     small, large = (Cost(1, n, n, n * n // 2, n, n) for n in (10_000, 100_000))
 
     def of(cost: Cost, gpus: int, dtype: str = "bf16") -> float:
-        return forecast.seconds(cost, shape_of_preset("70B"), GPUS["H100"], gpus, dtype, 16384)
+        return forecast.seconds(cost, shape_of_preset("70B"), GPUS["H100"], gpus, dtype, batch_tokens=16384)
 
     assert of(small, 4) < of(large, 4)
     assert of(large, 8) < of(large, 4)

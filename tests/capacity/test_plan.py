@@ -70,7 +70,7 @@ def test_submit_refuses_what_cannot_work_and_makes_nothing(tmp_path: Path) -> No
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_model_folder_that_is_not_there_is_told_of(tmp_path: Path) -> None:
+def test_a_model_folder_that_is_not_there_is_reported(tmp_path: Path) -> None:
     config = loading.load(["model=8B", f"model.path={tmp_path}/none", "server.gpus_per_node=1"])
     with pytest.raises(FitError, match="there is no such folder"):
         require_fit(plan(config, tasks.load(config.task, seed=0)))
@@ -99,7 +99,7 @@ def test_the_command_prints_json_and_exits_1_for_what_does_not_fit() -> None:
 def test_a_gpu_that_is_not_known_is_noted_and_its_memory_not_checked() -> None:
     found = planned("model=8B", "cluster.gpu=L40S")
     assert found.fits
-    assert any("cluster.gpu: L40S is none of A100-40, A100-80, H100, H200" in note for note in found.notes)
+    assert any("cluster.gpu=L40S is unknown; known: A100-40, A100-80, H100, H200" in note for note in found.notes)
 
 
 @pytest.mark.parametrize("words", ['[" 1"," 2"]', '[" non-toxic"," toxic"]'])
@@ -150,7 +150,7 @@ def test_a_float32_head_and_no_numerically_neutral_option_is_in_the_fingerprint(
         ({"rope-scaling": {"type": "linear"}}, False),
     ],
 )
-def test_only_an_override_of_the_context_switches_its_check_off(options: dict[str, object], checked: bool) -> None:
+def test_only_an_override_of_the_context_switches_its_check_off(options: dict[str, object], *, checked: bool) -> None:
     model = replace(loading.load(["model=8B"]).model, vllm_args=options)
     found = demand.model_of(model, None)
     assert found is not None

@@ -102,7 +102,7 @@ def start_node(cluster: Cluster, node: str) -> None:
     _slurm(cluster, "scontrol", "update", f"nodename={node}", "state=resume")
 
 
-def send_user_signals(cluster: Cluster, wanted: bool) -> None:
+def send_user_signals(cluster: Cluster, *, wanted: bool) -> None:
     """Say whether a preempted job is sent the signal of its --signal first; partitions are then as they were at the start."""
     path = cluster.folder / "etc" / "slurm.conf"
     lines = [line for line in path.read_text().splitlines() if line.lstrip("#") != USER_SIGNALS]

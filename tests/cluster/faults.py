@@ -29,26 +29,26 @@ class Fault:
     settings: tuple[str, ...] = ()
     site: Site = lambda _: contextlib.nullcontext()
     on_disk_of_mib: int | None = None  # the run's folder is on a file system of its own
-    at_start: bool = False  # it befalls the server before it serves
+    at_start: bool = False  # it happens to the server before it serves
     before_resume: Callable[[Run], object] = lambda _: None
     resume_with: tuple[str, ...] = ()
 
 
 def preempt(_slurm: Cluster, _run: Run) -> None:
-    """Send a job of higher priority that wants all GPU nodes."""
+    """Send a job of higher priority that requires all GPU nodes."""
     command("sbatch", "--partition=gpu-high", "--nodes=2", "--gres=gpu:8", "--output=/dev/null", "--wrap=sleep 3")
 
 
 def _preempted_with(*, grace_s: int = 0, warned: bool = True, mode: str = "REQUEUE") -> Site:
     @contextmanager
     def site(slurm: Cluster) -> Iterator[None]:
-        daemons.send_user_signals(slurm, warned)
+        daemons.send_user_signals(slurm, wanted=warned)
         for partition in ("gpu", "cpu"):
             command("scontrol", "update", f"partition={partition}", f"GraceTime={grace_s}", f"PreemptMode={mode}")
         try:
             yield
         finally:
-            daemons.send_user_signals(slurm, True)
+            daemons.send_user_signals(slurm, wanted=True)
             for partition in ("gpu", "cpu"):
                 command("scontrol", "update", f"partition={partition}", "GraceTime=0", "PreemptMode=REQUEUE")
 
@@ -236,7 +236,7 @@ FAULTS: dict[str, Fault] = {
         before_resume=lambda run: (run.root / "filler").unlink(),
     ),
     "folder-unwritable": Fault(
-        "the folder of the search can no longer be written to; mended before it is resumed",
+        "the folder of the search can no longer be written to; repaired before it is resumed",
         lambda _, run: _immutable("+i")(run),
         ends="FAILED",
         says="the state cannot be saved",

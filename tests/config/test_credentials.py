@@ -91,7 +91,7 @@ def test_a_secrets_file_of_another_user_is_refused(tmp_path: Path, monkeypatch: 
         credentials.find("VLLM_API_KEY")
 
 
-def test_a_named_secrets_file_that_is_not_there_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_named_secrets_file_that_is_not_there_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ICM_SECRETS", str(tmp_path / "nowhere"))
     with pytest.raises(ConfigError, match="nowhere: there is no such file"):
         credentials.find("VLLM_API_KEY")

@@ -194,7 +194,7 @@ class Scorings:
         return asyncio.run(answer())
 
     def next(self, context: str) -> Event:
-        """Return the event of the earliest scoring that was not told of yet."""
+        """Return the event of the earliest scoring that was not reported yet."""
         event = self._waiting.popleft()
         if event["ctx"] != context:
             raise Different(f"a scoring for {event['ctx']} where one for {context} belongs")

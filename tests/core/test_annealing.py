@@ -1,8 +1,8 @@
 """The annealing visits labellings as often as the documented chain does, which is enumerated exactly.
 
 The chain, from a labelling x: draw an example; its new label is the likelier one given the others; if that is its label
-already, stay. Else mend conflicts: in each round, a random one of those whose better repair does not fall under the
-best so far (in the first round: of all); until none is broken, none can be mended, or the rounds are over. Accept the
+already, stay. Else repair conflicts: in each round, a random one of those whose better repair does not fall under the
+best so far (in the first round: of all); until none is broken, none can be repaired, or the rounds are over. Accept the
 outcome y with probability min(1, exp((E(y) - E(x)) / T)), where T depends on the number of proposals accepted so far.
 """
 
@@ -56,14 +56,14 @@ class Instance:
         """Return the pairs of which not exactly one is true."""
         return [(a, b) for a, b in self.pairs if x[a] == x[b]]
 
-    def mended(self, x: Labelling, pair: tuple[int, int]) -> Labelling:
-        """Return the better way to mend a pair, the first of equals."""
+    def better_repair(self, x: Labelling, pair: tuple[int, int]) -> Labelling:
+        """Return the better way to repair a pair, the first of equals."""
         ways = [tuple({pair[0]: a, pair[1]: b}.get(i, label) for i, label in enumerate(x)) for a, b in ((0, 1), (1, 0))]
         return max(ways, key=self.energy)
 
     def repaired(self, x: Labelling, floor: float, rounds: int) -> dict[Labelling, float]:
-        """Return where mending leads, with probabilities."""
-        better = [y for pair in self.broken(x) if self.energy(y := self.mended(x, pair)) >= floor]
+        """Return where repairs lead, with probabilities."""
+        better = [y for pair in self.broken(x) if self.energy(y := self.better_repair(x, pair)) >= floor]
         if not better or not rounds:
             return {x: 1.0}
         ends: dict[Labelling, float] = {}

@@ -37,7 +37,7 @@ def test_a_conflict_with_an_unlabelled_example_is_not_broken() -> None:
     assert energy.broken(THREE, frozen_labels([1, -1, -1, -1])) == []
 
 
-def test_a_broken_pair_of_different_is_mended_by_changing_either_label() -> None:
+def test_a_broken_pair_of_different_is_repaired_by_changing_either_label() -> None:
     assert different(3).repairs[1, 1] == [(1, 0), (1, 2), (0, 1), (2, 1)]
     assert set(EXACTLY_ONE.repairs) == {(0, 0), (1, 1)}
 

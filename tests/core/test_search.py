@@ -46,7 +46,7 @@ def test_a_pool_without_conflicts_ends_as_the_model_would_have_it() -> None:
     assert state.current.labels.tolist() == favoured
 
 
-def test_the_best_labelling_of_a_grown_pool_starts_anew() -> None:
+def test_the_best_labelling_of_a_grown_pool_starts_again() -> None:
     labels = frozen_labels([1, 1, -1])
     start = Labelling(labels, np.zeros((3, 2)), 99.0)
     state = State(step=0, flips=0, current=start, best=start)

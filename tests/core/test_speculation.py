@@ -48,7 +48,7 @@ def answered(asking: Asking[Any]) -> tuple[Any, list[Sequence[Ask]]]:
 
 
 def walked(
-    annealing: Annealing, seed: int, steps: int, ahead: int, problem: Problem = PROBLEM, method: Method = SINGLE
+    annealing: Annealing, seed: int, steps: int, ahead: int, problem: Problem = PROBLEM, *, method: Method = SINGLE
 ) -> tuple[list[StepInfo], State, int]:
     """Return the steps of a whole search, its end, and how often it asked."""
 
@@ -90,7 +90,7 @@ def told(info: StepInfo) -> tuple[Any, ...]:
     method=st.sampled_from([SINGLE, BLOCKS]),
 )
 def test_any_number_of_steps_ahead_gives_the_same_trajectory(
-    seed: int, ahead: int, heat: float, schedule: str, from_pool: bool, method: Method
+    seed: int, ahead: int, heat: float, schedule: str, *, from_pool: bool, method: Method
 ) -> None:
     annealing = Annealing(
         num_seeds=4, schedule=schedule, initial_temperature=heat, final_temperature=0.01, predict_from_pool=from_pool

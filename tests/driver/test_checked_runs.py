@@ -53,7 +53,7 @@ async def test_a_run_checks_its_server_once_an_attempt_for_its_longest_prompt(
 async def test_a_server_that_cannot_score_labels_ends_the_run_with_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    asking(monkeypatch, Check(checks.LABELS, False, "none came", "serve it with vLLM"))
+    asking(monkeypatch, Check(checks.LABELS, "none came", "serve it with vLLM", passed=False))
     settings, run_dir, client = offline.prepare(tmp_path, *VLLM)
     with pytest.raises(ServerError, match="none came; serve it with vLLM"):
         await run.label(settings, run_dir, client, lambda _: None)
@@ -65,7 +65,11 @@ async def test_a_server_that_is_only_slower_is_warned_of_and_the_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    asking(monkeypatch, Check(checks.VERSION, True, "vLLM 0.32.0"), Check(checks.CACHING, False, "off", "turn it on"))
+    asking(
+        monkeypatch,
+        Check(checks.VERSION, "vLLM 0.32.0", passed=True),
+        Check(checks.CACHING, "off", "turn it on", passed=False),
+    )
     settings, run_dir, client = offline.prepare(tmp_path, *VLLM)
     await run.label(settings, run_dir, client, lambda _: None)
     levels = {record.getMessage(): record.levelname for record in caplog.records}
@@ -77,7 +81,7 @@ async def test_a_server_lost_while_it_is_checked_is_a_server_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lost = NoAnswer("the connection broke", counter="connection")
-    asking(monkeypatch, Check(checks.COMPLETION, False, str(lost), "see the log", lost))
+    asking(monkeypatch, Check(checks.COMPLETION, str(lost), "see the log", lost, passed=False))
     settings, run_dir, client = offline.prepare(tmp_path, *VLLM)
     counts = Counts()
     with pytest.raises(NoAnswer, match="the connection broke"):
@@ -106,7 +110,7 @@ async def test_on_a_server_that_others_use_spoilt_plain_log_probabilities_are_wa
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     spoilt = BadAnswer("-9999 came back", counter="logprobs")
-    asking(monkeypatch, Check(checks.LABELS, False, str(spoilt), "serve it with vLLM", spoilt))
+    asking(monkeypatch, Check(checks.LABELS, str(spoilt), "serve it with vLLM", spoilt, passed=False))
     settings, run_dir, client = offline.prepare(tmp_path, *VLLM, "server.url=http://theirs:8000")
     await run.label(settings, run_dir, client, lambda _: None)
     assert "✗ label log-probabilities: -9999 came back" in caplog.text

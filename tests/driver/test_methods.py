@@ -11,7 +11,7 @@ from icm_hpc import status
 from icm_hpc.config import loading
 from icm_hpc.config.fingerprint import result_settings
 from icm_hpc.core.methods import METHODS
-from icm_hpc.driver import shard
+from icm_hpc.driver.summary import from_json, warnings
 from icm_hpc.errors import ConfigError
 from icm_hpc.rundir.trace import read_trace
 from tests import offline
@@ -53,7 +53,7 @@ async def test_the_energy_is_that_of_all_labels_whatever_the_search_labelled(tmp
         30 * sum(row["margin"] for row in rows(tmp_path)) / 16 - summary["conflicts"]
     )
     assert figures["searched_energy"] != summary["energy"]
-    assert any("the search labelled" in warning for warning in shard.warnings([figures]))
+    assert any("the search labelled" in warning for warning in warnings(from_json(summary).shards))
 
 
 async def test_a_budget_of_scorings_ends_a_search_and_a_larger_one_goes_on(tmp_path: Path) -> None:

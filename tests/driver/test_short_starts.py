@@ -160,7 +160,7 @@ async def test_more_steps_or_restarts_are_done_though_the_shards_were_finished(t
 
 
 @pytest.mark.parametrize("cut", [True, False])
-async def test_a_damaged_outcome_is_set_aside_and_its_last_pass_done_again(tmp_path: Path, cut: bool) -> None:
+async def test_a_damaged_outcome_is_set_aside_and_its_last_pass_done_again(tmp_path: Path, *, cut: bool) -> None:
     _, run_dir, _ = await offline.label(tmp_path, *SHARDS)
     labels, path = run_dir.labels.read_bytes(), run_dir.shard(3) / outcome.NAME
     content = bytearray(path.read_bytes())

@@ -139,7 +139,7 @@ async def test_a_rule_that_forbids_the_collapse_keeps_the_warning_away(
     assert all(one["conflicts"] > 0 for one in shard["one_label_for_all"].values())
 
 
-async def test_a_cache_too_small_for_a_scoring_is_told_of_with_its_cost(
+async def test_a_cache_too_small_for_a_scoring_is_reported_with_its_cost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def small(_: object) -> Metrics:

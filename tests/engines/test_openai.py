@@ -39,5 +39,5 @@ def test_an_answer_that_is_no_list_of_tokens_is_a_bad_one(counter: str, body: An
         (b"[]", False),
     ],
 )
-def test_a_used_up_account_is_told_from_haste(content: bytes, out: bool) -> None:
+def test_a_used_up_account_is_told_from_haste(content: bytes, *, out: bool) -> None:
     assert completions.is_out_of_quota(content) is out

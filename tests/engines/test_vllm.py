@@ -47,7 +47,7 @@ async def test_label_logprobs_are_those_of_the_model(tiny_server: Served) -> Non
         np.testing.assert_allclose(scores[query.index], direct[list(parts.label_ids)].numpy(), atol=1e-4)
 
 
-async def test_the_likeliest_tokens_are_those_of_the_model(tiny_server: Served) -> None:
+async def test_the_top_tokens_are_those_of_the_model(tiny_server: Served) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -195,7 +195,7 @@ UNDOCUMENTED = (
 )
 
 
-async def test_a_stranger_on_the_same_node_is_answered_by_no_route(tiny_server: Served) -> None:
+async def test_another_user_on_the_same_node_is_answered_by_no_route(tiny_server: Served) -> None:
     async with connect.connected(tiny_server.settings, tiny_server.run_dir, tiny_server.attempt):
         endpoint = tiny_server.run_dir.read_endpoint(tiny_server.attempt)
     assert endpoint is not None

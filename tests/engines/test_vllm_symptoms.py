@@ -49,7 +49,7 @@ def _said(sign: str, folders: list[str]) -> bool:
         ),
     ],
 )
-def test_real_vllm_that_cannot_start_is_told_of_with_the_remedy(tmp_path: Path, setting: str, told: str) -> None:
+def test_real_vllm_that_cannot_start_is_reported_with_the_remedy(tmp_path: Path, setting: str, told: str) -> None:
     require_vllm()
     _, run_dir = prepare_run(tmp_path, "model=tiny", setting)
     reason = reason_of(run_dir)

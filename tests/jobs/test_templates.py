@@ -37,6 +37,30 @@ def test_bash_can_read_every_template(name: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def _code(name: str) -> list[str]:
+    """Return the lines of a template that the shell runs; its directives come before them."""
+    lines = (FOLDER / f"{name}.sbatch").read_text().splitlines()
+    return [line for line in lines[lines.index("umask 077") :] if line and not line.startswith("#")]
+
+
+def test_het_and_single_differ_only_in_how_their_steps_get_the_job() -> None:
+    one_component = [
+        re.sub(r"--het-group=[01]", "--overlap", line).replace("_HET_GROUP_1", "")
+        for line in _code("het")
+        if not line.startswith("unset SLURM_MEM_")
+    ]
+    begin = next(i for i, line in enumerate(one_component) if "SLURM_RESTART_COUNT" in line)
+    assert one_component[begin + 2] == "fi"
+    del one_component[begin : begin + 3]  # the steps that the death of component 0's node leaves in component 1
+    signal_ignored = """sh -c 'trap "" USR2; exec "$@"' server """
+    assert [line.replace(signal_ignored, "") for line in _code("single")] == one_component
+
+
+def test_a_driver_alone_begins_as_one_beside_a_server_does() -> None:
+    begin = _code("single")[: _code("single").index("trap : TERM USR2") + 1]
+    assert _code("driver")[: len(begin)] == begin
+
+
 def _scripted(folder: Path, script: str, **commands: str) -> tuple[int, list[str]]:
     """Run a script after steps.sh, with stand-ins for Slurm's commands; return its exit code and how scancel was called."""
     for name, text in {"squeue": SQUEUE, **commands}.items():

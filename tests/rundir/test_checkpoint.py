@@ -1,4 +1,4 @@
-"""Saved state: whole or not there, and the newest that is whole is the one that is read."""
+"""Saved state: written atomically, and the newest complete one is read."""
 
 import hashlib
 import os
@@ -112,7 +112,7 @@ def test_three_generations_are_kept_and_nothing_else(tmp_path: Path) -> None:
 
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), cut=st.booleans())
 def test_a_damaged_generation_gives_way_to_the_one_before(
-    tmp_path_factory: pytest.TempPathFactory, place: float, bit: int, cut: bool
+    tmp_path_factory: pytest.TempPathFactory, place: float, bit: int, *, cut: bool
 ) -> None:
     folder = tmp_path_factory.mktemp("damaged")
     newest = saved(folder, 3)[-1]
@@ -127,7 +127,7 @@ def test_a_damaged_generation_gives_way_to_the_one_before(
     assert same(loaded.state, state(2 if untouched else 1))
 
 
-def test_without_a_whole_generation_the_run_is_refused_and_not_begun_anew(tmp_path: Path) -> None:
+def test_without_a_whole_generation_the_run_is_refused_and_not_begun_again(tmp_path: Path) -> None:
     for path in saved(tmp_path, 4):
         path.write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"no generation in .* is whole"):
@@ -227,7 +227,7 @@ class SavesKillsAndLoads(RuleBasedStateMachine):
 
     @precondition(lambda self: len(self.whole) > 1)
     @rule(share=st.floats(0, 1, exclude_max=True), cut=st.booleans())
-    def spoil_the_newest(self, share: float, cut: bool) -> None:
+    def spoil_the_newest(self, share: float, *, cut: bool) -> None:
         newest = checkpoint.generations(self.folder)[-1]
         content = bytearray(newest.read_bytes())
         at = checkpoint.USER_BLOCK + int(share * (len(content) - checkpoint.USER_BLOCK))

@@ -55,7 +55,7 @@ def hold_until_killed(path: Path) -> None:
     asyncio.run(hold())
 
 
-async def test_a_second_holder_is_refused_and_told_of_the_first_until_that_is_gone(tmp_path: Path) -> None:
+async def test_a_second_holder_is_refused_and_learns_the_first_until_that_is_gone(tmp_path: Path) -> None:
     path = tmp_path / "driver.lock"
     async with lock.held(path, "attempt 7.0 on node3"):
         assert lock.holder(path) == "attempt 7.0 on node3"

@@ -167,7 +167,7 @@ def test_a_follower_outlives_reads_that_fail_for_a_moment_and_its_engine_goes_on
     def is_to_stop() -> bool:
         return run_dir.rank_exit("a1", 1).exists()
 
-    assert follower.follow(settings, run_dir, "a1", 1, "127.0.0.1", is_to_stop) == "told to stop"
+    assert follower.follow(settings, run_dir, "a1", 1, "127.0.0.1", is_to_stop=is_to_stop) == "told to stop"
     assert "exited with code 3" in json.loads(run_dir.rank_exit("a1", 1).read_text())["how"], "it was not ended before"
     assert {path.name for path in away.failed} == {"server-exit.json", "rendezvous.json"}
 
@@ -180,7 +180,7 @@ def test_a_follower_whose_folder_stays_away_ends_and_names_the_path(
     monkeypatch.setattr(polling, "TOLERATED_S", 0.1)
     Away(monkeypatch, "ESTALE", lambda path, _: path.name == "rendezvous.json")
     with pytest.raises(FolderError, match=r"a1/rendezvous\.json could not be used for 0\.1 s: played ESTALE"):
-        follower.follow(settings, run_dir, "a1", 1, "127.0.0.1", lambda: False)
+        follower.follow(settings, run_dir, "a1", 1, "127.0.0.1", is_to_stop=lambda: False)
 
 
 @pytest.mark.parametrize("name", PASSING)

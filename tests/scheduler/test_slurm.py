@@ -228,7 +228,7 @@ def test_a_run_whose_job_cannot_be_asked_about_is_unknown_and_is_not_resumed(fak
     ],
 )
 def test_the_exit_code_of_a_driver_that_failed_is_shown(
-    fake: FakeSlurm, tmp_path: Path, line: str, driver: str, exit_code: str | None, shown: str
+    fake: FakeSlurm, tmp_path: Path, line: str, driver: str, *, exit_code: str | None, shown: str
 ) -> None:
     fake.sbatch("Submitted batch job 5")
     root = f"run.root={tmp_path}/runs"

@@ -93,7 +93,7 @@ async def test_no_prompts_are_no_request() -> None:
         assert client.traffic.requests == 0
 
 
-async def test_a_stranger_learns_nothing() -> None:
+async def test_a_client_without_the_key_learns_nothing() -> None:
     async with served(stub.application(model="m", max_model_len=10, key="another")) as client:
         assert "refuses this run's key" in str(await client.trouble())
         with pytest.raises(ScoringError, match="401"):
@@ -144,7 +144,7 @@ async def test_an_answer_that_is_no_score_is_asked_for_again_and_then_an_error(c
         ("timeout", lambda _: Dripping()),
     ],
 )
-async def test_what_no_further_try_mends_is_not_tried_again(counter: str, spoil: Answer) -> None:
+async def test_what_no_retry_repairs_is_not_tried_again(counter: str, spoil: Answer) -> None:
     async with served(spoilt(spoil), timeout_s=0.5) as client:
         with pytest.raises((ScoringError, TimedOut)) as raised:
             await client.label_logprobs(PROMPTS[:3], [5, 7])

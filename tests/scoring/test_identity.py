@@ -102,7 +102,7 @@ async def test_another_model_under_the_same_name_is_refused_before_anything_is_s
 
 @pytest.mark.parametrize(("shift", "same"), [(0.4, True), (-0.4, True), (0.6, False)])
 async def test_noise_of_the_hardware_is_no_other_model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shift: float, same: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shift: float, *, same: bool
 ) -> None:
     await by_theirs(tmp_path, "llama", "search.steps=5")
     monkeypatch.setattr(stub, "label_logprobs", lambda prompt, ids: [v - shift for v in LOGPROBS(prompt, ids)])
@@ -145,7 +145,7 @@ async def test_the_record_is_there_before_anything_is_scored_and_its_prompts_are
 ) -> None:
     seen: list[Any] = []
 
-    async def label(_config: Any, run_dir: RunDir, client: Client, *_: Any) -> dict[str, Any]:
+    async def label(_config: Any, run_dir: RunDir, client: Client, *_: Any, **_more: Any) -> dict[str, Any]:
         seen.extend((run_dir.read_served_model(), client.traffic.requests))
         return {}
 

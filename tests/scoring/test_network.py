@@ -91,7 +91,7 @@ async def proxy() -> AsyncIterator[tuple[str, list[str]]]:
 )
 async def test_verify_uses_the_proxy_exactly_where_a_run_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    url: str, no_proxy: str, passes: str | None, written: str,
+    *, url: str, no_proxy: str, passes: str | None, written: str,
 ) -> None:  # fmt: skip
     monkeypatch.setenv("VLLM_API_KEY", KEY)
     monkeypatch.setattr(client_module, "RETRY_WAITS_S", ())

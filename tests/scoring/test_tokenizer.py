@@ -107,9 +107,9 @@ def test_a_plan_without_a_tokenizer_refuses_what_no_tokenizer_could_fit_and_note
 
 
 def test_the_ids_of_an_estimate_are_as_many_as_it_says_and_equal_where_texts_are() -> None:
-    ids = tokenizer.LocalTokenizer("m", None)._encode(TEXTS["Thai"], False)
+    ids = tokenizer.LocalTokenizer("m", None)._encode(TEXTS["Thai"], special=False)
     assert len(ids) == len(set(ids)) > 50
-    assert tokenizer.LocalTokenizer("m", None)._encode(TEXTS["Thai"] + " end", False)[: len(ids)] == ids
+    assert tokenizer.LocalTokenizer("m", None)._encode(TEXTS["Thai"] + " end", special=False)[: len(ids)] == ids
 
 
 def test_a_limit_in_a_tokenizers_file_cuts_no_text(tmp_path: Path) -> None:
@@ -117,4 +117,4 @@ def test_a_limit_in_a_tokenizers_file_cuts_no_text(tmp_path: Path) -> None:
     made.enable_truncation(4)
     made.enable_padding(length=99)
     made.save(str(tmp_path / "tokenizer.json"))
-    assert len(tokenizer.LocalTokenizer("m", tmp_path)._encode("ten letters", False)) == 12
+    assert len(tokenizer.LocalTokenizer("m", tmp_path)._encode("ten letters", special=False)) == 12

@@ -85,7 +85,7 @@ async def run(folder: Path, url: str, *arguments: str) -> Any:
     return summary, run_dir
 
 
-async def test_a_run_asks_for_the_likeliest_tokens_of_texts_and_for_nothing_else(tmp_path: Path) -> None:
+async def test_a_run_asks_for_the_top_tokens_of_texts_and_for_nothing_else(tmp_path: Path) -> None:
     api = Api()
     async with api.served() as url:
         summary, run_dir = await run(tmp_path, url, "model.served_name=m", "model.top_logprobs=3")
@@ -208,7 +208,7 @@ async def test_a_prompt_that_by_an_estimate_alone_is_too_long_is_a_warning_and_s
     assert "the longest prompt may be" in caplog.text
 
 
-async def test_a_label_word_that_is_not_among_the_likeliest_gets_the_published_floor() -> None:
+async def test_a_label_word_that_is_not_among_the_top_tokens_gets_the_published_floor() -> None:
     def spoil(_: int, body: dict[str, Any]) -> Any:
         return {
             **body,

@@ -185,7 +185,7 @@ def test_the_engine_of_a_second_node_waits_as_long(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("icm_hpc.serving.process.engine", engine)
     monkeypatch.setattr("icm_hpc.serving.weights.locate", lambda _: "weights")
     run_dir.write_rendezvous(Rendezvous("a1", 0, "10.0.0.1", 1, 2))
-    follower.follow(settings, run_dir, "a1", 1, "10.0.0.2", lambda: bool(given))
+    follower.follow(settings, run_dir, "a1", 1, "10.0.0.2", is_to_stop=lambda: bool(given))
     assert given == ["7200"]
 
 

@@ -47,5 +47,5 @@ def test_the_same_weights_in_another_form_weigh_nothing_more(model: ModelConfig)
 @pytest.mark.parametrize(
     ("path", "is_folder"), [("/a/b", True), ("./a/b", True), ("models", True), ("owner/name", False)]
 )
-def test_names_of_the_hub_are_told_from_folders(path: str, is_folder: bool) -> None:
+def test_names_of_the_hub_are_told_from_folders(path: str, *, is_folder: bool) -> None:
     assert weights.is_folder_name(path) is is_folder

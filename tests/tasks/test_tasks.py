@@ -230,6 +230,18 @@ def test_a_group_larger_than_a_pool_is_refused() -> None:
         shards(of_groups([1, 4]), 3)
 
 
+@pytest.mark.parametrize(
+    ("groups", "limit", "message"),
+    [
+        ([1], None, "the data have 1 example; at least 2 are required"),
+        ([3, 3], 2, "task.limit=2 leaves 0 examples; at least 2 are required"),
+    ],
+)
+def test_fewer_than_two_examples_are_refused(groups: list[int], limit: int | None, message: str) -> None:
+    with pytest.raises(TaskError, match=f"{message}$"):
+        limited(of_groups(groups), limit, seed=0)
+
+
 def test_a_limit_keeps_groups_whole_and_depends_on_the_seed() -> None:
     task = of_groups([3] * 10)
     kept = limited(task, 10, seed=1)

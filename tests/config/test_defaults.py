@@ -153,14 +153,14 @@ def test_without_a_home_there_are_no_defaults_of_the_user(monkeypatch: pytest.Mo
     monkeypatch.delenv("HOME")
     assert loading.defaults() == []
     monkeypatch.setenv("HOME", "")
-    assert loading.load([]).search.steps == 200
+    assert loading.load([]).search.steps is None
 
 
 def test_a_runs_own_settings_do_not_read_defaults(here: Files, tmp_path: Path) -> None:
     saved = tmp_path / "config.yaml"
     saved.write_text(loading.to_yaml(loading.load([])))
     here.write(user="search: {steps: 3}\n", site="cluster: {acount: x}\n")
-    assert loading.load_file(saved).search.steps == 200
+    assert loading.load_file(saved).search.steps is None
 
 
 def test_commands_find_runs_in_the_root_of_the_defaults(files: Files, tmp_path: Path) -> None:

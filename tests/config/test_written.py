@@ -84,8 +84,8 @@ def test_whole_numbers_are_decimal_digits(text: str, number: int, tmp_path: Path
     ["1_000", "0x10", "0o17", "2.0", "1e3", "many", "", "null", "inf", "1 2", "٣", "9" * 5000, "[1]", "1\n2", "true"],
 )
 def test_what_is_no_whole_number_is_refused_on_one_line(text: str) -> None:
-    said = refusal(f"search.steps={text}")
-    assert said.startswith("search.steps")
+    said = refusal(f"search.restarts={text}")
+    assert said.startswith("search.restarts")
     assert "expected a whole number in decimal digits" in said
     assert len(said) < 300
 

@@ -22,7 +22,14 @@ from icm_hpc.rundir.folder import RunDir
 from tests.cluster.processes import children
 
 SLOW, FAST = "model.vllm_args.delay-ms=20", "model.vllm_args.delay-ms=0"  # while it is killed, and after
-MODEL = ("model=stub", "task.limit=24", "search.schedule=constant", "search.memo_mb=0", "search.ahead=1")
+MODEL = (
+    "model=stub",
+    "task.limit=24",
+    "search.method=single",
+    "search.schedule=constant",
+    "search.memo_mb=0",
+    "search.ahead=1",
+)
 TARGETS = ("driver", "component", "engine", "driver and component")
 
 

@@ -26,7 +26,7 @@ def rss_mb() -> float:
 
 async def measured(folder: Path, steps: int, points: int, arguments: list[str]) -> list[dict[str, Any]]:
     """Search, and look now and then."""
-    settings, run_dir, client = prepare(folder, f"search.steps={steps}", *arguments)
+    settings, run_dir, client = prepare(folder, "search.method=single", f"search.steps={steps}", *arguments)
     asked = cast(OfflineClient, client).prompts
     looks: list[dict[str, Any]] = []
     began = time.monotonic()

@@ -41,7 +41,7 @@ def main() -> None:
     defaults = {"n": "32", "steps": "200", "data": "../shared/data/truthfulqa_train.json", "seed": "0", "model": "tiny"}
     mine, rest = arguments(defaults)
     task = ["task=truthfulqa", f"task.data={Path(mine['data']).resolve()}", f"task.limit={mine['n']}"]
-    search = [f"search.steps={mine['steps']}", f"search.seed={mine['seed']}"]
+    search = ["search.method=single", f"search.steps={mine['steps']}", f"search.seed={mine['seed']}"]
     common = [f"model={mine['model']}", *task, *search, *rest]
     variants = {name: loading.load([*common, *changes]) for name, changes in VARIANTS.items()}
 

@@ -11,7 +11,7 @@ import pytest
 from icm_hpc import scheduler
 from tests import offline
 from tests.cluster.daemons import Cluster
-from tests.cluster.runs import SITE, SLOW, Run, command, components, icm, job_of, logs, restarts, until
+from tests.cluster.runs import SITE, SINGLE, Run, command, components, icm, job_of, logs, restarts, until
 from tests.external import KEY, free_port, holding, running_stub, secrets_file
 
 pytestmark = pytest.mark.cluster
@@ -24,7 +24,7 @@ def test_a_driver_only_job_uses_the_running_server_survives_a_requeue_and_has_it
     monkeypatch.setenv("VLLM_API_KEY", KEY)  # must not reach the job
     root = tmp_path / "runs"
     with running_stub(free_port(), delay_ms=100) as url:
-        settings = (f"cluster={SITE}", "model=tiny", *SLOW, f"server.url={url}", f"run.root={root}", "run=mine")
+        settings = (f"cluster={SITE}", "model=tiny", *SINGLE, f"server.url={url}", f"run.root={root}", "run=mine")
         printed = icm("submit", *settings, "dry_run=true").stdout
         tested = subprocess.run(["sbatch", "--test-only"], input=printed, text=True, capture_output=True, check=False)
         assert tested.returncode == 0, tested.stderr
@@ -46,7 +46,7 @@ def test_a_driver_only_job_uses_the_running_server_survives_a_requeue_and_has_it
     until(lambda: [row["State"] for row in components(job)] == ["COMPLETED"], logs(run.dir.path), 60)
     assert [row["JobID"] for row in components(job)] == [job]
     assert [attempt["job"] for attempt in run.attempts] == [job, job]
-    _, plain, _ = asyncio.run(offline.label(tmp_path / "plain", *SLOW))
+    _, plain, _ = asyncio.run(offline.label(tmp_path / "plain", *SINGLE))
     assert run.dir.labels.read_bytes() == plain.labels.read_bytes()
     assert holding(root, KEY) == []
 
@@ -57,7 +57,7 @@ def test_a_driver_only_job_signalled_before_its_limit_goes_on_in_another_which_t
     monkeypatch.setenv("ICM_SECRETS", str(secrets_file(tmp_path, f"VLLM_API_KEY={KEY}")))
     root = tmp_path / "runs"
     with running_stub(free_port(), delay_ms=100) as url:
-        settings = (f"cluster={SITE}", "model=tiny", *SLOW, f"server.url={url}", f"run.root={root}", "run=mine")
+        settings = (f"cluster={SITE}", "model=tiny", *SINGLE, f"server.url={url}", f"run.root={root}", "run=mine")
         with ThreadPoolExecutor() as threads:
             waiting = threads.submit(icm, "submit", *settings, "cluster.on_preempt=resubmit", "wait=true")
             run = Run(root, "mine")
@@ -68,5 +68,5 @@ def test_a_driver_only_job_signalled_before_its_limit_goes_on_in_another_which_t
     first, second = [attempt["job"] for attempt in run.attempts]
     assert job_of(done.stdout) == first != second
     assert "24 (" in done.stdout
-    _, plain, _ = asyncio.run(offline.label(tmp_path / "plain", *SLOW))
+    _, plain, _ = asyncio.run(offline.label(tmp_path / "plain", *SINGLE))
     assert run.dir.labels.read_bytes() == plain.labels.read_bytes()

@@ -27,7 +27,7 @@ SHOWN = ("blocks", "blocks x4", "single", "bootstrap", "zero_shot")
 KINDS = ("pairs", "no rule", "four labels")
 COLUMNS = (
     *("data", "N", "method", "energy over truth: mean; worst", "accuracy: mean; worst", "demonstrations"),
-    *("fewer than single", "scorings"),
+    *("fewer than single", "scorings", "forecast"),
 )
 
 
@@ -105,13 +105,18 @@ def searched(name: str, given: Problem, learner: Learner, annealing: Annealing, 
     return labels, oracle
 
 
+def annealing_of(given: Problem, method: str) -> Annealing:
+    """Return the parameters of a method, with the objective that is the default of such a task."""
+    objective = "margin" if given.conflicts else "calibrated"
+    return Annealing(objective=objective, **METHODS[method].defaults)
+
+
 def measured(name: str, kind: str, n: int, seed: int) -> Result:
     """Search once."""
     given = problem(kind, n)
     learner = Learner(given, seed, knowledge=0.6)
     base, _ = RESTARTS.get(name, (name, 1))
-    objective = "margin" if given.conflicts else "calibrated"
-    annealing = Annealing(objective=objective, **METHODS[base].defaults)
+    annealing = annealing_of(given, base)
     labels, oracle = searched(name, given, learner, annealing, seed * 100)
 
     def energy_of(given_labels: Labels) -> float:
@@ -128,9 +133,13 @@ def row(kind: str, n: int, name: str, results: Sequence[Result], reference: floa
     cost = float(np.mean([one.demonstrations for one in results]))
     fewer = f"{reference / cost:.1f}" if reference else "-"
     scorings = [one.scorings for one in results]
+    base, restarts = RESTARTS.get(name, (name, 1))
+    given = problem(kind, n)
+    expected = METHODS[base].forecast(n, annealing_of(given, base), METHODS[base].budget(n))
     return (
         f"| {kind} | {n} | {name} | {np.mean(over):.1f}; {min(over):.1f} | {np.mean(accuracy):.2f}; {min(accuracy):.2f}"
-        f" | {cost:,.0f} | {fewer} | {np.mean(scorings):.0f} ({min(scorings)} to {max(scorings)}) |"
+        f" | {cost:,.0f} | {fewer} | {np.mean(scorings):.0f} ({min(scorings)} to {max(scorings)})"
+        f" | {len(expected) * restarts} |"
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 from icm_hpc import scheduler
 from tests import offline
 from tests.cluster.daemons import Cluster
-from tests.cluster.runs import SITE, SINGLE, Run, command, components, icm, job_of, logs, restarts, until
+from tests.cluster.runs import SINGLE, SITE, Run, command, components, icm, job_of, logs, restarts, until
 from tests.external import KEY, free_port, holding, running_stub, secrets_file
 
 pytestmark = pytest.mark.cluster

@@ -170,16 +170,18 @@ def budget(n: int) -> Budget:
 
 
 def forecast(n: int, annealing: Annealing, limit: Budget) -> Sequence[int]:
-    """Return the examples in each scoring that is expected, as benchmarks.search_quality counts them."""
+    """Return the examples in each scoring that is expected: a fit to what benchmarks.search_quality counts.
+
+    Two for each growth. Of the full pool, six where rules make units of several examples and the margin is the objective; where
+    each example is a unit, as with the calibrated objective, twice log2 N.
+    """
     pools, size = [], min(n, max(2, annealing.num_seeds))
     while size < n:
-        pools += [size] * 2  # the growth itself, and one proposal between two growths
+        pools += [size, size]
         size = min(n, size + max(2, math.ceil(GROWTH * size)))
-    pools += [n] * FULL_SCORINGS
-    return pools[: limit.scorings]
+    full = 2 * n.bit_length() if annealing.objective == "calibrated" else 6
+    return [*pools, *[n] * full][: limit.scorings]
 
-
-FULL_SCORINGS = 8  # of the full pool, expected
 
 METHOD = Method(
     state=Blocks,

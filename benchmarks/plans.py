@@ -1,6 +1,7 @@
 """`python -m benchmarks.plans data=../shared/data/truthfulqa_train.json`: the table of docs/planning.md, what fits where.
 
-256 claims of TruthfulQA, 1500 steps; each preset as it is, on each kind of hardware. Nothing is measured: arithmetic.
+256 claims of TruthfulQA, the default search; each preset as it is, on each kind of hardware. Nothing is measured: arithmetic.
+Other arguments are settings of every plan, such as `search.method=single`.
 """
 
 from pathlib import Path
@@ -25,17 +26,17 @@ PRESETS = {
 
 def main() -> None:
     """Print the table."""
-    mine, _ = arguments({"data": "../shared/data/truthfulqa_train.json", "steps": "1500"})
+    mine, rest = arguments({"data": "../shared/data/truthfulqa_train.json"})
     data = f"task.data={Path(mine['data']).resolve()}"
     print(
-        "| preset | hardware | fits | GPUs | of each: weights + activations, left for cache (GB) | hours, GPU-hours |"
+        "| preset | hardware | fits | GPUs | of each: weights + activations, left for cache (GB) | minutes, GPU-hours |"
     )
     print("|---|---|---|---|---|---|")
     for preset, chosen in PRESETS.items():
         verdicts: dict[str, list[str]] = {}
         for name, hardware in HARDWARE.items():
             words = [*chosen, "task=truthfulqa", data, "cluster.executor=slurm", "cluster.node_gpus=8"]
-            config = loading.load([*words, *hardware, f"search.steps={mine['steps']}"])
+            config = loading.load([*words, *hardware, *rest])
             found = plan(config, tasks.load(config.task, seed=0))
             verdicts.setdefault(_verdict(found), []).append(name)
         for verdict, names in verdicts.items():
@@ -50,7 +51,7 @@ def _verdict(found: Plan) -> str:
         if memory and found.fits
         else "-"
     )
-    took = f"{hours:.1f}, {figures['forecast_gpu_hours']:.0f}" if hours and found.fits else "-"
+    took = f"{60 * hours:.0f}, {figures['forecast_gpu_hours']:.1f}" if hours and found.fits else "-"
     fits = "yes" if found.fits else f"no: {'; '.join(found.misfits)}. Fits: {'; or '.join(found.remedies)}"
     return f"{fits} | {figures['gpus']} | {split} | {took}"
 

@@ -135,7 +135,7 @@ def row(kind: str, n: int, name: str, results: Sequence[Result], reference: floa
     scorings = [one.scorings for one in results]
     base, restarts = RESTARTS.get(name, (name, 1))
     given = problem(kind, n)
-    expected = METHODS[base].forecast(n, annealing_of(given, base), METHODS[base].budget(n))
+    expected = METHODS[base].forecast(given, annealing_of(given, base), METHODS[base].budget(n))
     return (
         f"| {kind} | {n} | {name} | {np.mean(over):.1f}; {min(over):.1f} | {np.mean(accuracy):.2f}; {min(accuracy):.2f}"
         f" | {cost:,.0f} | {fewer} | {np.mean(scorings):.0f} ({min(scorings)} to {max(scorings)})"

@@ -26,9 +26,9 @@ def cost(config: Config, part: Task, tokens: TokenPrompts, pool: int | None = No
 
 def scorings(config: Config, part: Task) -> Sequence[int]:
     """Return the examples in each scoring that one search of a part is expected to do."""
-    n = len(part.examples)
-    annealing = annealing_of(config.search, has_rule=part.has_conflicts())
-    return method_of(config.search).forecast(n, annealing, budget_of(config.search, n))
+    problem = part.problem()
+    annealing = annealing_of(config.search, has_rule=bool(problem.conflicts))
+    return method_of(config.search).forecast(problem, annealing, budget_of(config.search, problem.n))
 
 
 def seconds(config: Config, model: Model, part: Task, tokens: TokenPrompts) -> float:

@@ -310,7 +310,7 @@ class Search:
         """Report a step, and how many are expected: at the end as many as were done."""
         expected = self._budget.steps
         if expected is None:
-            expected = len(self._method.forecast(self._shard.problem.n, self._annealing, self._budget))
+            expected = len(self._method.forecast(self._shard.problem, self._annealing, self._budget))
         over = self.state is not None and self._is_over(self.state)
         self._around.report(
             self._shard.number, self._restart, info, info.step if over else max(info.step + 1, expected)

@@ -63,15 +63,15 @@ def _begun(problem: Problem, annealing: Annealing, labels: Labels) -> Asking[tup
     return state, step_info(problem, state, proposal=found, changed=changed, accepted=True)
 
 
-def _doubling(n: int, annealing: Annealing, _: Budget) -> Sequence[int]:
-    sizes = [min(n, max(2, annealing.num_seeds))]
-    while sizes[-1] < n:
-        sizes.append(min(n, 2 * sizes[-1]))
+def _doubling(problem: Problem, annealing: Annealing, _: Budget) -> Sequence[int]:
+    sizes = [min(problem.n, max(2, annealing.num_seeds))]
+    while sizes[-1] < problem.n:
+        sizes.append(min(problem.n, 2 * sizes[-1]))
     return sizes
 
 
-def _once(n: int, _annealing: Annealing, _budget: Budget) -> Sequence[int]:
-    return [n]
+def _once(problem: Problem, _annealing: Annealing, _budget: Budget) -> Sequence[int]:
+    return [problem.n]
 
 
 BOOTSTRAP = Method(

@@ -25,6 +25,7 @@ SETTLING = 2  # proposals of new labels between two growths, at most
 PATIENCE = 3  # units that are tried one by one, at the final temperature, before the search ends
 NOISE = 0.5  # nats of noise in the scores that propose, for each unit of temperature
 SMALLEST_SHARE = 2.0**-12
+FULL_SCORINGS = 0.375  # of the full pool that are expected, for each label and each root of the units: a fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,18 +170,18 @@ def budget(n: int) -> Budget:
     return Budget(scorings=16 * max(4, n.bit_length()))
 
 
-def forecast(n: int, annealing: Annealing, limit: Budget) -> Sequence[int]:
+def forecast(problem: Problem, annealing: Annealing, limit: Budget) -> Sequence[int]:
     """Return the examples in each scoring that is expected: a fit to what benchmarks.search_quality counts.
 
-    Two for each growth. Of the full pool, six where rules make units of several examples and the margin is the objective; where
-    each example is a unit, as with the calibrated objective, twice log2 N.
+    One for each growth, another one for each where examples have no rule, and of the full pool 0.375 L sqrt(units).
     """
-    pools, size = [], min(n, max(2, annealing.num_seeds))
-    while size < n:
-        pools += [size, size]
-        size = min(n, size + max(2, math.ceil(GROWTH * size)))
-    full = 2 * n.bit_length() if annealing.objective == "calibrated" else 6
-    return [*pools, *[n] * full][: limit.scorings]
+    n, units = problem.n, len(units_of(links_of(problem), range(problem.n)))
+    sizes = [min(n, max(2, annealing.num_seeds))]
+    while sizes[-1] < n:
+        sizes.append(min(n, sizes[-1] + max(2, math.ceil(GROWTH * sizes[-1]))))
+    settling = sizes[:-1] if units == n else []
+    full = math.ceil(FULL_SCORINGS * problem.n_labels * math.sqrt(units))
+    return [*sorted([*sizes, *settling]), *[n] * full][: limit.scorings]
 
 
 METHOD = Method(

@@ -25,7 +25,7 @@ class Method:
     refused: Callable[[Annealing, State], State]  # what a step leaves that is refused or abandoned
     may_refuse: Callable[[State], bool]  # whether the next step may be: if so, those after it are speculated on
     budget: Callable[[int], Budget]  # of a search of N examples, unless the settings limit it
-    forecast: Callable[[int, Annealing, Budget], Sequence[int]]  # examples in each scoring that is expected, of N
+    forecast: Callable[[Problem, Annealing, Budget], Sequence[int]]  # examples in each scoring that is expected
     defaults: Mapping[str, Any] = field(default_factory=dict)  # fields of Annealing that differ from its own defaults
 
 

@@ -145,10 +145,10 @@ def refused(_: Annealing, state: State) -> State:
     return replace(state, step=state.step + 1)
 
 
-def forecast(n: int, annealing: Annealing, budget: Budget) -> list[int]:
+def forecast(problem: Problem, annealing: Annealing, budget: Budget) -> list[int]:
     """Return the examples in each scoring: one a step, of a pool that grows by one example a step, at most."""
-    first = min(max(annealing.num_seeds, 2), n)
-    return [min(first + step, n) for step in range(budget.steps or 0)]
+    first = min(max(annealing.num_seeds, 2), problem.n)
+    return [min(first + step, problem.n) for step in range(budget.steps or 0)]
 
 
 METHOD = Method(

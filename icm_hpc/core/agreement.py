@@ -9,7 +9,9 @@ import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
 from .types import UNLABELLED, Labels
+from .units import Unit
 
+SHUFFLES = 200
 Shares: TypeAlias = npt.NDArray[np.float64]  # [N], 0 to 1; NaN where nothing is known
 
 
@@ -41,3 +43,25 @@ def pairwise(labellings: Sequence[Labels], n_labels: int) -> float | None:
         if both.any():
             shares.append(float(np.mean(aligned(one, other, n_labels)[both] == other[both])))
     return float(np.mean(shares)) if shares else None
+
+
+def by_chance(labellings: Sequence[Labels], units: Sequence[Unit], n_labels: int) -> float:
+    """Return the `pairwise` agreement that 95 of 100 sets of random labellings do not exceed.
+
+    Random: in each labelling, units of equal size exchange their labels, so that counts and rules stay as they are. The random
+    numbers are fixed.
+    """
+    rng, drawn = np.random.default_rng(0), []
+    sizes: dict[int, list[Unit]] = {}
+    for unit in units:
+        sizes.setdefault(len(unit), []).append(unit)
+    alike = [np.array(same) for same in sizes.values()]
+    for _ in range(SHUFFLES):
+        shuffled = []
+        for labels in labellings:
+            mixed = labels.copy()
+            for places in alike:
+                mixed[places] = labels[places[rng.permutation(len(places))]]
+            shuffled.append(mixed)
+        drawn.append(pairwise(shuffled, n_labels) or 0.0)
+    return float(np.quantile(drawn, 0.95))

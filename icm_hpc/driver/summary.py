@@ -9,6 +9,7 @@ from ..config.schema import Config
 from ..core import agreement
 from ..core import energy as of_pool
 from ..core.types import Annealing, Problem, pool_of
+from ..core.units import links_of, units_of
 from ..rundir.folder import ServedModel
 from ..rundir.outcome import Outcome
 
@@ -17,6 +18,10 @@ NO_BETTER_THAN_ONE_LABEL = (
     "shard {number}: the labelling found (energy {energy:.3f}, {conflicts} conflicts) is no better than one label for all"
     " examples ({one_label_for_all}): do not trust it. The task may need a conflict rule, the search a smaller alpha, more"
     " steps or restarts; or the model cannot tell these labels apart"
+)
+CANNOT_TELL = (
+    "shard {number}: its searches agree in {restarts_agree:.2f} of the labels, and random labels in up to"
+    " {restarts_agree_by_chance:.2f}: do not trust the result. The model probably cannot tell these labels apart"
 )
 LEFT_BY_SEARCH = (
     "shard {number}: the search labelled {labelled_by_search} of {examples} examples, and the last pass the others: search"
@@ -46,6 +51,7 @@ class ShardFigures:
     restart: int  # of the best search
     searches: Sequence[dict[str, Any]]  # of each restart: energy, steps, scorings, and whether it settled
     restarts_agree: float | None  # share of examples, mean over pairs of restarts (aligned)
+    restarts_agree_by_chance: float | None  # what random labels of the same counts and rules reach in 1 of 20 cases
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +108,8 @@ def figures_of(outcome: Outcome, problem: Problem, label_words: Sequence[str], a
     uniform = [
         {"energy": None if math.isnan(one) else one, "conflicts": conflicts} for one, conflicts in outcome.uniform
     ]
-    end = outcome.ends[outcome.restart]
+    end, ends = outcome.ends[outcome.restart], [end.labels for end in outcome.ends]
+    units = units_of(links_of(problem), range(problem.n))
     every = [replace(annealing, objective=name) for name in of_pool.OBJECTIVES]
     return ShardFigures(
         examples=problem.n,
@@ -130,7 +137,8 @@ def figures_of(outcome: Outcome, problem: Problem, label_words: Sequence[str], a
             {"energy": e.info.energy, "steps": e.info.step, "scorings": e.scorings, "settled": e.settled}
             for e in outcome.ends
         ],
-        restarts_agree=agreement.pairwise([e.labels for e in outcome.ends], problem.n_labels),
+        restarts_agree=agreement.pairwise(ends, problem.n_labels),
+        restarts_agree_by_chance=agreement.by_chance(ends, units, problem.n_labels) if len(ends) > 1 else None,
     )
 
 
@@ -169,8 +177,15 @@ def warnings(shards: Sequence[ShardFigures]) -> Iterator[str]:
     for number, figures in enumerate(shards):
         if not figures.beats_one_label_for_all:
             yield NO_BETTER_THAN_ONE_LABEL.format(number=number, **asdict(figures))
+        if _agree_by_chance(figures):
+            yield CANNOT_TELL.format(number=number, **asdict(figures))
         if figures.labelled_by_search < figures.examples:
             yield LEFT_BY_SEARCH.format(number=number, **asdict(figures))
+
+
+def _agree_by_chance(figures: ShardFigures) -> bool:
+    agree, chance = figures.restarts_agree, figures.restarts_agree_by_chance
+    return agree is not None and chance is not None and agree <= chance
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

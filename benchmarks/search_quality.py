@@ -105,10 +105,9 @@ def searched(name: str, given: Problem, learner: Learner, annealing: Annealing, 
     return labels, oracle
 
 
-def annealing_of(given: Problem, method: str) -> Annealing:
-    """Return the parameters of a method, with the objective that is the default of such a task."""
-    objective = "margin" if given.conflicts else "calibrated"
-    return Annealing(objective=objective, **METHODS[method].defaults)
+def annealing_of(method: str) -> Annealing:
+    """Return the parameters of a method, with the default objective."""
+    return Annealing(objective="calibrated", **METHODS[method].defaults)
 
 
 def measured(name: str, kind: str, n: int, seed: int) -> Result:
@@ -116,7 +115,7 @@ def measured(name: str, kind: str, n: int, seed: int) -> Result:
     given = problem(kind, n)
     learner = Learner(given, seed, knowledge=0.6)
     base, _ = RESTARTS.get(name, (name, 1))
-    annealing = annealing_of(given, base)
+    annealing = annealing_of(base)
     labels, oracle = searched(name, given, learner, annealing, seed * 100)
 
     def energy_of(given_labels: Labels) -> float:
@@ -135,7 +134,7 @@ def row(kind: str, n: int, name: str, results: Sequence[Result], reference: floa
     scorings = [one.scorings for one in results]
     base, restarts = RESTARTS.get(name, (name, 1))
     given = problem(kind, n)
-    expected = METHODS[base].forecast(given, annealing_of(given, base), METHODS[base].budget(n))
+    expected = METHODS[base].forecast(given, annealing_of(base), METHODS[base].budget(n))
     return (
         f"| {kind} | {n} | {name} | {np.mean(over):.1f}; {min(over):.1f} | {np.mean(accuracy):.2f}; {min(accuracy):.2f}"
         f" | {cost:,.0f} | {fewer} | {np.mean(scorings):.0f} ({min(scorings)} to {max(scorings)})"

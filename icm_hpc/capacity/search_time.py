@@ -27,7 +27,7 @@ def cost(config: Config, part: Task, tokens: TokenPrompts, pool: int | None = No
 def scorings(config: Config, part: Task) -> Sequence[int]:
     """Return the examples in each scoring that one search of a part is expected to do."""
     problem = part.problem()
-    annealing = annealing_of(config.search, has_rule=bool(problem.conflicts))
+    annealing = annealing_of(config.search)
     return method_of(config.search).forecast(problem, annealing, budget_of(config.search, problem.n))
 
 

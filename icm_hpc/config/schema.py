@@ -24,6 +24,7 @@ ANNEALING = Annealing()  # its defaults are those of the settings
 PROTOCOLS: dict[str, dict[str, str]] = {
     "default": {
         "search.method": "blocks",
+        "search.objective": "calibrated",
         "search.layout": "trie",
         "search.scoring": "exact",
         "search.stalled_repair": "stop",
@@ -203,8 +204,8 @@ class SearchConfig:
     stalled_repair: str = ""
     result: str = ""  # best: the best accepted labelling; last: as published; default: set by search.protocol
     # In nats. margin: log P(label) - log P(the others), as the published code; logprob: log P(label), as the paper;
-    # calibrated: the margin less its mean over the pool, so that one label for all earns nothing. Default: margin if the
-    # task has a conflict rule or search.protocol=reference, else calibrated.
+    # calibrated: the margin less its mean over the pool, so that one label for all earns nothing. Default: set by
+    # search.protocol.
     objective: str = ""
     # objective=calibrated only: the share of each label, in the order of the label words. Default: all equal.
     label_prior: list[float] = field(default_factory=list)

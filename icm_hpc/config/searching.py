@@ -22,14 +22,13 @@ def with_method(config: SearchConfig) -> SearchConfig:
     return replace(config, **left)
 
 
-def annealing_of(config: SearchConfig, *, has_rule: bool, restart: int = 0) -> Annealing:
-    """Return the annealing's parameters of a search in a task with or without conflict rules."""
-    filled = {"label_prior", "objective", "first_labels", "predict_from_pool"}
+def annealing_of(config: SearchConfig, *, restart: int = 0) -> Annealing:
+    """Return the annealing's parameters of a search."""
+    filled = {"label_prior", "first_labels", "predict_from_pool"}
     total = sum(config.label_prior)
     return Annealing(
         **{name: getattr(config, name) for name in Annealing.__dataclass_fields__.keys() - filled},
         label_prior=tuple(share / total for share in config.label_prior),
-        objective=config.objective or ("margin" if has_rule else "calibrated"),
         first_labels="random" if restart else config.first_labels,
         predict_from_pool=not LAYOUTS[config.layout].depends_on_purpose,
     )

@@ -201,8 +201,7 @@ async def label(
     parts = tasks.shards(task, config.search.pool_size)
     outcomes = await _finished(config, run_dir, parts)
     missing = {number: part for number, part in enumerate(parts) if number not in outcomes}
-    has_rule = task.has_conflicts()
-    shards = await _shards(config, missing, client, (before and before.block_size) or 1, has_rule=has_rule)
+    shards = await _shards(config, missing, client, (before and before.block_size) or 1)
     if shards and ENGINES[config.model.engine].is_checked and not counts.checked:
         await _check(client, run_dir, shards, shared=config.external_url is not None)
         counts.checked = True
@@ -228,7 +227,7 @@ async def label(
     ]
     write_labels(run_dir.labels, task, labelled)
     after = await _known_metrics(client) if before else None
-    annealing = annealing_of(config.search, has_rule=has_rule)
+    annealing = annealing_of(config.search)
     described = [
         figures_of(o, part.problem(), part.label_words, annealing) for part, o in zip(parts, ordered, strict=True)
     ]
@@ -272,9 +271,7 @@ async def _known_metrics(client: Client) -> Metrics | None:
         return None
 
 
-async def _shards(
-    config: Config, parts: Mapping[int, Task], client: Client, block_size: int, *, has_rule: bool
-) -> list[Shard]:
+async def _shards(config: Config, parts: Mapping[int, Task], client: Client, block_size: int) -> list[Shard]:
     """Return the shards that are still to be searched; raises FitError if one does not fit the model's context."""
     context, scoring = await client.max_model_len(), config.search.scoring
     made = []
@@ -291,7 +288,7 @@ async def _shards(
             written = prompts.of_text(part, tokens.demonstration_tokens)
         problem = part.problem()
         cost = tokens.cost(config.search.layout, problem.groups, block_size, replicas=client.replicas)
-        made.append(Shard(number, part, problem, written, cost, tokens.longest, tokens.label_ids, has_rule))
+        made.append(Shard(number, part, problem, written, cost, tokens.longest, tokens.label_ids))
     return made
 
 

@@ -53,11 +53,6 @@ class Shard:
     cost: Cost  # forecast, of one scoring of all examples
     longest: int  # tokens of a prompt with all examples, and the one that is generated
     label_ids: tuple[int, ...]  # by label
-    has_rule: bool  # the task, whether or not any of it applies in this shard
-
-    def annealing(self, config: SearchConfig, restart: int = 0) -> Annealing:
-        """Return the annealing's parameters of one of its searches."""
-        return annealing_of(config, has_rule=self.has_rule, restart=restart)
 
     def scorer(self, client: Client, config: SearchConfig, work: Work, saved: Saved | None) -> Scorer:
         """Return what answers one search of this shard, with what it had remembered."""
@@ -127,7 +122,7 @@ async def _finish(
     finals = [one.final(config.search) for one in searches]
     # Energies of pools of different sizes do not compare.
     restart = max(range(len(finals)), key=lambda r: (len(pool_of(finals[r].labels)), finals[r].energy))
-    final, problem, annealing = finals[restart], shard.problem, shard.annealing(config.search)
+    final, problem, annealing = finals[restart], shard.problem, annealing_of(config.search)
     async with _opened(config, run_dir, shard, restart, around) as best:
         labels, _ = await answered(search.complete(problem, final), best.answer_in_pieces)
         (whole,) = await answered(search.evaluate(problem, annealing, [labels], "eval"), best.answer_in_pieces)
@@ -210,7 +205,7 @@ class Search:
         self.state = saved.reached if saved else None
         self._scorings = saved.scorings if saved else 0
         self._method: Method = method_of(config.search)
-        self._annealing: Annealing = shard.annealing(config.search, restart)
+        self._annealing: Annealing = annealing_of(config.search, restart=restart)
         self._budget: Budget = budget_of(config.search, shard.problem.n)
         self._kept, self._saved_at, self._outage = self._now, time.monotonic(), Outage()
 
@@ -251,7 +246,7 @@ class Search:
         The energy is NaN if it breaks more conflicts than `if_broken`, so that its energy does not matter, or if it cannot be
         scored.
         """
-        problem, annealing = self._shard.problem, self._shard.annealing(self._config.search)
+        problem, annealing = self._shard.problem, annealing_of(self._config.search)
         broken = len(energy.broken(problem, search.same(problem, label)))
         if broken > if_broken:
             return math.nan, broken

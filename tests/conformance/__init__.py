@@ -68,7 +68,7 @@ def unit_cases(path: Path) -> str:
             "schedule": "scheduler",
         }
         given = loading.load([f"search.{ours}={case[theirs]}" for ours, theirs in names.items()])
-        _require_equal(case, search.temperature(annealing_of(given.search, has_rule=True), case["flips"]), case["T"])
+        _require_equal(case, search.temperature(annealing_of(given.search), case["flips"]), case["T"])
     for case in tables["inconsistent_pairs"]:
         uids = [uid for uid, *_ in case["pool"]]
         problem = problem_of([{"consistency_id": i, "consistency_key": key} for _, i, key, _ in case["pool"]])

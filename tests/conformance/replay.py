@@ -62,7 +62,7 @@ class Replay:
         }
         arguments = [f"search.{ours}={args[theirs]}" for ours, theirs in names.items()]
         configured = loading.load(["search.protocol=reference", *arguments]).search
-        self._annealing = annealing_of(configured, has_rule=True)
+        self._annealing = annealing_of(configured)
         self._family = TASKS[TASK_NAMES[header["task"]]]
         task = Task("trace", tuple(map(self._example, header["dataset"])), self._family.label_words)
         self._problem = problem_of(header["dataset"])

@@ -30,7 +30,7 @@ async def test_every_method_labels_every_example_with_the_same_outputs(tmp_path:
     assert summary["method"] == method
     assert len(rows(tmp_path)) == summary["examples"] == 16
     (figures,) = summary["shards"]
-    assert summary["energy"] == figures["energies"]["margin"]
+    assert summary["energy"] == figures["energies"]["calibrated"]
     (end,) = figures["searches"]
     assert end["settled"] == (method != "single")
     assert sum(figures["label_counts"].values()) == 16
@@ -46,7 +46,9 @@ async def test_the_default_search_labels_all_and_breaks_no_rule(tmp_path: Path) 
 
 
 async def test_the_energy_is_that_of_all_labels_whatever_the_search_labelled(tmp_path: Path) -> None:
-    summary, _, _ = await offline.label(tmp_path, *SMALL, "search.method=single", "search.steps=2")
+    summary, _, _ = await offline.label(
+        tmp_path, *SMALL, "search.method=single", "search.steps=2", "search.objective=margin"
+    )
     (figures,) = summary["shards"]
     assert summary["labelled_by_completion"] > 0
     assert summary["energy"] == pytest.approx(
@@ -80,7 +82,7 @@ async def test_restarts_say_where_they_agree(tmp_path: Path) -> None:
     assert {row["stability"] for row in rows(tmp_path / "one")} == {None}
 
 
-async def test_a_task_without_a_rule_is_searched_by_the_calibrated_objective(tmp_path: Path) -> None:
+async def test_a_search_is_by_the_calibrated_objective_unless_it_is_the_published_one(tmp_path: Path) -> None:
     claims = tmp_path / "claims.jsonl"
     claims.write_text("\n".join(json.dumps({"question": f"Q{i}", "choice": "C"}) for i in range(12)))
     data = ("task=claims", f"task.data={claims}")

@@ -18,6 +18,7 @@ from benchmarks.learner import Learner, problem_of
 from benchmarks.serving import arguments
 from icm_hpc.core import energy, search
 from icm_hpc.core.methods import METHODS
+from icm_hpc.core.methods.method import forecast_of
 from icm_hpc.core.search import Answer, Asking
 from icm_hpc.core.types import UNLABELLED, Annealing, Ask, Labels, Problem, RandomDraws, ScoreOne, State, pool_of
 from icm_hpc.tasks.task import EXACTLY_ONE
@@ -101,7 +102,7 @@ def searched(name: str, given: Problem, learner: Learner, annealing: Annealing, 
             scorings += info.scorings
         finals.append(state.best)
     best = max(finals, key=lambda one: (len(pool_of(one.labels)), one.energy))
-    labels, _ = oracle.run(search.complete(given, best))
+    labels, _ = oracle.run(search.complete(given, annealing, best))
     return labels, oracle
 
 
@@ -134,7 +135,7 @@ def row(kind: str, n: int, name: str, results: Sequence[Result], reference: floa
     scorings = [one.scorings for one in results]
     base, restarts = RESTARTS.get(name, (name, 1))
     given = problem(kind, n)
-    expected = METHODS[base].forecast(given, annealing_of(base), METHODS[base].budget(n))
+    expected = forecast_of(METHODS[base], given, annealing_of(base), METHODS[base].budget(n))
     return (
         f"| {kind} | {n} | {name} | {np.mean(over):.1f}; {min(over):.1f} | {np.mean(accuracy):.2f}; {min(accuracy):.2f}"
         f" | {cost:,.0f} | {fewer} | {np.mean(scorings):.0f} ({min(scorings)} to {max(scorings)})"

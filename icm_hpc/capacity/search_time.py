@@ -7,6 +7,7 @@ import numpy as np
 from ..config.schema import Config
 from ..config.searching import annealing_of, budget_of, method_of
 from ..core.cost import Cost
+from ..core.methods.method import forecast_of
 from ..scoring.prompts import TokenPrompts
 from ..tasks import Task
 from . import forecast
@@ -28,7 +29,7 @@ def scorings(config: Config, part: Task) -> Sequence[int]:
     """Return the examples in each scoring that one search of a part is expected to do."""
     problem = part.problem()
     annealing = annealing_of(config.search)
-    return method_of(config.search).forecast(problem, annealing, budget_of(config.search, problem.n))
+    return forecast_of(method_of(config.search), problem, annealing, budget_of(config.search, problem.n))
 
 
 def seconds(config: Config, model: Model, part: Task, tokens: TokenPrompts) -> float:

@@ -51,7 +51,8 @@ def method_of(config: SearchConfig) -> Method:
 def budget_of(config: SearchConfig, n: int) -> Budget:
     """Return what a search of n examples may spend."""
     usual = method_of(config).budget(n)
-    return Budget(
-        steps=usual.steps if config.steps is None else config.steps,
-        scorings=usual.scorings if config.scorings is None else config.scorings,
-    )
+    scorings = usual.scorings if config.scorings is None else config.scorings
+    steps = usual.steps if config.steps is None else config.steps
+    if config.steps is None and steps and usual.scorings and scorings:
+        steps = max(steps, steps * scorings // usual.scorings)
+    return Budget(steps, scorings)

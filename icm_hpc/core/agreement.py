@@ -54,7 +54,8 @@ def by_chance(labellings: Sequence[Labels], units: Sequence[Unit], n_labels: int
     rng, drawn = np.random.default_rng(0), []
     sizes: dict[int, list[Unit]] = {}
     for unit in units:
-        sizes.setdefault(len(unit), []).append(unit)
+        if all((labels[list(unit)] != UNLABELLED).all() for labels in labellings):
+            sizes.setdefault(len(unit), []).append(unit)
     alike = [np.array(same) for same in sizes.values()]
     for _ in range(SHUFFLES):
         shuffled = []

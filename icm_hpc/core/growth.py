@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .energy import Values, worth
-from .search import Asking
+from .search import Answer, Asking
 from .types import (
     UNLABELLED,
     Annealing,
@@ -26,10 +26,11 @@ FIRST_LABELS = ("zero_shot", "random")
 
 
 def zero_shot(problem: Problem) -> Asking[Values]:
-    """Ask for the scores of every example without demonstrations: f64[N, L], nats."""
+    """Ask for the scores of every example without demonstrations: f64[N, L], nats; NaN where no answer was a score."""
     none = frozen_labels(np.full(problem.n, UNLABELLED))
-    answers = yield [ScoreOne(index, none, shared_prefix=True) for index in range(problem.n)]
-    return np.stack(answers)
+    answers: Sequence[Answer | None] = yield [ScoreOne(i, none, shared_prefix=True) for i in range(problem.n)]
+    unknown = np.full(problem.n_labels, np.nan)
+    return np.stack([unknown if answer is None else answer for answer in answers])
 
 
 def first_labels(problem: Problem, annealing: Annealing, draws: Draws) -> Asking[Labels]:
@@ -41,10 +42,15 @@ def first_labels(problem: Problem, annealing: Annealing, draws: Draws) -> Asking
         values = draws.uniforms(problem.n * problem.n_labels).reshape(problem.n, problem.n_labels)
     else:
         scores = yield from zero_shot(problem)
-        values = worth(annealing, scores)
-        values = values - values.mean(axis=0)  # else most labels are the one that the model prefers without a text
+        known = np.isfinite(scores).all(axis=1)
+        values = scores.copy()
+        values[known] = worth(annealing, scores[known])
+        values[known] -= values[known].mean(
+            axis=0
+        )  # else most labels are the one that the model prefers without a text
     links = links_of(problem)
-    ways = [(unit, joints(unit, links, values, none)) for unit in units_of(links, range(problem.n))]
+    units = (unit for unit in units_of(links, range(problem.n)) if np.isfinite(values[list(unit)]).all())
+    ways = [(unit, joints(unit, links, values, none)) for unit in units]
     ranked = sorted(
         (-_lead(place, found), unit, found[place].labels) for unit, found in ways for place in range(len(found))
     )

@@ -54,17 +54,21 @@ def accepts(u: float, difference: float, temperature: float) -> bool:
     return u <= 0 or math.log(u) < difference / temperature
 
 
-def complete(problem: Problem, final: Labelling) -> Asking[tuple[Labels, Scores]]:
-    """Give every example that the search left unlabelled the model's label given the final pool.
+def complete(
+    problem: Problem, annealing: Annealing, final: Labelling, *, shared_prefix: bool = True
+) -> Asking[tuple[Labels, Scores]]:
+    """Give every example that the search left unlabelled the label that is worth most given the final pool.
 
     A label that would break a conflict is passed over where another one is free. Completed examples are shown to none.
     """
     labels, scores = final.labels, final.scores.copy()
     left = np.flatnonzero(final.labels == UNLABELLED).tolist()
-    answers = yield [ScoreOne(index, final.labels, shared_prefix=True) for index in left]
+    answers = yield [ScoreOne(index, final.labels, shared_prefix=shared_prefix) for index in left]
     for index, answer in zip(left, answers, strict=True):
         scores[index] = answer
-        ranked = np.argsort(-scores[index], kind="stable").tolist()
+    values = energy.worth(annealing, scores)
+    for index in left:
+        ranked = np.argsort(-values[index], kind="stable").tolist()
         before = len(energy.broken(problem, labels))
         free = [label for label in ranked if len(energy.broken(problem, with_labels(labels, {index: label}))) == before]
         labels = with_labels(labels, {index: (free or ranked)[0]})

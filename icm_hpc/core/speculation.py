@@ -1,7 +1,7 @@
 """Speculative steps: several steps of a method are scored together, each as if those before it were refused."""
 
 from collections.abc import Callable, Generator, Sequence
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from .methods.method import Method, Stepped
 from .search import Answer, Asking, step_info
@@ -13,9 +13,9 @@ AskingOrNot = Generator[Sequence[Ask], Sequence[Answer | None], R]  # may be sen
 
 def begin(
     method: Method, problem: Problem, annealing: Annealing, draws_of: Callable[[int], Draws]
-) -> Asking[list[Stepped]]:
-    """Do step 0 with its draws."""
-    return [(yield from method.seed(problem, annealing, draws_of(0)))]
+) -> AskingOrNot[list[Stepped]]:
+    """Do step 0 with its draws. It may be sent None for a single example, not for a pool."""
+    return [(yield from cast(AskingOrNot[Stepped], method.seed(problem, annealing, draws_of(0))))]
 
 
 def steps(
@@ -31,7 +31,7 @@ def steps(
 
     Speculative: each step begins at once, from the state that those before it leave if they are refused, with the draws of
     its own number (`draws_of`). That is what a sequence of single steps does, in fewer rounds of asking. Steps after an
-    accepted one are dropped. A step that is sent None is abandoned: it leaves the labels as they were.
+    accepted one are dropped, and those after one that is sent None: it is abandoned, and leaves the labels as they were.
     """
     waiting: dict[int, tuple[Asking[Stepped], Sequence[Ask]]] = {}
     done: dict[int, Stepped] = {}
@@ -39,7 +39,7 @@ def steps(
     def go_on(place: int, asking: Asking[Stepped], answers: Sequence[Answer | None] | None) -> None:
         scored = [answer for answer in answers or () if answer is not None]
         if len(scored) < len(answers or ()):
-            kept = method.refused(annealing, starts[place])
+            kept = method.abandoned(annealing, starts[place])
             waiting.pop(place)
             done[place] = kept, step_info(problem, kept, abandoned=True)
             return
@@ -57,7 +57,9 @@ def steps(
         if not method.may_refuse(begun):
             break
     while True:
-        last = min((place for place, (_, info) in done.items() if info.accepted), default=len(starts) - 2)
+        last = min(
+            (place for place, (_, info) in done.items() if info.accepted or info.abandoned), default=len(starts) - 2
+        )
         open_asks = [(place, *waiting[place]) for place in sorted(waiting) if place <= last]
         if not open_asks:
             return [done[place] for place in range(last + 1)]

@@ -78,6 +78,11 @@ class Budget:
     steps: int | None = None
     scorings: int | None = None  # of the whole pool, those that are remembered included
 
+    def left(self, steps: int, scorings: int) -> int | None:
+        """Return how many steps may follow, each with a scoring; None: any number."""
+        pairs = ((self.steps, steps), (self.scorings, scorings))
+        return min((limit - done for limit, done in pairs if limit is not None), default=None)
+
     def is_spent(self, steps: int, scorings: int) -> bool:
         """Return whether a search that has done so much must end."""
         return (self.steps is not None and steps >= self.steps) or (

@@ -60,6 +60,7 @@ def joints(unit: Unit, links: Links, values: Values, labels: Labels) -> list[Joi
 
     `values` is f64[N, L]; examples outside the unit keep what `labels` gives them. A beam search: exact for small units.
     """
+    width = max(BEAM, len(unit) + 1)  # at most one of them is true: as many ways
     beam = [Joint((), 0, 0.0)]
     places = {index: place for place, index in enumerate(unit)}
     for place, index in enumerate(unit):
@@ -73,7 +74,7 @@ def joints(unit: Unit, links: Links, values: Values, labels: Labels) -> list[Joi
             for one in beam:
                 broken = sum((label, one.labels[earlier]) in pairs for earlier, pairs in inside)
                 grown.append(Joint((*one.labels, label), one.broken + fixed + broken, one.value + value))
-        beam = sorted(grown, key=_rank)[: BEAM if place < len(unit) - 1 else 2]
+        beam = sorted(grown, key=_rank)[: width if place < len(unit) - 1 else 2]
     return beam
 
 
@@ -85,8 +86,13 @@ def best_labels(units: Iterable[Unit], links: Links, values: Values, labels: Lab
     """Return the best label of each example of these units, chosen jointly in each."""
     best: dict[int, int] = {}
     for unit in units:
-        if len(unit) == 1 and unit[0] not in links:
-            best[unit[0]] = int(np.argmax(values[unit[0]]))
-        else:
-            best.update(zip(unit, joints(unit, links, values, labels)[0].labels, strict=True))
+        alone = dict(zip(unit, np.argmax(values[list(unit)], axis=1).tolist(), strict=True))
+        if any(_breaks(index, label, alone, links, labels) for index, label in alone.items()):
+            alone = dict(zip(unit, joints(unit, links, values, labels)[0].labels, strict=True))
+        best.update(alone)
     return best
+
+
+def _breaks(index: int, label: int, unit: Mapping[int, int], links: Links, labels: Labels) -> bool:
+    """Return whether an example's label breaks a rule with others of its unit, or with those outside."""
+    return any((label, unit.get(other, int(labels[other]))) in pairs for other, pairs in links.get(index, ()))

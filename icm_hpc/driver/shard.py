@@ -1,10 +1,11 @@
 """One shard: its searches, each from its saved state or from the seeds to the last step, and the labels of the best."""
 
 import asyncio
+import itertools
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from ..config.schema import Config, SearchConfig
 from ..config.searching import annealing_of, budget_of, method_of
 from ..core import energy, search, speculation
 from ..core.cost import Cost
-from ..core.methods.method import Method
+from ..core.methods.method import Method, forecast_of
 from ..core.search import Answer
 from ..core.speculation import Ahead
 from ..core.types import Annealing, Ask, Budget, Labelling, Problem, RandomDraws, ScorePool, State, StepInfo, pool_of
@@ -124,7 +125,9 @@ async def _finish(
     restart = max(range(len(finals)), key=lambda r: (len(pool_of(finals[r].labels)), finals[r].energy))
     final, problem, annealing = finals[restart], shard.problem, annealing_of(config.search)
     async with _opened(config, run_dir, shard, restart, around) as best:
-        labels, _ = await answered(search.complete(problem, final), best.answer_in_pieces)
+        shares = method_of(config.search).shares_last_prefix
+        asking = search.complete(problem, annealing, final, shared_prefix=shares)
+        labels, _ = await answered(asking, best.answer_in_pieces)
         (whole,) = await answered(search.evaluate(problem, annealing, [labels], "eval"), best.answer_in_pieces)
         broken = len(whole.broken)
         uniform = [await best.one_label_for_all(label, if_broken=broken) for label in range(problem.n_labels)]
@@ -184,6 +187,14 @@ async def _opened(
             await until_done(searching.save)
 
 
+def _pieces(asks: Sequence[Ask]) -> Iterator[Sequence[Ask]]:
+    """Yield asks in the pieces that are sent and kept together: pools, or a few single examples."""
+    for is_pool, alike in itertools.groupby(asks, lambda ask: isinstance(ask, ScorePool)):
+        together = list(alike)
+        size = len(together) if is_pool else PIECE
+        yield from (together[start : start + size] for start in range(0, len(together), size))
+
+
 class Search:
     """One search of a shard, while its trace is open."""
 
@@ -207,6 +218,7 @@ class Search:
         self._method: Method = method_of(config.search)
         self._annealing: Annealing = annealing_of(config.search, restart=restart)
         self._budget: Budget = budget_of(config.search, shard.problem.n)
+        self._expected = len(forecast_of(self._method, shard.problem, self._annealing, self._budget))
         self._kept, self._saved_at, self._outage = self._now, time.monotonic(), Outage()
 
     @property
@@ -259,17 +271,21 @@ class Search:
 
     async def answer_in_pieces(self, asks: Sequence[Ask]) -> list[Answer]:
         """Do the same for asks that do not depend on each other, few at a time: what is answered is kept."""
-        pieces: list[list[Ask]] = []
-        for ask in asks:
-            if not pieces or isinstance(ask, ScorePool) or len(pieces[-1]) == PIECE:
-                pieces.append([])
-            pieces[-1].append(ask)
-        return [answer for piece in pieces for answer in await self.answer(piece)]
+        return [answer for piece in _pieces(asks) for answer in await self.answer(piece)]
+
+    async def _answer_first(self, asks: Sequence[Ask]) -> list[Answer | None]:
+        """Do the same for step 0, with None for single examples to which no answer is a score."""
+        answers = await self.try_to_answer(asks)
+        if any(answer is None and isinstance(ask, ScorePool) for answer, ask in zip(answers, asks, strict=True)):
+            raise ScoringError("the first labels cannot be scored: see the log for what the server answered")
+        return answers
 
     async def try_to_answer(self, asks: Sequence[Ask]) -> list[Answer | None]:
         """Do the same, with None for an ask to which no answer is a score."""
-        answers = await self._scorer.try_to_answer(asks)
-        self._save_now_and_then()
+        answers: list[Answer | None] = []
+        for piece in _pieces(asks):
+            answers += await self._scorer.try_to_answer(piece)
+            self._save_now_and_then()
         return answers
 
     async def run(self) -> Ended:
@@ -285,7 +301,8 @@ class Search:
                 ahead.note(info)
                 self._trace.append(info)
                 around.work.proposals_abandoned += info.abandoned
-                abandoned = abandoned + 1 if info.abandoned else 0
+                if info.abandoned or info.proposal:  # a step that asked nothing says nothing of the server
+                    abandoned = abandoned + 1 if info.abandoned else 0
                 self.state, self._scorings = state, self._scorings + info.scorings
                 if self._is_over(state):  # what was speculated beyond that is not done
                     break
@@ -293,6 +310,7 @@ class Search:
                 raise ScoringError(SYSTEMATIC.format(abandoned, info.step))
             self._report(info)
             self._save_now_and_then()
+            await asyncio.sleep(0)  # a step that asks nothing must still let signals through
         return Ended(self.state, self._scorings, self._has_settled(self.state))
 
     def _is_over(self, state: State) -> bool:
@@ -303,13 +321,9 @@ class Search:
 
     def _report(self, info: StepInfo) -> None:
         """Report a step, and how many are expected: at the end as many as were done."""
-        expected = self._budget.steps
-        if expected is None:
-            expected = len(self._method.forecast(self._shard.problem, self._annealing, self._budget))
         over = self.state is not None and self._is_over(self.state)
-        self._around.report(
-            self._shard.number, self._restart, info, info.step if over else max(info.step + 1, expected)
-        )
+        steps = info.step if over else max(info.step + 1, self._expected)
+        self._around.report(self._shard.number, self._restart, info, steps)
 
     async def _next(self, state: State | None, ahead: int) -> list[tuple[State, StepInfo]]:
         """Seed, or do the next steps."""
@@ -320,8 +334,8 @@ class Search:
             return RandomDraws.of(seed, number, step)
 
         if state is None:
-            return await answered(speculation.begin(method, problem, annealing, draws_of), self.answer)
-        left = None if self._budget.steps is None else self._budget.steps - state.step
+            return await answered(speculation.begin(method, problem, annealing, draws_of), self._answer_first)
+        left = self._budget.left(state.step, self._scorings)
         steps = speculation.steps(
             method, problem, annealing, state, draws_of, ahead=ahead if left is None else min(ahead, left)
         )

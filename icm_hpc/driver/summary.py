@@ -185,7 +185,7 @@ def warnings(shards: Sequence[ShardFigures]) -> Iterator[str]:
 
 def _agree_by_chance(figures: ShardFigures) -> bool:
     agree, chance = figures.restarts_agree, figures.restarts_agree_by_chance
-    return agree is not None and chance is not None and agree <= chance
+    return agree is not None and chance is not None and agree <= chance < 1  # at 1, units cannot exchange their labels
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

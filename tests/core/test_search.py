@@ -77,9 +77,21 @@ def test_temperatures_fall_with_flips_to_the_final_one(schedule: str, after_3: f
 def test_what_the_search_left_unlabelled_is_completed_without_breaking_a_conflict() -> None:
     problem = Problem(np.array([0, 0, 1]), 2, (Conflict(0, 1, EXACTLY_ONE),))
     final = Labelling(frozen_labels([1, -1, -1]), np.full((3, 2), np.nan), 0.0)
-    labels, scores = answered(search.complete(problem, final), [1, 1, 1])
+    labels, scores = answered(search.complete(problem, Annealing(), final), [1, 1, 1])
     assert labels.tolist() == [1, 0, 1]
     assert np.isfinite(scores[1:]).all()
+
+
+def test_the_last_pass_is_calibrated_as_the_search_is() -> None:
+    problem, annealing = Problem(np.arange(4), 2), Annealing(objective="calibrated")
+    sure_of_0 = np.log(np.array([[0.99, 0.01], [0.90, 0.10], [0.99, 0.01], [0.90, 0.10]]))
+    scores = np.where(np.arange(4)[:, None] < 2, sure_of_0, np.nan)
+    final = Labelling(frozen_labels([0, 1, -1, -1]), scores, 0.0)
+    asking = search.complete(problem, annealing, final)
+    next(asking)
+    with pytest.raises(StopIteration) as end:
+        asking.send([sure_of_0[2], sure_of_0[3]])
+    assert end.value.value[0].tolist() == [0, 1, 0, 1]
 
 
 def test_one_label_for_all_is_evaluated_for_each_label() -> None:

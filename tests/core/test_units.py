@@ -60,6 +60,13 @@ def test_a_group_of_sixty_members_is_labelled_by_its_one_true_member() -> None:
     assert [i for i, label in best.items() if label] == [41]
 
 
+def test_the_last_of_a_hundred_members_can_be_the_true_one() -> None:
+    problem, values = group(AT_MOST_ONE, 100), np.tile([0.0, 1.0], (100, 1))
+    values[99] = [0.0, 50.0]
+    best = best_labels([tuple(range(100))], links_of(problem), values, frozen_labels([UNLABELLED] * 100))
+    assert [i for i, label in best.items() if label] == [99]
+
+
 def test_units_are_what_conflicts_connect_among_the_members() -> None:
     chain = Problem(np.zeros(5, dtype=np.int64), 2, (Conflict(0, 1, SAME), Conflict(1, 4, SAME)))
     assert units_of(links_of(chain), range(5)) == [(0, 1, 4), (2,), (3,)]

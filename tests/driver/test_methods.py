@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from icm_hpc.config import loading
 from icm_hpc.config.fingerprint import result_settings
 from icm_hpc.core.methods import METHODS
 from icm_hpc.driver.summary import from_json, warnings
-from icm_hpc.errors import ConfigError
+from icm_hpc.errors import BadAnswer, ConfigError
 from icm_hpc.rundir.trace import read_trace
 from tests import offline
 
@@ -71,6 +73,38 @@ async def test_a_budget_of_scorings_ends_a_search_and_a_larger_one_goes_on(tmp_p
     await offline.label(tmp_path / "b", *settings, "search.scorings=25", "search.ahead=1")
     assert list(read_trace(run_dir.shard(0))) == list(read_trace(tmp_path / "b" / "test" / "shard-000"))
     assert rows(tmp_path / "a") == rows(tmp_path / "b")
+
+
+class Sure(offline.OfflineClient):
+    """Is sure of its labels, and has no score for one prompt without demonstrations."""
+
+    def say(self, prompt: Any, label_ids: Sequence[int]) -> list[float]:
+        """Return log P(label | prompt) of one prompt, by the end of it."""
+        if len(prompt) < 100 and zlib.crc32(str(prompt).encode()) % 16 == 3:
+            raise BadAnswer("a value came back as nan", counter="logprobs")
+        right = zlib.crc32(str(prompt[-12:]).encode()) % len(label_ids)
+        return [-1e-3 if label == right else -7.0 for label in range(len(label_ids))]
+
+
+async def test_a_hot_search_with_nothing_to_propose_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(offline, "OfflineClient", Sure)
+    monkeypatch.setattr(
+        Sure, "say", lambda self, prompt, ids: [-1e-3, -7.0] if sum(prompt[-12:]) % 2 else [-7.0, -1e-3]
+    )
+    claims = tmp_path / "claims.jsonl"
+    claims.write_text("\n".join(json.dumps({"question": f"Q{i}", "choice": "C"}) for i in range(16)))
+    summary, _, _ = await offline.label(tmp_path, "task=claims", f"task.data={claims}", "search.schedule=log")
+    assert summary["labelled_by_search"] == 16
+    assert summary["steps"] <= 4 * 16 * 5
+
+
+async def test_an_example_without_a_zero_shot_score_is_labelled_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(offline, "OfflineClient", Sure)
+    summary, _, _ = await offline.label(tmp_path, "task.limit=40")
+    assert summary["since_start"]["scorings_from_memo"] > 0, "step 0 was asked again, one by one"
+    assert summary["labelled_by_search"] == 40
 
 
 async def test_restarts_say_where_they_agree(tmp_path: Path) -> None:

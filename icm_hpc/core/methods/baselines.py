@@ -8,6 +8,7 @@ import numpy as np
 from .. import growth
 from ..search import Asking, evaluate, step_info
 from ..types import (
+    UNLABELLED,
     Annealing,
     Budget,
     Draws,
@@ -28,7 +29,9 @@ GROWTH = 1.0  # a pool that only grows doubles
 def zero_shot(problem: Problem, annealing: Annealing, draws: Draws) -> Asking[Stepped]:  # noqa: ARG001
     """Give each example the label that the model finds most probable without demonstrations, whatever the rules."""
     scores = yield from growth.zero_shot(problem)
-    return (yield from _begun(problem, annealing, frozen_labels(np.argmax(scores, axis=1))))
+    known = np.isfinite(scores).all(axis=1)
+    labels = np.where(known, np.argmax(np.where(np.isnan(scores), -np.inf, scores), axis=1), UNLABELLED)
+    return (yield from _begun(problem, annealing, frozen_labels(labels)))
 
 
 def random(problem: Problem, annealing: Annealing, draws: Draws) -> Asking[Stepped]:
@@ -74,15 +77,20 @@ def _once(problem: Problem, _annealing: Annealing, _budget: Budget) -> Sequence[
     return [problem.n]
 
 
+def _passed(_: Annealing, state: State) -> State:
+    return replace(state, step=state.step + 1)
+
+
 BOOTSTRAP = Method(
     state=State,
     seed=bootstrap,
     step=grow,
     finished=lambda _problem, _annealing, state: is_full(state),
-    refused=lambda _, state: replace(state, step=state.step + 1),
+    refused=_passed,
+    abandoned=_passed,
     may_refuse=lambda _: False,
     budget=lambda _: Budget(),
     forecast=_doubling,
 )
-ZERO_SHOT = replace(BOOTSTRAP, seed=zero_shot, forecast=_once)
-RANDOM = replace(BOOTSTRAP, seed=random, forecast=_once)
+ZERO_SHOT = replace(BOOTSTRAP, seed=zero_shot, finished=lambda *_: True, forecast=_once)
+RANDOM = replace(ZERO_SHOT, seed=random)

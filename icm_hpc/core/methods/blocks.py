@@ -25,6 +25,7 @@ SETTLING = 2  # proposals of new labels between two growths, at most
 PATIENCE = 3  # units that are tried one by one, at the final temperature, before the search ends
 NOISE = 0.5  # nats of noise in the scores that propose, for each unit of temperature
 SMALLEST_SHARE = 2.0**-12
+STEPS_EACH = 4  # steps, for each scoring that is allowed: some find nothing to propose
 FULL_SCORINGS = 0.375  # of the full pool that are expected, for each label and each root of the units: a fit
 
 
@@ -35,6 +36,7 @@ class Blocks(State):
     proposals: int = 0  # since the pool grew: what the temperature depends on
     share: float = 1.0  # of the units that would gain by other labels, how many are proposed together
     refusals: int = 0  # in a row, at the final temperature
+    failures: int = 0  # of these, proposals that could not be scored
 
 
 def seed(problem: Problem, annealing: Annealing, draws: Draws) -> Asking[Stepped]:
@@ -100,14 +102,25 @@ def _relabelled(problem: Problem, annealing: Annealing, state: Blocks, draws: Dr
     moves = _gaining(problem, labels, values, noisy)
     if not moves:
         return None
-    count = math.ceil(state.share * len(moves))
-    if not is_cold:
-        moves = [moves[place] for place in sorted(draws.permutation(len(moves))[:count].tolist())]
-    elif count > 1:
-        moves = moves[:count]
+    if is_cold and is_full(state):
+        moves = _in_turn(moves, state.refusals)
     else:
-        moves = [moves[state.refusals % len(moves)]]
+        count = math.ceil(state.share * len(moves))
+        moves = [moves[place] for place in sorted(draws.permutation(len(moves))[:count].tolist())]
     return with_labels(labels, {i: label for _, best in moves for i, label in best.items()})
+
+
+def _halvings(moves: int) -> int:
+    """Return how many proposals of more than one of so many moves there are: all, half of them, a quarter."""
+    return max(0, moves - 1).bit_length()
+
+
+def _in_turn(moves: list[tuple[Unit, dict[int, int]]], refusals: int) -> list[tuple[Unit, dict[int, int]]]:
+    """Return what is proposed after so many refusals: all moves, the better half, ..., then each by itself."""
+    single = refusals - _halvings(len(moves))
+    if single >= 0:
+        return [moves[single % len(moves)]]
+    return moves[: math.ceil(len(moves) * 0.5**refusals)]
 
 
 def _grow(problem: Problem, annealing: Annealing, state: Blocks, draws: Draws) -> Asking[Stepped]:
@@ -142,7 +155,7 @@ def _moved(state: Blocks, found: Evaluation) -> Blocks:
 
 
 def refused(annealing: Annealing, state: State) -> State:
-    """Return the state after a step that is refused or abandoned: the labels stay, half as many are proposed next."""
+    """Return the state after a step that is refused: the labels stay, half as many are proposed next."""
     now = cast(Blocks, state)
     is_cold = is_full(now) and _heat(annealing, now) <= annealing.final_temperature
     return replace(
@@ -154,6 +167,13 @@ def refused(annealing: Annealing, state: State) -> State:
     )
 
 
+def abandoned(annealing: Annealing, state: State) -> State:
+    """Return the state after a step that could not be scored: what comes next is another proposal; it is no refusal."""
+    after = cast(Blocks, refused(annealing, state))
+    now = cast(Blocks, state)
+    return replace(after, failures=now.failures + after.refusals - now.refusals)
+
+
 def finished(problem: Problem, annealing: Annealing, state: State) -> bool:
     """Return whether the pool is full and, at the final temperature, proposals down to single units were refused."""
     now = cast(Blocks, state)
@@ -162,15 +182,17 @@ def finished(problem: Problem, annealing: Annealing, state: State) -> bool:
     labels = now.current.labels
     values = _values(annealing, labels, now.current.scores)
     left = len(_gaining(problem, labels, values, values))
-    return now.refusals >= left.bit_length() + min(left, PATIENCE)
+    singles = now.refusals - _halvings(left)
+    return singles >= left or singles - now.failures >= min(left, PATIENCE)
 
 
 def budget(n: int) -> Budget:
     """Return a limit that searches reach only where they do not settle."""
-    return Budget(scorings=16 * max(4, n.bit_length()))
+    scorings = 16 * max(4, n.bit_length())
+    return Budget(steps=STEPS_EACH * scorings, scorings=scorings)
 
 
-def forecast(problem: Problem, annealing: Annealing, limit: Budget) -> Sequence[int]:
+def forecast(problem: Problem, annealing: Annealing, _: Budget) -> Sequence[int]:
     """Return the examples in each scoring that is expected: a fit to what benchmarks.search_quality counts.
 
     One for each growth, another one for each where examples have no rule, and of the full pool 0.375 L sqrt(units).
@@ -181,7 +203,7 @@ def forecast(problem: Problem, annealing: Annealing, limit: Budget) -> Sequence[
         sizes.append(min(n, sizes[-1] + max(2, math.ceil(GROWTH * sizes[-1]))))
     settling = sizes[:-1] if units == n else []
     full = math.ceil(FULL_SCORINGS * problem.n_labels * math.sqrt(units))
-    return [*sorted([*sizes, *settling]), *[n] * full][: limit.scorings]
+    return [*sorted([*sizes, *settling]), *[n] * full]
 
 
 METHOD = Method(
@@ -190,6 +212,7 @@ METHOD = Method(
     step=step,
     finished=finished,
     refused=refused,
+    abandoned=abandoned,
     may_refuse=is_full,
     budget=budget,
     forecast=forecast,

@@ -22,11 +22,21 @@ class Method:
     seed: Callable[[Problem, Annealing, Draws], Asking[Stepped]]  # step 0
     step: Callable[[Problem, Annealing, State, Draws], Asking[Stepped]]
     finished: Callable[[Problem, Annealing, State], bool]  # whether nothing is left to do, whatever the budget
-    refused: Callable[[Annealing, State], State]  # what a step leaves that is refused or abandoned
+    refused: Callable[[Annealing, State], State]  # what a step leaves that is refused
+    abandoned: Callable[[Annealing, State], State]  # what a step leaves whose answers were no scores
     may_refuse: Callable[[State], bool]  # whether the next step may be: if so, those after it are speculated on
     budget: Callable[[int], Budget]  # of a search of N examples, unless the settings limit it
     forecast: Callable[[Problem, Annealing, Budget], Sequence[int]]  # examples in each scoring that is expected
+    shares_last_prefix: bool = True  # the last pass shows the pool in one order; else in the layout's for each example
     defaults: Mapping[str, Any] = field(default_factory=dict)  # fields of Annealing that differ from its own defaults
+
+
+def forecast_of(method: Method, problem: Problem, annealing: Annealing, budget: Budget) -> Sequence[int]:
+    """Return the examples in each scoring that a search within its budget is expected to do."""
+    most = [
+        limit for limit in (budget.scorings, None if budget.steps is None else budget.steps + 1) if limit is not None
+    ]
+    return list(method.forecast(problem, annealing, budget))[: min(most, default=None)]
 
 
 def is_full(state: State) -> bool:

@@ -157,6 +157,8 @@ METHOD = Method(
     step=step,
     finished=lambda _problem, _annealing, _state: False,
     refused=refused,
+    abandoned=refused,
+    shares_last_prefix=False,  # as before there were other methods: the labels of an earlier run do not change
     may_refuse=lambda _: True,
     budget=lambda n: Budget(steps=6 * n),
     forecast=forecast,

@@ -191,7 +191,8 @@ class SearchConfig:
     # Speculative steps: steps that are scored at once, as if each one before were rejected. Default: as many as pay off.
     ahead: int | None = None
     memo_mb: float = 16.0  # memory of each search for the scores that it keeps, and saves with its state
-    # reference: the published search. Sets layout, scoring, stalled_repair, result and task.draw where they are empty.
+    # reference: the published search. Sets method, objective, layout, scoring, stalled_repair, result and task.draw where
+    # they are empty.
     protocol: str = "default"
     # Order of demonstrations. trie: shares prefixes; reference: as published; grouped: the published order of evaluations.
     # Default: set by search.protocol.

@@ -13,9 +13,8 @@ Unit: TypeAlias = tuple[int, ...]  # examples, ascending
 Links: TypeAlias = Mapping[int, Sequence[tuple[int, frozenset[LabelPair]]]]
 """Of an example: those that conflicts link it to, each with the pairs of labels (its own, the other's) that break the rule."""
 
-BEAM = (
-    64  # partial labellings of a unit that are kept: exact for units that have no more, as six examples of two labels
-)
+# Partial labellings of a unit that are kept, at least: exact for units that have no more, as six examples of two labels.
+BEAM = 64
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,8 @@ class Status:
     saved_s: float | None = None  # since the last save
     attempts: int = 0
     eta_s: float | None = None  # forecast, from the speed of this attempt so far
+    applied: int | None = None  # examples beyond the pool that are labelled
+    to_apply: int | None = None  # of so many
     exit: str | None = None  # CODE:SIGNAL of a driver that failed, as the accounting has it
 
 
@@ -126,7 +128,6 @@ def status(run_dir: RunDir, queued: Queued | None = None) -> Status:
     alive = driving in ("RUNNING", "running") and progress is not None
     # The file of progress is some seconds old; of a run that has stopped, what was saved is what counts.
     shown = progress if progress and alive and (saved is None or progress["step"] > saved.step) else None
-    rate = progress.get("steps_per_s") if progress and alive else None
     steps = progress["steps"] if progress else None
     reached = Reached(shown["step"], shown["flips"], shown["energy"]) if shown else saved
     return Status(
@@ -140,7 +141,9 @@ def status(run_dir: RunDir, queued: Queued | None = None) -> Status:
         flips=reached.flips if reached else None,
         saved_s=max(0.0, time.time() - max(map(_changed_s, traces))) if traces else None,
         attempts=len(attempts),
-        eta_s=max(0, steps - reached.step) / rate if reached and rate and steps is not None else None,
+        eta_s=progress.get("left_s") if progress and alive else None,
+        applied=progress.get("applied") if progress and progress.get("to_apply") else None,
+        to_apply=progress.get("to_apply") or None if progress else None,
         exit=exit_code,
     )
 
@@ -277,7 +280,7 @@ def print_table(found: list[Status]) -> None:
             one.driver if one.exit is None else f"{one.driver} ({_exit_words(one.exit)})",
             one.server,
             one.job,
-            one.step if one.step is None or one.steps is None else f"{one.step}/{one.steps}",
+            _steps(one),
             one.energy if one.energy is None else f"{one.energy:.3f}",
             one.flips,
             one.saved_s if one.saved_s is None else f"{_duration(one.saved_s)} ago",
@@ -286,6 +289,13 @@ def print_table(found: list[Status]) -> None:
         )
         table.add_row(*("-" if value is None else str(value) for value in row))
     console.print(table)
+
+
+def _steps(one: Status) -> str | None:
+    if one.step is None or one.steps is None:
+        return None if one.step is None else str(one.step)
+    beyond = f" +{one.applied}/{one.to_apply}" if one.to_apply else ""
+    return f"{one.step}/{one.steps}{beyond}"
 
 
 def print_json(found: list[Status]) -> None:

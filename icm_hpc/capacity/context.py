@@ -34,7 +34,7 @@ def longest(demand: Demand) -> TooLong:
 
 
 def _alone(demand: Demand) -> Iterator[TooLong]:
-    for part, tokens in demand.parts:
+    for part, tokens in demand.every:
         if demand.counted:
             ends = tokens.lengths.start - tokens.lengths.suffix + 1
             lengths = [int(length) + ends for length in tokens.demonstration_tokens]

@@ -29,11 +29,20 @@ class Demand:
 
     parts: tuple[tuple[Task, TokenPrompts], ...]  # by shard
     counted: bool  # by the model's own tokenizer; else estimated
+    beyond: tuple[Task, TokenPrompts] | None = None  # what is labelled given the one shard
 
     @property
     def longest(self) -> int:
         """Tokens of the longest prompt."""
+        if self.beyond:
+            (_, pool), (_, tokens) = self.parts[0], self.beyond
+            return pool.longest_after(max(map(len, tokens.lengths.texts)))
         return max(tokens.longest for _, tokens in self.parts)
+
+    @property
+    def every(self) -> tuple[tuple[Task, TokenPrompts], ...]:
+        """All parts, and what is beyond the pool."""
+        return (*self.parts, *([self.beyond] if self.beyond else []))
 
     @property
     def at_least(self) -> int:
@@ -47,6 +56,9 @@ class Demand:
 
     def _estimated(self, tokens: Callable[[str], float]) -> int:
         """Return the length of the longest prompt, and of the token that is generated, by what each text is worth."""
+        if self.beyond:
+            (pool, _), (task, _) = self.parts[0], self.beyond
+            return int(_longest(pool, tokens, max(tokens(example.text) for example in task.examples)))
         return int(max(_longest(part, tokens) for part, _ in self.parts))
 
     @property
@@ -55,9 +67,10 @@ class Demand:
         return -(-self.at_most // 1024) * 1024
 
 
-def _longest(task: Task, tokens: Callable[[str], float]) -> float:
-    """Return the tokens of a prompt with all examples, and of the token that is generated."""
-    ends = (len(task.examples) - 1) * (1 + tokens(task.separator))  # a label word is one token
+def _longest(task: Task, tokens: Callable[[str], float], after: float | None = None) -> float:
+    """Return the tokens of a prompt with all examples, of a text of so many tokens after them, and of the one generated."""
+    each = 1 + tokens(task.separator)  # a label word is one token
+    ends = (len(task.examples) - 1) * each if after is None else len(task.examples) * each + after
     return sum(tokens(example.text) for example in task.examples) + ends + 1
 
 
@@ -66,9 +79,11 @@ def demand_of(config: Config, task: Task, folder: Path | None) -> Demand:
     prompts.require_readable(task, config.search.scoring)
     require_prior(config.search, task.label_words)
     local = LocalTokenizer(config.model.name, folder)
-    parts = tasks.shards(task, config.search.pool_size)
+    division = tasks.divided(task, config.search.pool_size, config.search.beyond)
+    parts = [*division.shards, *([division.beyond] if division.beyond else [])]
     tokens = [asyncio.run(prompts.of_tokens(local, part)) for part in parts]
-    return Demand(tuple(zip(parts, tokens, strict=True)), local.exact)
+    every = tuple(zip(parts, tokens, strict=True))
+    return Demand(every[: len(division.shards)], local.exact, every[-1] if division.beyond else None)
 
 
 def model_of(configured: ModelConfig, folder: Path | None) -> Model | None:

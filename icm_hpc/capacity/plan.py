@@ -25,6 +25,7 @@ from .forecast import GPUS
 
 CPU_PROCESS_GB = 2.0  # of the engine's own on CPUs, beside weights and cache; an assumption
 TRACE_BYTES = 400  # a step, at most, and beside it
+LABELLED_BYTES = 400  # an example in the result, beside its text
 CHANGE_BYTES = 12  # for each label that the step changes
 
 
@@ -137,16 +138,21 @@ def _planned(command: Command) -> Plan | None:
 
 def _plan_data(found: Plan, config: Config, demand: Demand) -> None:
     context, longest = config.model.max_model_len, demand.longest
-    examples, shards = sum(len(part.examples) for part, _ in demand.parts), len(demand.parts)
+    examples, shards = sum(len(part.examples) for part, _ in demand.every), len(demand.parts)
+    split = f"{shards} shard{'s' if shards > 1 else ''}"
+    if demand.beyond:
+        pool, beyond = len(demand.parts[0][0].examples), len(demand.beyond[0].examples)
+        split = f"a pool of {pool}, and {beyond:,} beyond it"
+        found.figures["beyond"] = beyond
     how = "counted with the model's tokenizer" if demand.counted else "estimated: its tokenizer is not on this disk"
     found.lines["data"] = (
-        f"{config.task.name}: {examples} examples in {shards} shard{'s' if shards > 1 else ''}; prompts of up to"
+        f"{config.task.name}: {examples} examples in {split}; prompts of up to"
         f" {longest:,} tokens ({how}), model.max_model_len={context:,}"
     )
     found.figures |= {"examples": examples, "shards": shards, "longest_prompt_tokens": longest}
     found.figures["tokens_counted"] = demand.counted
     found.notes += dict.fromkeys(
-        caution for _, tokens in demand.parts for caution in prompts.cautions(tokens, config.search.scoring)
+        caution for _, tokens in demand.every for caution in prompts.cautions(tokens, config.search.scoring)
     )
 
 
@@ -271,12 +277,18 @@ def _plan_time(found: Plan, config: Config, model: Model, demand: Demand) -> Non
         len(search_time.scorings(config, part)) for part, _ in demand.parts
     )
     seconds = sum(search_time.seconds(config, model, part, tokens) for part, tokens in demand.parts)
-    hours = seconds * config.search.restarts / 3600
+    beyond = search_time.applied_cost(config, demand)
+    seconds = seconds * config.search.restarts + (search_time.seconds_of(config, model, beyond) if beyond else 0.0)
+    hours = seconds / 3600
     gpus = config.nodes * config.gpus_per_node
     found.figures |= {"forecast_hours": hours, "forecast_gpu_hours": hours * gpus}
     limit_h = config.cluster.time_min / 60
+    further = ""
+    if beyond:
+        found.figures["forecast_beyond_tokens"] = beyond.computed_tokens
+        further = f" and {beyond.prompts:,} examples beyond the pool ({beyond.computed_tokens:,} tokens)"
     found.lines["time"] = (
-        f"forecast: {found.figures['forecast_scorings']:,} scorings, {hours:.2f} h of search with the server up,"
+        f"forecast: {found.figures['forecast_scorings']:,} scorings{further}, {hours:.2f} h of search with the server up,"
         f" {hours * gpus:.1f} GPU-hours; the time limit is {limit_h:g} h"
     )
     price = config.cluster.gpu_hour_price
@@ -320,8 +332,11 @@ def _plan_disk(found: Plan, config: Config, demand: Demand) -> None:
         )
     searches = len(demand.parts) * config.search.restarts
     steps = max((len(search_time.scorings(config, part)) for part, _ in demand.parts), default=0)
-    line_bytes = TRACE_BYTES + CHANGE_BYTES * found.figures["examples"]
+    line_bytes = TRACE_BYTES + CHANGE_BYTES * max(len(part.examples) for part, _ in demand.parts)
     run_mb = searches * (4 * config.search.memo_mb + steps * line_bytes / 1e6 + 1)
+    run_mb += (
+        sum(LABELLED_BYTES + len(example.text.encode()) for part, _ in demand.every for example in part.examples) / 1e6
+    )
     free_mb = shutil.disk_usage(_existing(Path(config.run.root))).free / 1e6
     found.lines["disk"] = f"up to {run_mb:,.0f} MB for the run in {config.run.root} ({free_mb / 1e3:,.0f} GB free)"
     if run_mb > free_mb:

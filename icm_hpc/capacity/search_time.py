@@ -6,12 +6,13 @@ import numpy as np
 
 from ..config.schema import Config
 from ..config.searching import annealing_of, budget_of, method_of
-from ..core.cost import Cost
+from ..core.cost import Cost, repeated
+from ..core.cost import applied_cost as applied_cost_of
 from ..core.methods.method import forecast_of
 from ..scoring.prompts import TokenPrompts
 from ..tasks import Task
 from . import forecast
-from .demand import serving_of
+from .demand import Demand, serving_of
 from .fit import Model
 from .forecast import GPUS
 
@@ -23,6 +24,16 @@ def cost(config: Config, part: Task, tokens: TokenPrompts, pool: int | None = No
     """Return what one scoring costs, of all examples or of the first `pool`."""
     groups, size = part.problem().groups, config.model.block_size or BLOCK_SIZE
     return tokens.cost(config.search.layout, groups, size, replicas=config.server.replicas, pool=pool)
+
+
+def applied_cost(config: Config, demand: Demand) -> Cost | None:
+    """Return what it costs to label the examples beyond the pool; None without any."""
+    if demand.beyond is None:
+        return None
+    (_, pool), (_, tokens) = demand.parts[0], demand.beyond
+    size = config.model.block_size or BLOCK_SIZE
+    once = applied_cost_of(pool.longest_after(0), tokens.lengths, size, replicas=config.server.replicas)
+    return repeated(once, len(tokens.answers.beginnings), size)
 
 
 def scorings(config: Config, part: Task) -> Sequence[int]:
@@ -38,11 +49,12 @@ def seconds(config: Config, model: Model, part: Task, tokens: TokenPrompts) -> f
     if not pools:
         return 0.0
     sizes = np.unique(np.geomspace(min(pools), max(pools), POOLS).astype(int))
-    each = [_scoring_seconds(config, model, cost(config, part, tokens, int(size))) for size in sizes]
+    each = [seconds_of(config, model, cost(config, part, tokens, int(size))) for size in sizes]
     return float(np.interp(pools, sizes, each).sum())
 
 
-def _scoring_seconds(config: Config, model: Model, one: Cost) -> float:
+def seconds_of(config: Config, model: Model, one: Cost) -> float:
+    """Return the seconds of one scoring, or of what is asked beyond the pool, from an empty cache."""
     gpu = GPUS[config.cluster.gpu or ""]
     serving = serving_of(config)
     dtype = "fp8" if model.weights_bytes < 1.5 * model.shape.parameters else "bf16"

@@ -17,6 +17,7 @@ ADDED = {
     "search.first_labels": "zero_shot",
     "search.label_prior": [],
     "search.calibration": 1.0,
+    "search.beyond": "shards",
 }
 PROMPT_FORMAT = 2  # of the tokens that are sent; 1: pieces of text tokenized by themselves; 2: cut from running text
 

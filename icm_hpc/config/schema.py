@@ -186,7 +186,10 @@ class SearchConfig:
     scorings: int | None = None
     steps: int | None = None  # of each search, at most; default: 6 for each example for method=single, else no limit
     restarts: int = 1  # searches, from seed, seed+1, ...; the best one is the result
-    pool_size: int | None = None  # examples in one search, at most; more are split into shards, by group
+    pool_size: int | None = None  # examples in one search, at most; default: all
+    # What becomes of more, by group. shards: each part is searched by itself; apply: one pool is searched, and its labels are
+    # shown for all others, each of which costs little more than its own tokens.
+    beyond: str = "shards"
     parallel_searches: int = 4  # shards and restarts that share the server at one time
     # Speculative steps: steps that are scored at once, as if each one before were rejected. Default: as many as pay off.
     ahead: int | None = None
@@ -235,6 +238,7 @@ class SearchConfig:
         require_one_of(
             self,
             protocol=tuple(PROTOCOLS),
+            beyond=("shards", "apply"),
             method=("", *METHODS),
             layout=("", *LAYOUTS),
             scoring=("", *SCORINGS),
@@ -244,12 +248,15 @@ class SearchConfig:
             first_labels=tuple(FIRST_LABELS),
             schedule=("", *SCHEDULES),
         )
+        shown = f"beyond=apply shows the pool's labels, and method={self.method} shows none: leave beyond=shards"
+        require(self.beyond == "shards" or self.method != "zero_shot", shown)
         first, last = self.initial_temperature, self.final_temperature
         require(last > 0 and (first is None or last <= first), "0 < final_temperature <= initial_temperature")
         require(self.decay is None or 0 < self.decay <= 1, f"decay={self.decay}: over 0, at most 1")
         require(0 <= self.calibration <= 1, f"calibration={self.calibration}: 0 to 1")
         prior = self.label_prior
-        require(not prior or (min(prior) > 0 and len(prior) > 1), "label_prior: of each label, a number over 0")
+        some = not prior or (len(prior) > 1 and min(prior) > 0 and max(prior) / sum(prior) < 1)
+        require(some, "label_prior: of each label, a number over 0, none of them all of the sum")
         require(self.linked_weight > 0, f"linked_weight={self.linked_weight}: over 0")
 
 

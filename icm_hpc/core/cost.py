@@ -1,7 +1,7 @@
 """What a scoring costs in tokens, before it is sent: exact for a server that caches whole blocks."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +15,10 @@ Tokens = npt.NDArray[np.int64]
 class Lengths:
     """A task's texts as tokens; their lengths decide what a scoring costs, their beginnings what prompts share."""
 
-    texts: Sequence[Tokens]  # by example: the separator and its text, where its label is asked
-    firsts: Sequence[Tokens]  # by example: its text at the beginning of a prompt
+    # By example: the separator and its text, where its label is asked; and its text at the beginning of a prompt. Too long
+    # to be shown: asyncio.run makes a text of what it returns.
+    texts: Sequence[Tokens] = field(repr=False)
+    firsts: Sequence[Tokens] = field(repr=False)
     start: int  # tokens that every prompt begins with
     suffix: int  # tokens of a label word; of the longest
 
@@ -81,6 +83,21 @@ def scoring_cost(queries: Sequence[Query], lengths: Lengths, block_size: int, *,
         context += (n * n - hit * hit) // 2
         total, longest, before = total + n, max(longest, n), query
     return Cost(len(queries), total, computed, context, held, longest)
+
+
+def applied_cost(prefix: int, lengths: Lengths, block_size: int, *, replicas: int = 1) -> Cost:
+    """Return what it costs to ask all examples behind the same `prefix` tokens, which each replica computes once."""
+    hit = prefix // block_size * block_size
+    texts = np.array([len(text) for text in lengths.texts], dtype=np.int64)
+    own = texts + prefix - hit
+    return Cost(
+        prompts=len(texts),
+        prompt_tokens=int(len(texts) * prefix + texts.sum()),
+        computed_tokens=int(own.sum() + replicas * hit),
+        context_tokens=int((own * hit + own * own // 2).sum() + replicas * hit * hit // 2),
+        held_tokens=replicas * hit,
+        longest_prompt=int(prefix + texts.max(initial=0)),
+    )
 
 
 def total(costs: Sequence[Cost]) -> Cost:

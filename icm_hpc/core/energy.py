@@ -37,33 +37,37 @@ def each_label(of: Callable[[Scores, Labels], Values], scores: Scores) -> Values
     return np.stack([of(scores, np.full(n, label, dtype=np.int8)) for label in range(n_labels)], axis=1)
 
 
-def calibrated(annealing: Annealing, scores: Scores) -> Values:
-    """Return the margin of each label, less its mean over the pool, plus the log-odds of the label's prior: f64[P, L], nats.
+def calibrated(annealing: Annealing, scores: Scores, pool: Scores) -> Values:
+    """Return the margin of each label, less its mean over `pool`, plus the log-odds of the label's prior: f64[P, L], nats.
 
     So one label for all examples earns its log-odds and nothing more (batch calibration, Zhou et al. 2023,
     arXiv 2309.17249). `annealing.calibration` is the share of that correction that is applied.
     """
     margin, n_labels = each_label(margins, scores), scores.shape[1]
-    if not len(margin):
+    if not len(pool):
         return margin
     prior = np.array(annealing.label_prior or [1 / n_labels] * n_labels)
     expected: Values = np.log(prior / (1 - prior))
-    shifted: Values = margin - annealing.calibration * (margin.mean(axis=0) - expected)
+    mean = margin.mean(axis=0) if pool is scores else each_label(margins, pool).mean(axis=0)
+    shifted: Values = margin - annealing.calibration * (mean - expected)
     return shifted
 
 
 # What is averaged over the pool, for each label that an example may have. margin: the published code's; logprob: the
 # paper's (its equation 1); calibrated: the margin less what the pool gives to a label whatever the text.
-OBJECTIVES: dict[str, Callable[[Annealing, Scores], Values]] = {
-    "margin": lambda _, scores: each_label(margins, scores),
-    "logprob": lambda _, scores: each_label(logprobs, scores),
+OBJECTIVES: dict[str, Callable[[Annealing, Scores, Scores], Values]] = {
+    "margin": lambda _, scores, __: each_label(margins, scores),
+    "logprob": lambda _, scores, __: each_label(logprobs, scores),
     "calibrated": calibrated,
 }
 
 
-def worth(annealing: Annealing, scores: Scores) -> Values:
-    """Return what each label of each example adds to the mean objective: f64[P, L], nats, of the pool's scores f64[P, L]."""
-    return OBJECTIVES[annealing.objective](annealing, scores)
+def worth(annealing: Annealing, scores: Scores, pool: Scores | None = None) -> Values:
+    """Return what each label of each example adds to the mean objective: f64[P, L], nats, of the scores f64[P, L].
+
+    They are those of the pool, or of other examples given `pool`, whose scores f64[M, L] they are calibrated by.
+    """
+    return OBJECTIVES[annealing.objective](annealing, scores, scores if pool is None else pool)
 
 
 def broken(problem: Problem, labels: Labels) -> list[Conflict]:

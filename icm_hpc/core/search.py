@@ -27,8 +27,10 @@ from .types import (
     State,
     StepInfo,
     frozen_labels,
+    pool_of,
     with_labels,
 )
+from .units import best_labels, links_of, units_of
 
 R = TypeVar("R")
 Answer: TypeAlias = npt.NDArray[np.float64]
@@ -57,23 +59,22 @@ def accepts(u: float, difference: float, temperature: float) -> bool:
 def complete(
     problem: Problem, annealing: Annealing, final: Labelling, *, shared_prefix: bool = True
 ) -> Asking[tuple[Labels, Scores]]:
-    """Give every example that the search left unlabelled the label that is worth most given the final pool.
+    """Give every example without a label the one that is worth most given the pool, which must not be empty.
 
-    A label that would break a conflict is passed over where another one is free. Completed examples are shown to none.
+    Examples that rules link are labelled together: with the fewest broken conflicts, then what is worth most. None of them is
+    shown to another.
     """
-    labels, scores = final.labels, final.scores.copy()
     left = np.flatnonzero(final.labels == UNLABELLED).tolist()
     answers = yield [ScoreOne(index, final.labels, shared_prefix=shared_prefix) for index in left]
-    for index, answer in zip(left, answers, strict=True):
-        scores[index] = answer
-    values = energy.worth(annealing, scores)
-    for index in left:
-        ranked = np.argsort(-values[index], kind="stable").tolist()
-        before = len(energy.broken(problem, labels))
-        free = [label for label in ranked if len(energy.broken(problem, with_labels(labels, {index: label}))) == before]
-        labels = with_labels(labels, {index: (free or ranked)[0]})
+    if not left:
+        return final.labels, final.scores
+    scores, values = final.scores.copy(), np.full(final.scores.shape, np.nan)
+    scores[left] = np.stack(answers)
     scores.flags.writeable = False
-    return labels, scores
+    values[left] = energy.worth(annealing, scores[left], final.scores[pool_of(final.labels)])
+    links = links_of(problem)
+    found = best_labels(units_of(links, left), links, values, final.labels)
+    return with_labels(final.labels, found), scores
 
 
 def same(problem: Problem, label: int) -> Labels:

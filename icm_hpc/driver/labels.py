@@ -1,7 +1,7 @@
 """The result: labels.jsonl, one line an example."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,20 +10,33 @@ import numpy as np
 from ..core.agreement import Shares
 from ..core.energy import margins
 from ..core.types import UNLABELLED, Labels, Scores
+from ..rundir.applied import Piece
 from ..rundir.files import write_atomically
+from ..rundir.outcome import Outcome, stability_of
 from ..tasks import Task
 from ..tasks.rows import Id
 
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """A shard at its end."""
+    """Examples at the end: of a shard, or beyond the pool."""
 
     task: Task
-    searched: Labels  # as the search itself ended
-    labels: Labels  # with the last pass: no example is unlabelled
+    labels: Labels  # no example is unlabelled
     scores: Scores
-    stability: Shares | None  # of more than one search
+    by: Sequence[str]  # of each example
+    stability: Shares | None = None  # of more than one search
+
+
+def of_outcome(task: Task, found: Outcome) -> Labelled:
+    """Return a shard's examples."""
+    by = ["completion" if label == UNLABELLED else "search" for label in found.searched]
+    return Labelled(task, found.labels, found.scores, by, stability_of(found))
+
+
+def of_piece(task: Task, piece: Piece) -> Labelled:
+    """Return the examples beyond the pool."""
+    return Labelled(task, piece.labels, piece.scores, ["apply"] * len(piece.labels))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +50,8 @@ class LabelRow:
     logprobs: dict[str, float]  # log P of each label word given the other examples, nats
     margin: float  # log P(label) - log P(all other labels), nats: under 0, the model prefers another label
     group: str  # of examples about the same question
-    by: str  # search, or completion: the last pass, which labels what the search left
+    # search; completion: the last pass, which labels what the search left; apply: beyond the pool, given the pool's labels
+    by: str
     stability: float | None  # share of the other restarts that agree (aligned); null with one search
 
 
@@ -60,7 +74,7 @@ def _lines(result: Labelled) -> Iterator[LabelRow]:
             logprobs={word.strip(): float(p) for word, p in zip(task.label_words, result.scores[i], strict=True)},
             margin=float(signed[i]),
             group=example.group,
-            by="completion" if result.searched[i] == UNLABELLED else "search",
+            by=result.by[i],
             stability=_known(result.stability, i),
         )
 

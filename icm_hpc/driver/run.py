@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -15,8 +15,6 @@ from typing import Any
 from .. import scheduler, tasks
 from ..config.schema import Config
 from ..config.searching import annealing_of, require_prior
-from ..core.scorings import SCORINGS
-from ..core.types import StepInfo
 from ..engines import ENGINES
 from ..engines.engine import Metrics
 from ..errors import BadAnswer, Interrupted, NoAnswer, RateLimited, RequestError, ScoringError, ServerError
@@ -30,13 +28,14 @@ from ..rundir.progress import Progress, Watch
 from ..scoring import checks, connect, identity, prompts
 from ..scoring.checks import Check
 from ..scoring.client import Client, Traffic, all_of
-from ..scoring.prompts import Prompts
 from ..scoring.scorer import Work
 from ..tasks import Task
-from . import shard
-from .labels import Labelled, write_labels
+from . import beyond, shard
+from .beyond import Beyond
+from .labels import of_outcome, of_piece, write_labels
+from .reporting import Reporter
 from .shard import Shard, Surroundings
-from .summary import SinceStart, figures_of, summary_of, to_json, warnings
+from .summary import SinceStart, beyond_figures_of, figures_of, summary_of, to_json, warnings
 
 MAX_RECONNECTS_WITHOUT_PROGRESS = 5  # times that a server is lost and found again without a step between
 LAST_WORDS_S = 10.0  # how long a server that stopped answering has to leave its exit record
@@ -198,18 +197,22 @@ async def label(
     counts = counts or Counts(traffic=client.traffic)
     work = counts.work
     before = await _known_metrics(client)
-    parts = tasks.shards(task, config.search.pool_size)
+    division = tasks.divided(task, config.search.pool_size, config.search.beyond)
+    parts = division.shards
     outcomes = await _finished(config, run_dir, parts)
     missing = {number: part for number, part in enumerate(parts) if number not in outcomes}
     shards = await _shards(config, missing, client, (before and before.block_size) or 1)
-    if shards and ENGINES[config.model.engine].is_checked and not counts.checked:
-        await _check(client, run_dir, shards, shared=config.external_url is not None)
+    further = await beyond.prepared(client, parts[0], division.beyond) if division.beyond else None
+    asked: list[Shard | Beyond] = [*shards, *([further] if further else [])]
+    if asked and ENGINES[config.model.engine].is_checked and not counts.checked:
+        longest = max(one.longest for one in asked)
+        await _check(client, run_dir, longest, asked[0].label_ids, shared=config.external_url is not None)
         counts.checked = True
         before = await _known_metrics(client) if before else None  # one warning is enough
     if before:
         _warn_of_small_cache(config, shards, before)
     searches = max(1, min(config.search.parallel_searches, len(shards) * config.search.restarts))
-    report = _reporter(config, parts, work, watch)
+    report = Reporter(division, config.search.restarts, work, watch)
     for number, done in outcomes.items():
         for restart, end in enumerate(done.ends):
             report(number, restart, end.info, end.info.step)
@@ -218,19 +221,22 @@ async def label(
     begun = sorted(shards, key=lambda one: not checkpoint.generations(run_dir.shard(one.number)))
     for one, ended in zip(begun, await all_of(shard.label(config, run_dir, one, around) for one in begun), strict=True):
         outcomes[one.number] = ended
-    if held:
-        held.require_held()
-    ordered = [outcomes[number] for number in range(len(parts))]
-    labelled = [
-        Labelled(part, o.searched, o.labels, o.scores, outcome.stability_of(o))
-        for part, o in zip(parts, ordered, strict=True)
-    ]
-    write_labels(run_dir.labels, task, labelled)
-    after = await _known_metrics(client) if before else None
+    labelled = [of_outcome(part, outcomes[number]) for number, part in enumerate(parts)]
     annealing = annealing_of(config.search)
     described = [
-        figures_of(o, part.problem(), part.label_words, annealing) for part, o in zip(parts, ordered, strict=True)
+        figures_of(outcomes[number], part.problem(), part.label_words, annealing) for number, part in enumerate(parts)
     ]
+    rest = None
+    if further:
+        applied = await beyond.label(
+            config, run_dir, further, outcomes[0], client, work=work, report=report.applied, held=held
+        )
+        labelled.append(of_piece(further.task, applied))
+        rest = beyond_figures_of(applied, further.task.problem(), task.label_words)
+    if held:
+        held.require_held()
+    write_labels(run_dir.labels, task, labelled)
+    after = await _known_metrics(client) if before else None
     for warning in warnings(described):
         log.warning("%s", warning)
     since_start = SinceStart(
@@ -240,7 +246,7 @@ async def label(
         server_prompt_tokens=after.prompt_tokens - before.prompt_tokens if before and after else None,
         server_computed_tokens=after.computed_tokens - before.computed_tokens if before and after else None,
     )
-    summary = to_json(summary_of(config, described, since_start, run_dir.read_served_model()))
+    summary = to_json(summary_of(config, described, since_start, run_dir.read_served_model(), rest))
     write_atomically(run_dir.summary, json.dumps(summary, indent=2).encode())
     return summary
 
@@ -276,24 +282,21 @@ async def _shards(config: Config, parts: Mapping[int, Task], client: Client, blo
     context, scoring = await client.max_model_len(), config.search.scoring
     made = []
     for number, part in parts.items():
-        tokens = await prompts.of_tokens(client, part)
+        tokens, written = await prompts.written(client, part, scoring)
         for caution in prompts.cautions(tokens, scoring):
             log.warning("shard %d: %s", number, caution)
         if client.exact:
             prompts.require_fit(tokens, context)
         elif tokens.longest > context:  # the plan has refused what certainly does not fit
             log.warning("the longest prompt may be %d tokens, and the context is %d", tokens.longest, context)
-        written: Prompts = tokens
-        if SCORINGS[scoring].sends_text:
-            written = prompts.of_text(part, tokens.demonstration_tokens)
         problem = part.problem()
         cost = tokens.cost(config.search.layout, problem.groups, block_size, replicas=client.replicas)
         made.append(Shard(number, part, problem, written, cost, tokens.longest, tokens.label_ids))
     return made
 
 
-async def _check(client: Client, run_dir: RunDir, shards: Sequence[Shard], *, shared: bool) -> None:
-    """Check that the server can do what the longest prompt and the labels of these shards ask of it.
+async def _check(client: Client, run_dir: RunDir, longest: int, label_ids: Sequence[int], *, shared: bool) -> None:
+    """Check that the server can do what a prompt of so many tokens and the labels ask of it.
 
     A prompt of full length is timed once in a run: a start may be too short to time it again.
 
@@ -310,10 +313,9 @@ async def _check(client: Client, run_dir: RunDir, shards: Sequence[Shard], *, sh
             return  # another run asks for labels at the same time, which spoils plain log-probabilities; ours were proved
         raise ServerError(f"the server cannot score the labels of this run: {check}") from check.error
 
-    longest = max(one.longest for one in shards)
     served = run_dir.read_served_model()
     timed = served.timed_tokens if served else 0
-    done = await checks.run(client, heed, context=longest, label_ids=shards[0].label_ids, clock=longest > timed)
+    done = await checks.run(client, heed, context=longest, label_ids=label_ids, clock=longest > timed)
     if served and any(check.name == checks.CLOCK and check.passed for check in done):
         run_dir.write_served_model(replace(served, timed_tokens=longest))
 
@@ -332,32 +334,3 @@ def _warn_of_small_cache(config: Config, shards: Sequence[Shard], metrics: Metri
             " search.parallel_searches=1, a smaller search.pool_size, or give the server more memory",
             *(metrics.cache_tokens, wanted, max(cost.computed_tokens for cost in together)),
         )
-
-
-def _reporter(
-    config: Config, parts: Sequence[Task], work: Work, watch: Watch
-) -> Callable[[int, int, StepInfo, int], None]:
-    """Return what turns the steps of all searches into one progress."""
-    examples = sum(len(part.examples) for part in parts) * config.search.restarts
-    last: dict[tuple[int, int], StepInfo] = {}
-    expected: dict[tuple[int, int], int] = {}  # steps
-    searches = len(parts) * config.search.restarts
-
-    def report(number: int, restart: int, info: StepInfo, steps: int) -> None:
-        last[number, restart], expected[number, restart] = info, steps
-        latest = list(last.values())
-        watch(
-            Progress(
-                step=sum(info.step for info in latest),
-                steps=round(sum(expected.values()) * searches / len(expected)),
-                pool=sum(info.pool for info in latest),
-                examples=examples,
-                counts=tuple(map(sum, zip(*(info.counts for info in latest), strict=True))),
-                energy=sum(info.energy for info in latest) / len(latest),
-                flips=sum(info.flips for info in latest),
-                waits=work.waits,
-                waiting_s=work.waiting_s,
-            )
-        )
-
-    return report

@@ -5,11 +5,10 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from ..config.fingerprint import fingerprint
 from ..config.schema import Config, SearchConfig
@@ -30,11 +29,8 @@ from ..rundir.polling import Outage, until_done
 from ..rundir.trace import Trace
 from ..scoring.client import Client, all_of
 from ..scoring.prompts import Prompts
-from ..scoring.scorer import Scorer, Work
+from ..scoring.scorer import Scorer, Work, answered
 from ..tasks import Task
-
-R = TypeVar("R")
-Answers = TypeVar("Answers")
 
 ABANDONED_IN_A_ROW = 5  # proposals; more is no accident
 SYSTEMATIC = "{} proposals in a row could not be scored, up to step {}: see the log for what the server answered"
@@ -150,19 +146,6 @@ def asked_of(config: Config, task: Task) -> Asked:
     """Return what the outcome of a shard must be of."""
     budget = budget_of(config.search, len(task.examples))
     return Asked(fingerprint(config, task.sha256()), budget, config.search.restarts)
-
-
-async def answered(
-    asking: Generator[Sequence[Ask], Answers, R], answer: Callable[[Sequence[Ask]], Awaitable[Answers]]
-) -> R:
-    """Answer all that a search asks, and return what it returns."""
-    try:
-        asks = next(asking)
-        while True:
-            asks = asking.send(await answer(asks))
-    except StopIteration as end:
-        result: R = end.value
-        return result
 
 
 @asynccontextmanager

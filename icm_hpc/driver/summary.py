@@ -5,11 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from ..config.schema import Config
 from ..core import agreement
 from ..core import energy as of_pool
 from ..core.types import Annealing, Problem, pool_of
 from ..core.units import links_of, units_of
+from ..rundir.applied import Piece
 from ..rundir.folder import ServedModel
 from ..rundir.outcome import Outcome
 
@@ -55,6 +58,16 @@ class ShardFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class BeyondFigures:
+    """The figures of the examples beyond the pool (search.beyond=apply)."""
+
+    examples: int
+    label_counts: dict[str, int]  # by label word
+    conflicts: int  # pairs that break a rule
+    margin: float  # mean; nats
+
+
+@dataclass(frozen=True, slots=True)
 class SinceStart:
     """What a start of the run did, all measured: the fields of Work and of Traffic, and those of its server."""
 
@@ -91,13 +104,14 @@ class Summary:
     labelled_by_search: int
     labelled_by_completion: int  # by the last pass
     label_counts: dict[str, int]  # by label word
-    energy: float  # of the labels of all examples; mean over shards
+    energy: float  # of the labels of all examples of a shard; mean over shards
     conflicts: int  # pairs of the result that break a rule
     steps: int  # of the best search of each shard, summed
     flips: int  # accepted proposals of these
     restarts_agree: float | None  # share of examples, mean over pairs of restarts (aligned); null with one search
     shards: Sequence[ShardFigures]
     since_start: SinceStart
+    beyond: BeyondFigures | None = None  # what was labelled given the pool, once the search had ended
 
 
 def figures_of(outcome: Outcome, problem: Problem, label_words: Sequence[str], annealing: Annealing) -> ShardFigures:
@@ -142,15 +156,30 @@ def figures_of(outcome: Outcome, problem: Problem, label_words: Sequence[str], a
     )
 
 
+def beyond_figures_of(piece: Piece, problem: Problem, label_words: Sequence[str]) -> BeyondFigures:
+    """Return the figures of what was labelled beyond the pool."""
+    counts = of_pool.counts(piece.labels, problem.n_labels)
+    return BeyondFigures(
+        examples=problem.n,
+        label_counts={word.strip(): count for word, count in zip(label_words, counts, strict=True)},
+        conflicts=len(of_pool.broken(problem, piece.labels)),
+        margin=float(np.mean(of_pool.margins(piece.scores, piece.labels))),
+    )
+
+
 def summary_of(
-    config: Config, shards: Sequence[ShardFigures], since_start: SinceStart, served: ServedModel | None
+    config: Config,
+    shards: Sequence[ShardFigures],
+    since_start: SinceStart,
+    served: ServedModel | None,
+    beyond: BeyondFigures | None = None,
 ) -> Summary:
     """Return the figures of a run."""
 
     def total(key: str) -> Any:
         return sum(getattr(figures, key) for figures in shards)
 
-    words = shards[0].label_counts
+    every: list[ShardFigures | BeyondFigures] = [*shards, *([beyond] if beyond else [])]
     return Summary(
         task=config.task.name,
         model=config.model.name,
@@ -158,17 +187,18 @@ def summary_of(
         protocol=config.search.protocol,
         method=config.search.method,
         seed=config.search.seed,
-        examples=total("examples"),
+        examples=sum(figures.examples for figures in every),
         labelled_by_search=total("labelled_by_search"),
         labelled_by_completion=total("examples") - total("labelled_by_search"),
-        label_counts={word: sum(figures.label_counts[word] for figures in shards) for word in words},
+        label_counts={word: sum(figures.label_counts[word] for figures in every) for word in shards[0].label_counts},
         energy=total("energy") / len(shards),
-        conflicts=total("conflicts"),
+        conflicts=sum(figures.conflicts for figures in every),
         steps=total("steps"),
         flips=total("flips"),
         restarts_agree=_mean([figures.restarts_agree for figures in shards]),
         shards=shards,
         since_start=since_start,
+        beyond=beyond,
     )
 
 
@@ -201,4 +231,6 @@ def to_json(summary: Summary) -> dict[str, Any]:
 def from_json(values: Mapping[str, Any]) -> Summary:
     """Return the figures that `to_json` has made `values` of."""
     shards = [ShardFigures(**figures) for figures in values["shards"]]
-    return Summary(**{**values, "shards": shards, "since_start": SinceStart(**values["since_start"])})
+    beyond = BeyondFigures(**values["beyond"]) if values["beyond"] else None
+    since_start = SinceStart(**values["since_start"])
+    return Summary(**{**values, "shards": shards, "since_start": since_start, "beyond": beyond})

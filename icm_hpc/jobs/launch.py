@@ -252,7 +252,10 @@ def _progress_bar() -> Iterator[Watch]:
                 f"pool {now.pool}/{now.examples} ({'+'.join(map(str, now.counts))})  energy {now.energy:.2f}"
                 f"  flips {now.flips}  {each_s:.2f} s a scoring"
             )
-            bar.update(shown, description="searching", total=now.steps, completed=now.step, figures=figures)
+            if now.applied:
+                figures = f"{now.applied}/{now.to_apply} beyond the pool"
+            doing = "applying" if now.applied else "searching"
+            bar.update(shown, description=doing, total=now.expected, completed=now.done, figures=figures)
 
         yield watch
 
@@ -263,7 +266,8 @@ def _print_summary(config: Config, run_dir: RunDir, summary: Summary) -> None:
     counts = ", ".join(f"{word} {count}" for word, count in summary.label_counts.items())
     rows = {
         "labelled": f"{summary.examples} ({summary.labelled_by_search} by the search,"
-        f" {summary.labelled_by_completion} by the last pass)",
+        f" {summary.labelled_by_completion} by the last pass"
+        + (f", {summary.beyond.examples} given the pool)" if summary.beyond else ")"),
         "labels": counts,
         "energy": f"{summary.energy:.3f} ({summary.conflicts} conflicts)",
         "steps": f"{summary.steps} ({summary.flips} flips)",

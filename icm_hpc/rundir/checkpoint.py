@@ -1,26 +1,23 @@
 """A shard's saved state: HDF5 generations, each complete or absent, and a trace that only grows.
 
-A generation is one file, state-<generation>.h5. Its HDF5 user block (the first 512 bytes) holds the SHA-256 of the
-rest, so a flipped bit or a truncated file is noticed before the HDF5 library reads it. The trace is a JSONL file beside
-it; a generation says how many of its bytes belong to it, and their SHA-256. What follows is of steps that will be done again.
+A generation is one sealed file, state-<generation>.h5. The trace is a JSONL file beside it; a generation says how many of its
+bytes belong to it, and their SHA-256. What follows is of steps that will be done again.
 """
 
 import dataclasses
-import hashlib
-import io
 import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-import h5py
 import numpy as np
 
 from ..config.fingerprint import differences
 from ..core.memo import Remembered
 from ..core.types import State
 from ..errors import CheckpointError
+from . import sealed
 from .files import write_atomically
 from .polling import TRANSIENT
 from .trace import Trace, digest_of
@@ -28,9 +25,6 @@ from .trace import Trace, digest_of
 SCHEMA = 2
 SCHEMA_WITHOUT_STATE = 3  # which no earlier version reads
 KEEP = 3  # generations
-DAMAGED = ".damaged"  # the ending of a generation that was found not to be whole
-USER_BLOCK = 512  # bytes
-MAGIC = b"icm_hpc checkpoint; SHA-256 of all bytes from 512 on: "
 
 D = TypeVar("D")
 
@@ -93,8 +87,8 @@ def load(folder: Path, fingerprint: str, *, kind: type[State] = State, patient: 
         differing = differences(json.loads(fingerprint), json.loads(saved.fingerprint))
         raise CheckpointError(f"{folder} was saved by another configuration: {differing}; use another run.name")
     for path in damaged:
-        log.warning("set aside as %s", path.with_suffix(DAMAGED).name)
-        path.rename(path.with_suffix(DAMAGED))
+        log.warning("set aside as %s", path.with_suffix(sealed.DAMAGED).name)
+        path.rename(path.with_suffix(sealed.DAMAGED))
     return saved
 
 
@@ -136,9 +130,9 @@ def _number(path: Path) -> int:
 
 
 def _encode(saved: Saved) -> bytes:
-    buffer = io.BytesIO()
     state = saved.reached
-    with h5py.File(buffer, "w", userblock_size=USER_BLOCK) as file:
+
+    def fill(file: Any) -> None:
         file.attrs["schema"] = SCHEMA_WITHOUT_STATE if state is None else SCHEMA
         file.attrs.update({name: getattr(saved, name) for name in ("trace_bytes", "trace_sha256", "scorings")})
         file.create_dataset("fingerprint", data=saved.fingerprint)
@@ -146,29 +140,14 @@ def _encode(saved: Saved) -> bytes:
             _put(file, state)
         for name in ("keys", "lengths", "rows"):
             file.create_dataset(f"memo/{name}", data=getattr(saved.memo, name))
-    return sealed(buffer.getvalue())
 
-
-def sealed(file: bytes) -> bytes:
-    """Return an HDF5 file with the SHA-256 of all but its user block in that block."""
-    content = bytearray(file)
-    header = MAGIC + hashlib.sha256(content[USER_BLOCK:]).hexdigest().encode() + b"\n"
-    content[: len(header)] = header
-    return bytes(content)
-
-
-def unsealed(content: bytes) -> bytes:
-    """Return what was sealed; raises ValueError if it is not whole."""
-    wanted = content[len(MAGIC) : len(MAGIC) + 64]
-    found = hashlib.sha256(content[USER_BLOCK:]).hexdigest().encode()
-    if not content.startswith(MAGIC) or wanted != found:
-        raise ValueError("its checksum is wrong: truncated or altered")
-    return content
+    return sealed.encoded(fill)
 
 
 def _decode(content: bytes, kind: type[State]) -> Saved:
     """Read a generation; raises ValueError for one that is not whole, CheckpointError for another schema."""
-    with h5py.File(io.BytesIO(unsealed(content)), "r") as file:
+
+    def read(file: Any) -> Saved:
         if file.attrs["schema"] not in (SCHEMA, SCHEMA_WITHOUT_STATE):
             raise CheckpointError(f"a checkpoint of schema {file.attrs['schema']}; this version reads {SCHEMA}")
         state = _got(file, kind) if file.attrs["schema"] == SCHEMA else None
@@ -176,6 +155,8 @@ def _decode(content: bytes, kind: type[State]) -> Saved:
         memo = Remembered(*(file[f"memo/{name}"][()] for name in ("keys", "lengths", "rows")))
         scorings = int(file.attrs.get("scorings", 0))  # earlier versions counted none
         return Saved(state, memo, file["fingerprint"].asstr()[()], *trace, scorings)
+
+    return sealed.decoded(content, read)
 
 
 def _put(group: Any, value: Any) -> None:

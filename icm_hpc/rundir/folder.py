@@ -157,6 +157,11 @@ class RunDir:
         """The folder of the checkpoints and the trace of one search of a shard."""
         return self.path / (f"shard-{number:03d}" + (f"-restart-{restart}" if restart else ""))
 
+    @property
+    def beyond(self) -> Path:
+        """The folder of what was labelled beyond the pool."""
+        return self.path / "beyond"
+
     def create(self) -> None:
         """Make the folder, for its owner only; so is all that this process makes from now on."""
         os.umask(0o077)

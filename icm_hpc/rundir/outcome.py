@@ -1,26 +1,18 @@
 """How a shard ended: saved whole once its last pass is done, so that no later start sends a prompt for it."""
 
-import io
 import json
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from ..core import agreement
 from ..core.types import Budget, Labels, Scores, StepInfo
-from ..errors import CheckpointError
-from . import checkpoint
-from .files import write_atomically
-from .polling import TRANSIENT
+from . import sealed
 
 NAME = "outcome.h5"  # in the folder of the shard's first search
 FORMAT = 2  # what another version has saved is worked out again, from the searches' saved states
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +57,8 @@ class Asked:
 def save(folder: Path, outcome: Outcome, asked: Asked) -> None:
     """Save an outcome, whole or not at all. Raises CheckpointError, or OSError if it may be written a moment later."""
     figures = [[e.info.step, e.info.flips, e.info.conflicts, e.scorings, e.settled] for e in outcome.ends]
-    buffer = io.BytesIO()
-    with h5py.File(buffer, "w", userblock_size=checkpoint.USER_BLOCK) as file:
+
+    def fill(file: Any) -> None:
         file.create_dataset("asked", data=asked.mark())
         file.attrs.update({name: getattr(outcome, name) for name in ("energy", "searched_energy", "restart")})
         for name in ("searched", "labels", "scores"):
@@ -77,28 +69,17 @@ def save(folder: Path, outcome: Outcome, asked: Asked) -> None:
         file.create_dataset("ends/labels", data=np.array([end.labels for end in outcome.ends]))
         file.create_dataset("uniform/energies", data=np.array([energy for energy, _ in outcome.uniform]))
         file.create_dataset("uniform/conflicts", data=np.array([broken for _, broken in outcome.uniform]))
-    try:
-        write_atomically(folder / NAME, checkpoint.sealed(buffer.getvalue()))
-    except OSError as error:
-        if error.errno in TRANSIENT:
-            raise
-        raise CheckpointError(f"the labels of {folder} cannot be saved: {error}") from error
+
+    sealed.save(folder / NAME, fill)
 
 
 def load(folder: Path, asked: Asked) -> Outcome | None:
     """Return the outcome if there is one of what is asked; one that is not whole is set aside. To be called by the driver."""
-    path = folder / NAME
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    try:
-        with h5py.File(io.BytesIO(checkpoint.unsealed(content)), "r") as file:
-            return _decoded(file) if file["asked"].asstr()[()] == asked.mark() else None
-    except (OSError, ValueError, KeyError) as error:
-        log.warning("%s cannot be used (%s): the shard's last pass is done again", path, error)
-        path.rename(path.with_suffix(checkpoint.DAMAGED))
-        return None
+
+    def read(file: Any) -> Outcome | None:
+        return _decoded(file) if file["asked"].asstr()[()] == asked.mark() else None
+
+    return sealed.load(folder / NAME, read, otherwise="the shard's last pass is done again")
 
 
 def _decoded(file: Any) -> Outcome:

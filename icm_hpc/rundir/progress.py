@@ -28,6 +28,19 @@ class Progress:
     flips: int
     waits: int  # for answers, since this start
     waiting_s: float  # summed over the searches
+    applied: int = 0  # examples beyond the pool that are labelled
+    to_apply: int = 0  # of so many
+    applied_step: float = 0.0  # steps of work that one of them is, by the tokens that it computes; a forecast
+
+    @property
+    def done(self) -> float:
+        """Steps done, with what examples beyond the pool are worth."""
+        return self.step + self.applied * self.applied_step
+
+    @property
+    def expected(self) -> float:
+        """Steps expected, likewise."""
+        return self.steps + self.to_apply * self.applied_step
 
 
 Watch = Callable[[Progress], None]
@@ -48,16 +61,17 @@ def to_log() -> Watch:
 
     def tell(progress: Progress) -> None:
         log.info(
-            "step %d/%d, pool %d/%d, labels %s, entropy %.3f, energy %.3f, flips %d",
+            "step %d/%d, pool %d/%d, labels %s, entropy %.3f, energy %.3f, flips %d%s",
             *(progress.step, progress.steps, progress.pool, progress.examples),
             *("+".join(map(str, progress.counts)), entropy(progress.counts), progress.energy, progress.flips),
+            f", beyond the pool {progress.applied}/{progress.to_apply}" if progress.to_apply else "",
         )
 
     return _now_and_then(tell)
 
 
 def to_file(run_dir: RunDir, attempt: str) -> Watch:
-    """Return a watch that writes progress.json now and then, with the steps a second since the first report."""
+    """Return a watch that writes progress.json now and then, with the speed since the first report and a forecast from it."""
     first: Progress | None = None
     began_s = 0.0
 
@@ -66,8 +80,9 @@ def to_file(run_dir: RunDir, attempt: str) -> Watch:
         now_s = time.time()
         if first is None:
             first, began_s = progress, now_s
-        rate = (progress.step - first.step) / (now_s - began_s) if now_s > began_s else None
-        told = {"attempt": attempt, "time_s": now_s, "steps_per_s": rate, **asdict(progress)}
+        rate = (progress.done - first.done) / (now_s - began_s) if now_s > began_s else None
+        left_s = max(0.0, progress.expected - progress.done) / rate if rate else None
+        told = {"attempt": attempt, "time_s": now_s, "steps_per_s": rate, "left_s": left_s, **asdict(progress)}
         try:
             write_atomically(run_dir.progress, json.dumps(told).encode())
         except OSError as error:  # whether the state can be saved shows when it is
@@ -81,7 +96,7 @@ def _now_and_then(tell: Watch) -> Watch:
 
     def watch(progress: Progress) -> None:
         nonlocal told
-        if time.monotonic() - told >= REPORT_S or progress.step >= progress.steps:
+        if time.monotonic() - told >= REPORT_S or progress.done >= progress.expected:
             told = time.monotonic()
             tell(progress)
 

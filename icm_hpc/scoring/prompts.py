@@ -5,7 +5,7 @@ A written prompt is the JSON of its token ids or of its text, made once and sent
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -43,9 +43,10 @@ class TokenPrompts:
     """Token ids, and exact log-probabilities of the label words."""
 
     start: bytes  # what a sequence starts with, such as a BOS token; as all below, ids with a comma after each
-    demonstrations: tuple[tuple[bytes, ...], ...]  # by label, by example: the separator, its text and the label word
-    texts: tuple[bytes, ...]  # by example: the separator and its text, where its label is asked
-    firsts: tuple[bytes, ...]  # by example: its text at the beginning of a prompt
+    # By label, by example: the separator, its text and the label word.
+    demonstrations: tuple[tuple[bytes, ...], ...] = field(repr=False)
+    texts: tuple[bytes, ...] = field(repr=False)  # by example: the separator and its text, where its label is asked
+    firsts: tuple[bytes, ...] = field(repr=False)  # by example: its text at the beginning of a prompt
     words: tuple[bytes, ...]  # by label
     answers: "Answers"
     lengths: Lengths
@@ -92,8 +93,12 @@ class TokenPrompts:
     @property
     def longest(self) -> int:
         """Tokens of a prompt with all other examples as demonstrations, and the one that is generated, at most."""
+        return self.longest_after(-self.lengths.suffix)
+
+    def longest_after(self, tokens: int) -> int:
+        """Return the same of a prompt in which a text of so many tokens follows all examples as demonstrations."""
         lead = max(map(self.lengths.lead, range(len(self.texts))))
-        most = self.lengths.start + lead + self.demonstration_tokens.sum() - self.lengths.suffix
+        most = self.lengths.start + lead + self.demonstration_tokens.sum() + tokens
         return int(most + self.answers.longest + 1)
 
     def cost(
@@ -184,6 +189,13 @@ def of_text(task: Task, demonstration_tokens: Indices) -> TextPrompts:
     """Return the task's prompts as the published code writes them."""
     names = tuple(word.strip() for word in task.label_words)
     return TextPrompts(tuple(e.text for e in task.examples), names, task.separator, demonstration_tokens)
+
+
+async def written(client: Client, task: Task, scoring: str) -> tuple[TokenPrompts, Prompts]:
+    """Return the task's prompts as tokens, and in the way in which they are sent."""
+    tokens = await of_tokens(client, task)
+    sends_text = SCORINGS[scoring].sends_text
+    return tokens, of_text(task, tokens.demonstration_tokens) if sends_text else tokens
 
 
 async def of_tokens(client: Tokenizes, task: Task) -> TokenPrompts:

@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,6 +16,12 @@ from ..core.types import Ask, Labels, Problem, Purpose, ScoreOne, ScorePool, Sco
 from ..errors import BadAnswer, ScoringError
 from .client import Client, all_of
 from .prompts import Prompts
+
+R = TypeVar("R")
+Answers = TypeVar("Answers")
+
+# Multiples of it, less whole numbers, are spread evenly over 0 to 1: so neighbours go to different replicas.
+GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +55,7 @@ class Scorer:
         self._client, self._prompts, self._problem = client, prompts, problem
         self._arrange = LAYOUTS[layout].arrange
         self._arranged: dict[Purpose, list[Query]] = {}  # of the last pool, by purpose: labels do not matter
-        self._whole: tuple[Block, ...] = ()  # the last pool in one order
+        self._whole: tuple[list[Query], tuple[Block, ...]] = ([], ())  # the last pool as arranged, and in one order
         self._pool: bytes | None = None
         self.memo = Memo(memo_bytes, purposes_differ=LAYOUTS[layout].depends_on_purpose, remembered=remembered)
         self.work = work or Work()
@@ -64,10 +71,15 @@ class Scorer:
         purpose: Purpose = "eval" if isinstance(ask, ScoreOne) else ask.purpose
         if purpose not in self._arranged:
             self._arranged[purpose] = self._arrange(pool, pool, groups, tokens, purpose)
-            self._whole = whole_pool(self._arranged[purpose])
         if isinstance(ask, ScoreOne):
-            return [Query(ask.index, self._whole, place=ask.index / self._problem.n)]
+            return [Query(ask.index, self._whole_of(self._arranged[purpose]), place=ask.index * GOLDEN_RATIO % 1)]
         return self._arranged[purpose]
+
+    def _whole_of(self, arranged: list[Query]) -> tuple[Block, ...]:
+        """Return the pool in one order; the same blocks, as objects, as long as it is arranged the same."""
+        if self._whole[0] is not arranged:
+            self._whole = arranged, whole_pool(arranged)
+        return self._whole[1]
 
     async def answer(self, asks: Sequence[Ask]) -> list[Answer]:
         """Return what each ask is to be sent: Scores for a pool, f64[L] for one example.
@@ -157,3 +169,16 @@ class Scorer:
 def whole_pool(arranged: Sequence[Query]) -> tuple[Block, ...]:
     """Return the pool in the order that continues the last of its prompts, so that the cache has most of it."""
     return (*arranged[-1].blocks, (arranged[-1].index,)) if arranged else ()
+
+
+async def answered(
+    asking: Generator[Sequence[Ask], Answers, R], answer: Callable[[Sequence[Ask]], Awaitable[Answers]]
+) -> R:
+    """Answer all that a search asks, and return what it returns."""
+    try:
+        asks = next(asking)
+        while True:
+            asks = asking.send(await answer(asks))
+    except StopIteration as end:
+        result: R = end.value
+        return result

@@ -7,10 +7,10 @@ from ..config.schema import TaskConfig
 from ..errors import TaskError
 from . import claims, comparison, gsm8k, kept, reviews, topics, truthfulqa
 from .family import Family, read
-from .task import Example, Task, drawn_in_blocks, limited, shards
+from .task import Division, Example, Task, divided, drawn_in_blocks, limited, pieces
 from .words import require_distinct
 
-__all__ = ["TASKS", "Example", "Family", "Task", "family_of", "load", "packed", "shards"]
+__all__ = ["TASKS", "Division", "Example", "Family", "Task", "divided", "family_of", "load", "packed", "pieces"]
 
 TASKS: dict[str, Family] = {
     "claims": claims.FAMILY,

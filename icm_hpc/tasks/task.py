@@ -98,10 +98,7 @@ def limited(task: Task, limit: int | None, seed: int) -> Task:
     Groups stay whole. The order decides which examples are seeds of the search.
     """
     groups = _grouped(task.examples)
-    kept: list[Example] = []
-    for place in np.random.default_rng(seed).permutation(len(groups)):
-        if limit is None or len(kept) + len(groups[place]) <= limit:
-            kept.extend(groups[place])
+    kept, _ = _held((groups[place] for place in np.random.default_rng(seed).permutation(len(groups))), limit)
     return _cut(task, kept, limit)
 
 
@@ -111,6 +108,48 @@ def drawn_in_blocks(task: Task, limit: int | None, seed: int, size: int) -> Task
     order = np.random.default_rng(seed).permutation(len(whole))
     kept = order if limit is None else order[: limit // size]
     return _cut(task, [task.examples[row] for place in kept for row in whole[place]], limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Division:
+    """A task in parts: whole groups, each in the task's own order."""
+
+    shards: tuple[Task, ...]  # that are searched
+    beyond: Task | None = None  # what is labelled afterwards, given the one shard
+
+
+def divided(task: Task, pool_size: int | None, beyond: str) -> Division:
+    """Return a task in the parts in which it is labelled.
+
+    Of more than `pool_size` examples, beyond=shards makes shards; beyond=apply one, of the first groups that it holds.
+    """
+    if beyond == "shards" or pool_size is None or len(task.examples) <= pool_size:
+        return Division(tuple(shards(task, pool_size)))
+    pool, left = _held(_grouped(task.examples), pool_size)
+    if len(pool) < 2:
+        raise TaskError(f"search.pool_size={pool_size} holds no group of the data, and groups stay whole")
+    return Division((replace(task, examples=tuple(pool)),), replace(task, examples=tuple(left)))
+
+
+def _held(groups: Iterable[list[Example]], room: int | None) -> tuple[list[Example], list[Example]]:
+    """Return the examples of the groups that the room holds, each if it still does, and of those that it does not."""
+    kept: list[Example] = []
+    left: list[Example] = []
+    for group in groups:
+        (kept if room is None or len(kept) + len(group) <= room else left).extend(group)
+    return kept, left
+
+
+def pieces(task: Task, size: int) -> Iterator[Task]:
+    """Yield a task in parts of at least `size` examples, the last one of fewer; groups stay whole."""
+    piece: list[Example] = []
+    for group in _grouped(task.examples):
+        piece += group
+        if len(piece) >= size:
+            yield replace(task, examples=tuple(piece))
+            piece = []
+    if piece:
+        yield replace(task, examples=tuple(piece))
 
 
 def shards(task: Task, pool_size: int | None) -> list[Task]:

@@ -18,7 +18,7 @@ from icm_hpc.core.types import State
 from icm_hpc.driver import run
 from icm_hpc.engines import stub
 from icm_hpc.errors import CheckpointError
-from icm_hpc.rundir import checkpoint, outcome
+from icm_hpc.rundir import checkpoint, outcome, sealed
 from icm_hpc.rundir.folder import RunDir
 from icm_hpc.scoring import checks
 from icm_hpc.scoring.client import Client
@@ -167,7 +167,7 @@ async def test_a_damaged_outcome_is_set_aside_and_its_last_pass_done_again(tmp_p
     content[-9] ^= 1
     path.write_bytes(content[:700] if cut else content)
     _, _, client = await offline.label(tmp_path, *SHARDS)
-    assert path.with_suffix(checkpoint.DAMAGED).exists()
+    assert path.with_suffix(sealed.DAMAGED).exists()
     assert run_dir.labels.read_bytes() == labels
     assert client.prompts == [], "the last pass is remembered"
 

@@ -22,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from icm_hpc.core.memo import KEY_BYTES, Remembered
 from icm_hpc.core.types import Labelling, State, StepInfo, frozen_labels
 from icm_hpc.errors import CheckpointError
-from icm_hpc.rundir import checkpoint
+from icm_hpc.rundir import checkpoint, sealed
 from icm_hpc.rundir.trace import Trace, read_trace
 from tests.conftest import unavailable
 
@@ -123,7 +123,7 @@ def test_a_damaged_generation_gives_way_to_the_one_before(
     loaded = checkpoint.load(folder, MARK)
     assert loaded is not None
     # Between the checksum line and byte 512 is padding that says nothing.
-    untouched = not cut and len(checkpoint.MAGIC) + 65 <= at < checkpoint.USER_BLOCK
+    untouched = not cut and len(sealed.MAGIC) + 65 <= at < sealed.USER_BLOCK
     assert same(loaded.state, state(2 if untouched else 1))
 
 
@@ -230,7 +230,7 @@ class SavesKillsAndLoads(RuleBasedStateMachine):
     def spoil_the_newest(self, share: float, *, cut: bool) -> None:
         newest = checkpoint.generations(self.folder)[-1]
         content = bytearray(newest.read_bytes())
-        at = checkpoint.USER_BLOCK + int(share * (len(content) - checkpoint.USER_BLOCK))
+        at = sealed.USER_BLOCK + int(share * (len(content) - sealed.USER_BLOCK))
         content[at] ^= 1
         newest.write_bytes(content[:at] if cut else content)
         self.whole.pop()

@@ -190,3 +190,22 @@ def test_each_setting_that_is_said_to_fit_does(tmp_path: Path, long: int) -> Non
     assert remedies
     for remedy in remedies:
         assert run("plan", *words, remedy).returncode == 0, remedy
+
+
+def test_a_plan_counts_what_is_labelled_beyond_the_pool() -> None:
+    words = ("task=reviews", "task.limit=192", "search.pool_size=32")
+    shards, applied, small = (
+        plan(config, tasks.load(config.task, seed=0))
+        for config in (
+            loading.load(["model=8B", *CLUSTER, *words]),
+            loading.load(["model=8B", *CLUSTER, *words, "search.beyond=apply"]),
+            loading.load(["model=8B", *CLUSTER, *words, "search.beyond=apply", "model.max_model_len=512"]),
+        )
+    )
+    assert (applied.figures["examples"], applied.figures["shards"], applied.figures["beyond"]) == (192, 1, 160)
+    assert "a pool of 32, and 160 beyond it" in applied.lines["data"]
+    assert applied.figures["forecast_scorings"] == pytest.approx(shards.figures["forecast_scorings"] / 6, abs=1)
+    assert 160 * 10 < applied.figures["forecast_beyond_tokens"] < 160 * 64, "each its own tokens, and the pool once"
+    assert applied.figures["forecast_hours"] < shards.figures["forecast_hours"]
+    assert not small.fits
+    assert any(remedy.startswith("search.pool_size=") for remedy in small.remedies)

@@ -30,6 +30,8 @@ def result_settings(config: Config) -> dict[str, Any]:
     """
     # The data's content counts instead of its name (`fingerprint`).
     free = {"task.data", "task.subset", "task.split", "search.scorings", "search.steps", "search.restarts"}
+    # The digest of the data has what these make of them.
+    free |= {f"task.{key}" for key in ("prompt", "columns", "labels", "rule", "preamble", "separator")}
     free |= {"search.parallel_searches", "search.ahead", "search.memo_mb"}  # work saved, not decided otherwise
     model = ("engine", "path", "embedded", "revision", "dtype", "max_model_len")
     settings = {f"model.{key}": getattr(config.model, key) for key in model}

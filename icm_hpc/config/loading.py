@@ -12,6 +12,7 @@ import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,16 @@ PRESET_SECTIONS = ("model", "task", "cluster")
 
 FORMAT = 3  # of a run's config.yaml; up to 2, every search was the published one
 
+TASK_PLUGINS = "icm_hpc.tasks"  # entry points of other packages
+
 # What a layer that names weights replaces in the layers below it.
 WEIGHTS = ("engine", "path", "embedded", "revision", "shape", "weights_gb")
 
-FREE_FORM = ("model.vllm_args", "model.env")
+FREE_FORM = ("model.vllm_args", "model.env", "task.columns", "task.labels", "task.rule")
+MERGED = ("model.vllm_args", "model.env")  # of them, where a later map goes over an earlier one by key
+
+# Where a value that is no map stands for one: a list for its numbered items, one rule for {else: RULE}.
+SHORT_FORMS = {"task.labels": list, "task.rule": Written}
 
 ALIASES = {"run": "run.name", "engine": "model.engine", "replicas": "server.replicas"}
 
@@ -240,7 +247,7 @@ def _overlay(tree: dict[str, Any], layer: Mapping[str, Mapping[str, Any]]) -> No
     for section, values in layer.items():
         below = tree.setdefault(section, {})
         for key, value in values.items():
-            merges = f"{section}.{key}" in FREE_FORM and isinstance(value, dict) and isinstance(below.get(key), dict)
+            merges = f"{section}.{key}" in MERGED and isinstance(value, dict) and isinstance(below.get(key), dict)
             below[key] = {**below[key], **value} if merges else value
 
 
@@ -290,7 +297,15 @@ def _with_variables(root: Written) -> str:
 
 
 def _preset(section: str, name: str) -> dict[str, dict[str, Any]]:
-    """Read one preset: a file of this section in $ICM_CONFIGS or the package, or a path that ends in .yaml."""
+    """Read one preset: a file of this section in $ICM_CONFIGS or the package, or a path that ends in .yaml.
+
+    A task may also be a .py file, or what another package brings.
+    """
+    if section == "task" and name.endswith(".py"):
+        path = home.expanded(name, instead="a path without ~").absolute()
+        return {section: {"name": Written(str(path), quoted=True)}}
+    if section == "task" and name not in presets(section) and metadata.entry_points(group=TASK_PLUGINS, name=name):
+        return {section: {"name": Written(name, quoted=True)}}
     if name.endswith((".yaml", ".yml")):
         path = home.expanded(name, instead="a path without ~")
         if not path.is_file():
@@ -303,8 +318,12 @@ def _preset(section: str, name: str) -> dict[str, dict[str, Any]]:
         path, stem = files[name], name
     tree = written.read_yaml(path)
     _require_sections(tree, path)
-    named = {} if section == "task" else {"name": Written(stem, quoted=True)}
-    tree[section] = {**named, **tree.get(section, {})}
+    values = tree.get(section, {})
+    named = {} if section == "task" and "prompt" not in values else {"name": Written(stem, quoted=True)}
+    tree[section] = {**named, **values}
+    data = values.get("data") if section == "task" else None
+    if isinstance(data, Written) and data and (path.parent / data.text).exists():  # else as from the command line
+        tree[section]["data"] = dataclasses.replace(data, text=str((path.parent / data.text).absolute()))
     return tree
 
 
@@ -353,6 +372,8 @@ def _build(tree: Mapping[str, Any]) -> Config:
         root = given.get("root") if section == "run" else None
         if isinstance(root, Written) and not root.saved:
             given["root"] = dataclasses.replace(root, text=_with_variables(root))
+        for key in given:
+            given[key] = _in_full(f"{section}.{key}", given[key])
         times = [field.name for field in dataclasses.fields(kind) if field.metadata.get("is_time")]
         hints = HINTS[section]
         values = {
@@ -364,6 +385,15 @@ def _build(tree: Mapping[str, Any]) -> Config:
             said = str(error).replace("\n", "\\n")  # of a value
             raise ConfigError(f"{section}.{said}") from error
     return Config(**sections)
+
+
+def _in_full(dotted: str, tree: Tree) -> Tree:
+    """Return a map for the short form of one."""
+    if isinstance(tree, list) and SHORT_FORMS.get(dotted) is list:
+        return {str(number): item for number, item in enumerate(tree)}
+    if isinstance(tree, Written) and SHORT_FORMS.get(dotted) is Written and tree:
+        return {"else": tree}
+    return tree
 
 
 def _with_engine(config: Config) -> Config:

@@ -164,6 +164,19 @@ class TaskConfig:
     limit: int | None = None  # label at most this many examples, whole groups, drawn by search.seed
     # groups: whole groups in random order; blocks: rows by position, as published. Default: set by search.protocol.
     draw: str = ""
+    # What follows describes a task of your own (docs/your-data.md): the text of a row up to its label word, with columns in
+    # braces, as "Review: {text}\nSentiment:"; a brace is written twice. Empty: the task is a built-in one.
+    prompt: str = ""
+    # Gold value -> label word, each with the space before it, as {bad: " bad", good: " good"}; a list of words where gold
+    # values are 0, 1, .... Without gold labels the values are names only.
+    labels: dict[str, str] = field(default_factory=dict)
+    # Columns that hold id, group and gold label, as {group: product}. Default: id, consistency_id and label.
+    columns: dict[str, str] = field(default_factory=dict)
+    # Between rows of a group: none, at_most_one and exactly_one (of two labels: has the second), same, different; or
+    # {same_if: COLUMN, else: RULE}: rows with equal values have the same label. Default: none.
+    rule: dict[str, str] = field(default_factory=dict)
+    preamble: str = ""  # text before all demonstrations
+    separator: str = "\n\n"  # text after a demonstration
     label_words: list[str] | None = None  # replace the task's words of label 0, 1, ...; each with the space before it
 
     def __post_init__(self) -> None:

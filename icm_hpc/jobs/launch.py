@@ -35,7 +35,7 @@ console = Console(
 
 def named(config: Config) -> Config:
     """Return `config` with a name for the run and absolute paths, so that they mean the same on every node."""
-    made = re.sub(r"[^A-Za-z0-9._-]", "-", f"{config.task.name}-{config.model.name}")[:150]
+    made = re.sub(r"[^A-Za-z0-9._-]", "-", f"{Path(config.task.name).stem}-{config.model.name}")[:150]
     name = config.run.name or f"{made}-{time.strftime('%Y%m%d-%H%M%S')}"
     root = loading.run_folder(dataclasses.replace(config.run, name=""))
     run = dataclasses.replace(config.run, name=name, root=str(root))

@@ -167,11 +167,12 @@ class TextPrompts:
     names: tuple[str, ...]  # of labels, without space
     separator: str
     demonstration_tokens: Indices
+    preamble: str = ""
 
     def text(self, query: Query, labels: Labels) -> str:
         """Return one prompt."""
         shown = [f"{self.texts[i]} {self.names[labels[i]]}{self.separator}" for i in query.demonstrations]
-        return f"{''.join(shown)}{self.texts[query.index]} "
+        return f"{self.preamble}{''.join(shown)}{self.texts[query.index]} "
 
     def write(self, queries: Iterable[Query], labels: Labels) -> Iterator[bytes]:
         """Yield the JSON of each prompt, in order."""
@@ -188,7 +189,8 @@ class TextPrompts:
 def of_text(task: Task, demonstration_tokens: Indices) -> TextPrompts:
     """Return the task's prompts as the published code writes them."""
     names = tuple(word.strip() for word in task.label_words)
-    return TextPrompts(tuple(e.text for e in task.examples), names, task.separator, demonstration_tokens)
+    texts = tuple(example.text for example in task.examples)
+    return TextPrompts(texts, names, task.separator, demonstration_tokens, task.preamble)
 
 
 async def written(client: Client, task: Task, scoring: str) -> tuple[TokenPrompts, Prompts]:

@@ -55,7 +55,7 @@ class Proof:
 class Fragments:
     """A task's texts as tokens of running text."""
 
-    start: Ids  # of every prompt, such as a BOS token
+    start: Ids  # of every prompt: such as a BOS token, and the preamble
     firsts: list[Ids]  # by example: its text at the beginning of a prompt
     texts: list[Ids]  # by example: the separator and its text, after a label word
     words: list[Ids]  # by label: its word after a text, from where the words differ
@@ -65,9 +65,10 @@ class Fragments:
 
 async def estimated(tokenizer: Tokenizes, task: Task) -> Fragments:
     """Return fragments of about the right length, from a tokenizer that only estimates; a label word is one token."""
-    *firsts, separator = await tokenizer.tokenize([*(example.text for example in task.examples), task.separator])
+    texts = [*(example.text for example in task.examples), task.separator, task.preamble]
+    *firsts, separator, preamble = await tokenizer.tokenize(texts)
     words = [ids[:1] for ids in await tokenizer.tokenize(task.label_words)]
-    return Fragments([], firsts, [[*separator, *ids] for ids in firsts], words)
+    return Fragments(preamble, firsts, [[*separator, *ids] for ids in firsts], words)
 
 
 async def cut(tokenizer: Tokenizes, task: Task) -> Fragments:
@@ -76,22 +77,24 @@ async def cut(tokenizer: Tokenizes, task: Task) -> Fragments:
     Raises TaskError where the label words have no tokens that tell them apart, or not the same ones after each example.
     """
     texts = [example.text for example in task.examples]
-    plain = await Plain.of(tokenizer, [*texts, *task.label_words, task.separator])
+    plain = await Plain.of(tokenizer, [*texts, *task.label_words, task.separator, task.preamble])
     words = await _words(plain, task)
     word = task.label_words[0]
     before = min(texts, key=len) + word
-    (prefix,) = await plain.tokenize([before])
-    firsts = await plain.tokenize([text + word for text in texts])
+    prefix, preamble = await plain.tokenize([before, task.preamble])
+    firsts = await plain.tokenize([task.preamble + text + word for text in texts])
+    preamble = preamble[: min(_shared(preamble, ids) for ids in firsts)]
     running = await plain.tokenize([before + task.separator + text + word for text in texts])
+    start = await _start(plain, min(texts, key=len))
     found = Fragments(
-        start=await _start(plain, min(texts, key=len)),
-        firsts=[_without(words[0], ids, place, task) for place, ids in enumerate(firsts)],
+        start=start + preamble,
+        firsts=[_without(words[0], ids[len(preamble) :], place, task) for place, ids in enumerate(firsts)],
         texts=[_without(words[0], _after(prefix, ids), place, task) for place, ids in enumerate(running)],
         words=words,
         specials=tuple(plain.specials),
     )
-    _require_no_special(found, plain, task)
-    return replace(found, proof=await _proof(plain, task, found))
+    _require_no_special(found, start, plain, task)
+    return replace(found, proof=await _proof(plain, task, found, preamble))
 
 
 class Plain:
@@ -203,9 +206,9 @@ def _without(word: Ids, ids: Ids, place: int, task: Task) -> Ids:
     return ids[: -len(word)]
 
 
-def _require_no_special(found: Fragments, plain: Plain, task: Task) -> None:
+def _require_no_special(found: Fragments, start: Ids, plain: Plain, task: Task) -> None:
     # A token such as <0x0A> is a byte of ordinary text as well.
-    special = {*found.start, *(token for one, token in plain.specials.items() if not one.startswith("<0x"))}
+    special = {*start, *(token for one, token in plain.specials.items() if not one.startswith("<0x"))}
     for ids, example in zip(found.firsts, task.examples, strict=True):
         if not special.isdisjoint(ids):
             raise TaskError(
@@ -214,7 +217,7 @@ def _require_no_special(found: Fragments, plain: Plain, task: Task) -> None:
             )
 
 
-async def _proof(plain: Plain, task: Task, found: Fragments) -> Proof:
+async def _proof(plain: Plain, task: Task, found: Fragments, preamble: Ids) -> Proof:
     """Compare prompts in which every example is shown twice, between other neighbours and with other labels."""
     n, labels = len(task.examples), len(task.label_words)
     orders = (range(n), range(n - 1, -1, -1))
@@ -223,10 +226,12 @@ async def _proof(plain: Plain, task: Task, found: Fragments) -> Proof:
         for turn, order in enumerate(orders)
         for begins in range(0, n, CHAIN)
     ]
-    wholes = await plain.tokenize([_text(task, chain) for chain in chains])
+    wholes = await plain.tokenize([task.preamble + _text(task, chain) for chain in chains])
     differing, first = 0, ""
     for chain, whole in zip(chains, wholes, strict=True):
-        sent = [token for number, one in enumerate(chain) for token in _tokens(found, one, first=number == 0)]
+        sent = preamble + [
+            token for number, one in enumerate(chain) for token in _tokens(found, one, first=number == 0)
+        ]
         if sent != whole:
             at = _shared(sent, whole)
             ours, theirs = sent[at : at + 4], whole[at : at + 4]

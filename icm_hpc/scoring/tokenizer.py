@@ -35,13 +35,17 @@ class LocalTokenizer:
     def __init__(self, model: str, folder: Path | None) -> None:
         file = folder / "tokenizer.json" if folder else None
         self.model = model
-        encode = _encoder(file) if file and file.is_file() else None
-        self.exact = encode is not None
-        self._encode = encode or _estimated
+        self._tokenizer = _read(file) if file and file.is_file() else None
+        self.exact = self._tokenizer is not None
+        self._encode = _encoder(self._tokenizer) if self._tokenizer else _estimated
 
     async def tokenize(self, texts: Sequence[str], *, special: bool = False) -> list[list[int]]:
         """Return the tokens of each text; `special` adds what starts a sequence, which an estimate leaves out."""
         return [self._encode(text, special=special) for text in texts]
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """Return the text of each token; of an estimate there is none."""
+        return [self._tokenizer.decode([one], skip_special_tokens=False) if self._tokenizer else "" for one in ids]
 
 
 def estimate(text: str) -> int:
@@ -88,14 +92,18 @@ def _tokens(piece: str) -> int:
     return max(1, round(others / TOKEN_BYTES + (_bytes(piece) - others) / (2 * TOKEN_LETTERS)))
 
 
-def _encoder(file: Path) -> Encode | None:
-    """Return what encodes by this file, or None if it is of a kind that is not known here."""
+def _read(file: Path) -> Tokenizer | None:
+    """Return the tokenizer of this file, or None if it is of a kind that is not known here."""
     try:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception:  # the library raises nothing narrower
         return None
     tokenizer.no_truncation()  # some files hold a limit, which a server does not apply
     tokenizer.no_padding()
+    return tokenizer
+
+
+def _encoder(tokenizer: Tokenizer) -> Encode:
     return lambda text, *, special: list(tokenizer.encode(text, add_special_tokens=special).ids)
 
 

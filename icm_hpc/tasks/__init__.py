@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..config.schema import TaskConfig
 from ..errors import TaskError
-from . import claims, comparison, gsm8k, kept, reviews, topics, truthfulqa
+from . import claims, comparison, declared, gsm8k, kept, plugins, reviews, topics, truthfulqa
 from .family import Family, read
 from .task import Division, Example, Task, divided, drawn_in_blocks, limited, pieces
 from .words import require_distinct
@@ -24,10 +24,18 @@ TASKS: dict[str, Family] = {
 
 
 def family_of(config: TaskConfig) -> Family:
-    """Return the family of the task that `config` names; raises TaskError for an unknown one."""
-    if config.name not in TASKS:
+    """Return the family of the task that `config` describes or names; raises TaskError for an unknown one."""
+    if config.prompt:
+        return declared.family(config)
+    found = TASKS.get(config.name) or plugins.family(config.name)
+    if found is None:
         raise TaskError(f"task.name={config.name}: no such task; there are {', '.join(sorted(TASKS))}")
-    return TASKS[config.name]
+    unused = [key for key in ("labels", "columns", "rule", "preamble") if getattr(config, key)]
+    if unused:
+        raise TaskError(
+            f"task.{unused[0]}: describes a task of your own, which has a task.prompt; {config.name} is built in"
+        )
+    return found
 
 
 def load(config: TaskConfig, *, seed: int, copy: Path | None = None) -> Task:
@@ -37,10 +45,8 @@ def load(config: TaskConfig, *, seed: int, copy: Path | None = None) -> Task:
     label words that do not fit the task.
     """
     family = family_of(config)
-    if copy is not None and copy.exists():
-        task = Task(config.name, kept.unpacked(copy), family.label_words, family.conflict_rule)
-    else:
-        task = _drawn(family, config, seed)
+    kept_there = copy is not None and copy.exists()
+    task = _task(family, config, kept.unpacked(copy)) if copy and kept_there else _drawn(family, config, seed)
     words = task.label_words if config.label_words is None else tuple(config.label_words)
     if len(words) != len(task.label_words):
         raise TaskError(f"task.label_words: {len(task.label_words)} words are expected, as in {list(task.label_words)}")
@@ -53,12 +59,19 @@ def packed(task: Task) -> bytes:
     return kept.packed(task.examples)
 
 
+def _task(family: Family, config: TaskConfig, examples: tuple[Example, ...]) -> Task:
+    words = family.label_words
+    return Task(
+        config.name, examples, words, family.conflict_rule, separator=family.separator, preamble=family.preamble
+    )
+
+
 def _drawn(family: Family, config: TaskConfig, seed: int) -> Task:
     data = read(family, config)
     examples = tuple(family.example(row.without_gold(), place) for place, row in enumerate(data.rows))
     if family.check:
         family.check(examples)
-    task = Task(config.name, examples, family.label_words, family.conflict_rule, notes=data.notes)
+    task = replace(_task(family, config, examples), notes=(*family.notes, *data.notes))
     if config.draw == "blocks":
         task = drawn_in_blocks(task, config.limit, seed, family.block_size)
     else:

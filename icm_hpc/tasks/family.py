@@ -1,6 +1,6 @@
 """What a file of this folder says of its kind of task: how rows become examples, and when two of them conflict."""
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from ..config.schema import TaskConfig
 from ..errors import TaskError
 from . import files
 from .rows import Dropped, Id, Row
-from .task import ConflictRule, Example
+from .task import SEPARATOR, ConflictRule, Example
 
 ID, GROUP = "id", "consistency_id"
 
@@ -29,6 +29,13 @@ class Family:
     group: Callable[[Row], str | None] = lambda _row: None  # what rows without one are grouped by; None: a row is alone
     group_prefix: str = "group"  # of the names of such groups
     conflicting: str = "share a consistency_id"  # what two rows do to which the conflict rule applies
+    require: Callable[[Sequence[Row]], None] | None = None  # raises TaskError for rows as they are read
+    separator: str = SEPARATOR
+    preamble: str = ""
+    gold: Mapping[str, int] | None = (
+        None  # the label of each gold value (declared.gold_key); None: 0, 1, ..., or the word
+    )
+    notes: tuple[str, ...] = ()  # for the user
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +50,10 @@ def read(family: Family, config: TaskConfig) -> Data:
     """Return the rows of `task.data`, or the built-in ones, with gold labels; raises TaskError if none can be used."""
     kept: list[tuple[str, Row]] = []
     dropped: dict[str, list[str]] = {}
-    for place, row in enumerate(files.read(config, family.data)):
+    rows = files.read(config, family.data)
+    if family.require:
+        family.require(rows)
+    for place, row in enumerate(rows):
         try:
             parts = list(family.expand(row))
         except Dropped as reason:

@@ -13,9 +13,11 @@ from pathlib import Path
 from ..config.schema import TaskConfig
 from ..errors import TaskError
 from . import family_of
+from .declared import gold_key
 from .family import read
 from .rows import GOLD, NO_NAME, Row, shown
 
+SHOWN = 8  # label words in a note, at most
 TRUTH = {"false": 0, "true": 1}
 WHOLE = re.compile(r"([+-]?\d{1,9})(?:\.0*)?")
 
@@ -45,7 +47,7 @@ def found(config: TaskConfig) -> Gold:
     unread: list[Row] = []
     beyond: list[Row] = []
     for place, row in enumerate(read(family, config).rows):
-        label = _label(row, words)
+        label = _label(row, words, family.gold)
         if label is None:
             continue
         if label == UNREAD:
@@ -57,7 +59,10 @@ def found(config: TaskConfig) -> Gold:
     last = len(family.label_words) - 1
     if beyond:
         return Gold({}, (_note(beyond, f"none is compared, because this task's labels are 0 to {last}"),))
-    expected = f"0 to {last}, true, false, {' or '.join(word.strip() for word in words[0])}, or none"
+    names = "a gold value of task.labels" if family.gold else f"0 to {last}, true, false"
+    expected = (
+        f"{names}, {' or '.join(word.strip() for word in words[0][:SHOWN])}{' ...' if last >= SHOWN else ''}, or none"
+    )
     return Gold(labels, (_note(unread, f"not compared; expected: {expected}"),) if unread else ())
 
 
@@ -71,16 +76,20 @@ UNREAD = -2
 NONE = -1  # what data sets without gold labels have in their place
 
 
-def _label(row: Row, words: Sequence[Sequence[str]]) -> int | None:
+def _label(row: Row, words: Sequence[Sequence[str]], known: Mapping[str, int] | None) -> int | None:
     """Return the label that a row's gold label says, None if it has none, UNREAD for what says none."""
     value = row.values.get(GOLD)
+    if known is not None and isinstance(value, (str, int, float, Decimal)) and gold_key(value) in known:
+        return known[gold_key(value)]
     if value is None or value != value or (isinstance(value, str) and value.strip() in {"", *NO_NAME}):
         return None
     text = str(value).strip().casefold() if isinstance(value, (str, int, float, Decimal)) else ""
-    for known in words:
-        named = {word.strip().casefold(): label for label, word in enumerate(known)}
+    for own in words:
+        named = {word.strip().casefold(): label for label, word in enumerate(own)}
         if isinstance(value, str) and text in named:
             return named[text]
+    if known is not None:
+        return None if text == str(NONE) else UNREAD
     if text in TRUTH and len(words[0]) == len(TRUTH):
         return TRUTH[text]
     whole = WHOLE.fullmatch(text)

@@ -16,7 +16,17 @@ from .rows import Id
 ONE_OF_TWO = ((0, 1), (1, 0))
 EXACTLY_ONE = Rule("exactly one", {(0, 0): ONE_OF_TWO, (1, 1): ONE_OF_TWO})
 AT_MOST_ONE = Rule("at most one", {(1, 1): ONE_OF_TWO})
-SAME = Rule("same", dict.fromkeys(ONE_OF_TWO, ((0, 0), (1, 1))))
+
+SEPARATOR = "\n\n"
+
+
+def same(n_labels: int) -> Rule:
+    """Return the rule that two examples have one label; repaired by the label of either."""
+    pairs = [(a, b) for a in range(n_labels) for b in range(n_labels) if a != b]
+    return Rule("same", {(a, b): ((a, a), (b, b)) if a < b else ((b, b), (a, a)) for a, b in pairs})
+
+
+SAME = same(2)
 
 
 def different(n_labels: int) -> Rule:
@@ -49,7 +59,8 @@ class Task:
     examples: tuple[Example, ...]
     label_words: tuple[str, ...]  # by label; with the space that stands before it in running text
     conflict_rule: ConflictRule | None = None
-    separator: str = "\n\n"  # after a demonstration
+    separator: str = SEPARATOR  # after a demonstration
+    preamble: str = ""  # before all demonstrations
     notes: tuple[str, ...] = ()  # on the data, for the user
 
     def __post_init__(self) -> None:
@@ -74,7 +85,8 @@ class Task:
         """Return a digest of all that the search and its prompts depend on."""
         rules = [f"{c.first} {c.second} {c.rule.name}" for c in self.problem().conflicts]
         fields = [field for e in self.examples for field in (str(e.id), e.group, e.text)]
-        return sha256_of([self.separator, *self.label_words, "examples", *fields, "conflicts", *rules])
+        preamble = ["preamble", self.preamble] if self.preamble else []
+        return sha256_of([*preamble, self.separator, *self.label_words, "examples", *fields, "conflicts", *rules])
 
     def has_conflicts(self) -> bool:
         """Return whether the task's rule applies to any two of its examples."""

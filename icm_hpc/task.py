@@ -1,4 +1,4 @@
-"""`python -m icm_hpc.task FILE.yaml`: does a task say what you mean? Rows, groups, conflicts, gold labels, and its first prompt.
+"""`python -m icm_hpc.task FILE.yaml`: shows what a task is: its rows, groups, conflicts, gold labels and first prompt.
 
 Also takes task=NAME and all settings of `submit`: model=NAME shows the prompt in that model's tokens, label words marked.
 Exits with code 1 and the reason if the data or the description cannot be used. Nothing is started or written.

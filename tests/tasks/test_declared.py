@@ -199,7 +199,9 @@ def test_a_python_file_is_a_task(tmp_path: Path) -> None:
     (tmp_path / "jokes.py").write_text(
         "from icm_hpc.tasks import Example, Family\n"
         "from icm_hpc.tasks.family import group_of, id_of\n"
-        "FAMILY = Family(lambda row, place: Example(id_of(row, place), group_of(row, place), row.text('joke')), (' no', ' yes'))\n"
+        "def example(row, place):\n"
+        "    return Example(id_of(row, place), group_of(row, place), row.text('joke'))\n"
+        "FAMILY = Family(example, (' no', ' yes'))\n"
     )
     (tmp_path / "jokes.json").write_text(json.dumps([{"joke": "Knock."}, {"joke": "Who?"}]))
     task = loaded(f"task={tmp_path / 'jokes.py'}", f"task.data={tmp_path / 'jokes.json'}")

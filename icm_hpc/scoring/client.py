@@ -16,8 +16,9 @@ from ..config.schema import Config
 from ..engines import ENGINES
 from ..engines.engine import Engine, Metrics
 from ..errors import BadAnswer, NoAnswer, RateLimited, RequestError, ScoringError, TimedOut
+from .quoting import without_key
 from .rate_limit import Patience, RateLimit
-from .session import exchange, without_key
+from .session import exchange, key_of
 from .tokenizer import LocalTokenizer, estimate
 
 R = TypeVar("R")
@@ -294,7 +295,7 @@ class Client:
             try:
                 return read(await self._send(method, path, body, within_s))
             except RequestError as error:
-                error.args = (without_key(str(error), self._session),)
+                error.args = (without_key(str(error), key_of(self._session)),)
                 self.traffic.failures[error.counter] += 1
                 wait_s = self._wait_s(error, patience, waits_s)
                 if wait_s is None:

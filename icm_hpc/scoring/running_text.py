@@ -157,8 +157,8 @@ async def _words(plain: Plain, task: Task) -> list[Ids]:
         if words != found[first]:
             raise TaskError(
                 f"the label words are other tokens of model {plain.tokenizer.model} after example"
-                f" {endings[ending].id!r} ({ending!r}: {list(words)}) than after {endings[first].id!r} ({first!r}:"
-                f" {list(found[first])}): let the texts of all examples end alike, without a space"
+                f" {endings[ending].id!r} ({list(words)}) than after {endings[first].id!r}"
+                f" ({list(found[first])}): let the texts of all examples end alike, without a space"
             )
     _require_apart(found[first], task.label_words, plain.tokenizer.model)
     return list(found[first])
@@ -201,7 +201,7 @@ def _without(word: Ids, ids: Ids, place: int, task: Task) -> Ids:
         example = task.examples[place]
         raise TaskError(
             f"the label word {task.label_words[0]!r} is other tokens after the whole text of example {example.id!r} than after"
-            f" its last {ENDING} characters: {ids[-len(word) - 2 :]}, {word}; let its text end as the others do, or with a sign"
+            f" its last {ENDING} characters: let its text end as the others do, or with a sign"
         )
     return ids[: -len(word)]
 

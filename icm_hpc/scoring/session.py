@@ -13,6 +13,7 @@ import aiohttp
 
 from ..config.addresses import require_url
 from ..errors import BadAnswer, ConfigError, NoAnswer, RateLimited, RequestError, ScoringError, TimedOut
+from .quoting import quotable
 from .rate_limit import retry_after_s
 
 CONNECT_S = 10.0
@@ -81,7 +82,7 @@ async def exchange(
             raise TimedOut(f"{method} {url}: no answer within {timeout_s:g} s", counter="timeout") from error
         raise NoAnswer(f"{method} {url}: {type(error).__name__}: {error}", counter="connection") from error
     if response.status != 200:
-        said = without_key(content.decode(errors="replace"), session)[:500]
+        said = quotable(content, key=key_of(session), body=body, limit=500)
         is_out = response.status == 429 and is_out_of_quota(content)
         raise _refusal(f"{method} {url} answered {response.status}: {said}", response, is_out_of_quota=is_out)
     if response.content_type != "application/json":
@@ -89,8 +90,13 @@ async def exchange(
     try:
         return json.loads(content)
     except ValueError as error:
-        said = without_key(content.decode(errors="replace"), session)[:100]
+        said = quotable(content, key=key_of(session), body=body, limit=100)
         raise BadAnswer(f"{method} {url} answered what is not JSON: {said.encode()!r}", counter="not_json") from error
+
+
+def key_of(session: aiohttp.ClientSession) -> str:
+    """Return the key that a session sends, or an empty text."""
+    return session.headers.get("Authorization", "").removeprefix("Bearer ")
 
 
 def _refusal(message: str, response: aiohttp.ClientResponse, *, is_out_of_quota: bool) -> RequestError:
@@ -106,9 +112,3 @@ def _refusal(message: str, response: aiohttp.ClientResponse, *, is_out_of_quota:
     if response.status >= 500:
         return NoAnswer(message, counter="http_5xx", status=response.status)
     return ScoringError(message, counter="http_4xx", status=response.status)
-
-
-def without_key(text: str, session: aiohttp.ClientSession) -> str:
-    """Return what a server says, in case that it quotes our key: we quote what it says."""
-    key = session.headers.get("Authorization", "").removeprefix("Bearer ")
-    return text.replace(key, "(the key)") if key else text

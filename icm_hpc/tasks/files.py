@@ -18,7 +18,7 @@ from typing import Any
 from ..config import home
 from ..config.schema import TaskConfig
 from ..errors import TaskError
-from .rows import Row, shown
+from .rows import Row, kind_of, shown
 
 LINES = (".jsonl", ".ndjson")
 TABLES = {".csv": ",", ".tsv": "\t"}  # by ending, what separates the columns
@@ -181,7 +181,7 @@ def _rows_of(path: Path, value: Any) -> Iterable[tuple[object, Any]]:
             return [(1, value)]
     raise TaskError(
         f"{path}: expected a JSON list of objects, an object that holds one such list, or one object a line; found"
-        f" {shown(value)}"
+        f" {kind_of(value)}"
     )
 
 
@@ -221,7 +221,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _integer(text: str) -> int:
     if len(text) > MAX_DIGITS:
-        raise ValueError(f"a number of {len(text)} digits ({text[:20]}...); write it as a text, in quotes")
+        raise ValueError(f"a number of {len(text)} digits; write it as a text, in quotes")
     return int(text)
 
 
@@ -229,7 +229,7 @@ def _number(text: str) -> float | Decimal:
     """Return a number with all its digits: a Decimal where a float would lose some."""
     value = float(text)
     if value in (float("inf"), float("-inf")):
-        raise ValueError(f"the number {shown(text)} is too large; write it as a text, in quotes")
+        raise ValueError(f"a number of {len(text)} characters is too large; write it as a text, in quotes")
     exact = len(text) <= 17 or (len(text) < MAX_DIGITS and Decimal(text) == Decimal(repr(value)))
     return value if exact else Decimal(text)
 
@@ -239,7 +239,7 @@ DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_int=_integer, parse_
 
 def _row(where: str, value: Any) -> Row:
     if not isinstance(value, dict):
-        raise TaskError(f"{where}: expected an object with keys and values, found {shown(value)}")
+        raise TaskError(f"{where}: expected an object with keys and values, found {kind_of(value)}")
     return Row(where, value)
 
 
@@ -268,7 +268,9 @@ def _table(path: Path, text: str, separator: str) -> Iterator[Row]:
 def _require_header(where: str, header: list[str], separator: str) -> None:
     named = [name for name in header if name]
     if len(set(named)) < len(named):
-        raise TaskError(f"{where}: the header has a column twice: {shown(header)}")
+        raise TaskError(
+            f"{where}: the header has a column twice: {shown(next(one for one in named if named.count(one) > 1))}"
+        )
     other = next((mark for mark in ";\t,|" if mark != separator and mark in header[0]), None)
     if len(header) == 1 and other:
         raise TaskError(

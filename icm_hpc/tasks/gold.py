@@ -15,7 +15,7 @@ from ..errors import TaskError
 from . import family_of
 from .declared import gold_key
 from .family import read
-from .rows import GOLD, NO_NAME, Row, shown
+from .rows import GOLD, NO_NAME, Row, kind_of
 
 SHOWN = 8  # label words in a note, at most
 TRUTH = {"false": 0, "true": 1}
@@ -69,7 +69,7 @@ def found(config: TaskConfig) -> Gold:
 def _note(rows: Sequence[Row], consequence: str) -> str:
     first = rows[0]
     count = f"{len(rows)} gold {'label' if len(rows) == 1 else 'labels'} cannot be used"
-    return f"{count}: {consequence}; first is {first.where}: label is {shown(first.values[GOLD])}"
+    return f"{count}: {consequence}; first is {first.where}: label is {kind_of(first.values[GOLD])}"
 
 
 UNREAD = -2

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .family import part_of
-from .rows import GOLD, Dropped, Row, shown
+from .rows import GOLD, Dropped, Row, kind_of
 
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 PROMPTS = ("prompt", "question", "instruction", "query", "context")
@@ -107,7 +107,7 @@ def _value(row: Row, column: str) -> Any:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)
     if value is not None and not isinstance(value, (str, list)):
-        raise Dropped(f"{column} is {shown(value)}, which is no text and no list of messages")
+        raise Dropped(f"{column} is {kind_of(value)}, which is no text and no list of messages")
     return value
 
 

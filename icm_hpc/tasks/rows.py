@@ -5,7 +5,7 @@ the gold label under `label`.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, TypeAlias
@@ -15,7 +15,7 @@ from ..errors import TaskError
 GOLD = "label"
 # What pandas and R write where a value is missing; of ids, groups and labels these texts are no value.
 NO_NAME = {"NaN", "nan", "NAN", "None", "null", "NULL", "<NA>", "NaT", "NA", "N/A", "n/a", "#N/A"}
-SHOWN_CHARACTERS = 60  # of a value, in messages
+SHOWN_CHARACTERS = 60  # of a column's name, in messages
 
 Id: TypeAlias = str | int | float
 
@@ -56,7 +56,7 @@ class Row:
         if isinstance(value, Decimal):
             return str(value)
         if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-            raise TaskError(f"{self.where}: {key} is {shown(value)}; expected: a text or a number")
+            raise TaskError(f"{self.where}: {key} is {kind_of(value)}; expected: a text or a number")
         return value
 
     def name(self, key: str) -> str | None:
@@ -72,7 +72,7 @@ class Row:
         if not isinstance(value, str):
             others = ", ".join(shown(name) for name in self.values if name not in ("id", "consistency_id"))
             found = (
-                f"{key} is {shown(self.values[key])}"
+                f"{key} is {kind_of(self.values[key])}"
                 if key in self.values
                 else f"has no {key}, only {others or 'nothing'}"
             )
@@ -94,10 +94,25 @@ class Dropped(Exception):  # noqa: N818
     """A row that cannot be an example, for a reason that is counted; not an error."""
 
 
-def shown(value: Any) -> str:
-    """Return a value as a message can hold it: on one line, and not long."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # of an integer of thousands of digits
-        return f"a {type(value).__name__} that is too long to print"
+def shown(name: str) -> str:
+    """Return the name of a column as a message can hold it: on one line, and not long."""
+    text = repr(name)
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
+
+
+def kind_of(value: Any) -> str:
+    """Return what a value is, for messages: what it says is the user's, and stays out of logs."""
+    match value:
+        case None:
+            return "null"
+        case str():
+            return f"a text of {len(value)} characters"
+        case bool():
+            return "a boolean"
+        case int() | float() | Decimal():
+            return "a number"
+        case Mapping():
+            return f"an object with {len(value)} keys"
+        case Sequence():
+            return f"a list of {len(value)}"
+    return f"a {type(value).__name__}"

@@ -8,6 +8,7 @@ import pytest
 
 from icm_hpc.config.schema import TaskConfig
 from icm_hpc.tasks import gold
+from icm_hpc.tasks.rows import kind_of
 
 NAN = float("nan")
 
@@ -39,7 +40,7 @@ def test_another_value_is_one_note_with_its_row_and_no_comparison(tmp_path: Path
     assert note.startswith(
         "2 gold labels cannot be used: not compared; expected: 0 to 1, true, false, negative or positive"
     )
-    assert f"rows.jsonl, line 2: label is {value!r}" in note
+    assert f"rows.jsonl, line 2: label is {kind_of(value)}" in note
 
 
 @pytest.mark.parametrize("value", [2, "2", 4.0, 99])
@@ -50,7 +51,7 @@ def test_a_number_of_no_label_says_that_labels_are_counted_otherwise_so_that_non
     assert of.labels == {}
     (note,) = of.notes
     assert "1 gold label cannot be used: none is compared, because this task's labels are 0 to 1" in note
-    assert f"line 2: label is {value!r}" in note
+    assert f"line 2: label is {kind_of(value)}" in note
 
 
 def test_true_is_no_label_of_four(tmp_path: Path) -> None:

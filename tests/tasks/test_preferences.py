@@ -139,7 +139,7 @@ def test_a_winner_that_cannot_be_read_is_a_note_and_no_gold_label(tmp_path: Path
     loaded(tmp_path, [FIRST, {**FORMATS["arena"], "winner": "gpt-4"}])
     found = gold.found(TaskConfig(name="comparison", data=str(tmp_path / "rows.jsonl")))
     assert set(found.labels) == {"first-ab", "first-ba"}
-    assert "label is 'winner is gpt-4'" in found.notes[0]
+    assert "label is a text of 15 characters" in found.notes[0]
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -18,6 +18,7 @@ ADDED = {
     "search.label_prior": [],
     "search.calibration": 1.0,
     "search.beyond": "shards",
+    "search.kicks": 0,
 }
 PROMPT_FORMAT = 2  # of the tokens that are sent; 1: pieces of text tokenized by themselves; 2: cut from running text
 

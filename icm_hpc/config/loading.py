@@ -29,7 +29,7 @@ from .written import NO_MAP, Tree, Written
 
 PRESET_SECTIONS = ("model", "task", "cluster")
 
-FORMAT = 3  # of a run's config.yaml; up to 2, every search was the published one
+FORMAT = 4  # of a run's config.yaml; up to 2, every search was the published one; up to 3, blocks had no kicks
 
 TASK_PLUGINS = "icm_hpc.tasks"  # entry points of other packages
 
@@ -184,6 +184,8 @@ def load_file(path: Path, arguments: Sequence[str] = ()) -> Config:
         server["mem_gb"] = Written("0", saved=True)  # format 1 said null for all of the memory, which is 0 now
     if written_as <= 2:
         tree.setdefault("search", {})["method"] = Written("single")
+    if written_as <= 3:
+        tree.setdefault("search", {})["kicks"] = Written("0")
     return load(arguments, base=tree)
 
 

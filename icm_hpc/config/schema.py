@@ -232,6 +232,9 @@ class SearchConfig:
     # Which they are, and how. zero_shot: those that the model is most certain of without demonstrations, in the first
     # search; later restarts begin at random. random: random ones. method=single: the first ones of the task, at random.
     first_labels: str = ANNEALING.first_labels
+    # method=blocks only: once no proposal is accepted any more, labels of which the search is least certain are changed and it
+    # goes on; it ends after so many of these kicks in a row that led to no better labelling. 0: none.
+    kicks: int = ANNEALING.kicks
     schedule: str = ""  # how the temperature falls: formulas in docs/search.md; default: set by search.method
     initial_temperature: float | None = None  # default: set by search.method (docs/search.md)
     final_temperature: float = ANNEALING.final_temperature  # lower limit
@@ -244,7 +247,9 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**32, f"seed={self.seed}: 0 to 4294967295")
-        require_at_least(self, 0, "steps", "scorings", "alpha", "num_seeds", "seed_repair_rounds", "repair_rounds")
+        require_at_least(
+            self, 0, "steps", "scorings", "alpha", "num_seeds", "kicks", "seed_repair_rounds", "repair_rounds"
+        )
         require_at_least(self, 0, "memo_mb")
         require_at_least(self, 1, "restarts", "parallel_searches", "ahead")
         require_at_least(self, 2, "pool_size")

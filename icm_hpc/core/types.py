@@ -66,6 +66,7 @@ class Annealing:
     first_labels: str = "zero_shot"
     label_prior: tuple[float, ...] = ()  # by label; empty: all equal
     calibration: float = 1.0
+    kicks: int = 1  # in a row without a better labelling, before a search by blocks ends
     predict_from_pool: bool = (
         True  # a labelled example's label from the pool's scores: where the layout makes no difference
     )

@@ -180,7 +180,7 @@ def _got(group: Any, kind: type[D]) -> D:
         elif name in group:
             values[name] = group[name][()]
             values[name].flags.writeable = False
-        else:
+        elif name in group.attrs:  # else an earlier version had no such field, and its default says so
             values[name] = hint(group.attrs[name])
     return kind(**values)
 

@@ -93,6 +93,19 @@ def test_blocks_ends_where_no_unit_alone_would_raise_the_energy() -> None:
             assert energy.evaluation(problem, ANNEALING, labels, scores).labelling.energy <= reached.energy
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_kicks_never_end_with_less_energy_and_go_on_from_the_best_labelling(seed: int) -> None:
+    problem = problem_of([2] * 12, 2, EXACTLY_ONE)
+    scores, ends = Learner(problem, seed).scores, []
+    for kicks in (0, 1, 3):
+        state, infos, _ = walked(METHODS["blocks"], problem, replace(ANNEALING, kicks=kicks), scores, seed)
+        ends.append((state, len(infos)))
+    assert ends[0][0].best.energy <= ends[1][0].best.energy <= ends[2][0].best.energy
+    assert ends[0][1] < ends[1][1] < ends[2][1]
+    assert [end.kicks for end, _ in ends if isinstance(end, blocks.Blocks)] == [0, 1, 3]
+    assert all(energy.broken(problem, end.current.labels) == [] for end, _ in ends)
+
+
 def test_blocks_finds_labels_in_a_few_scorings_of_the_pool() -> None:
     problem = problem_of([2] * 32, 2, EXACTLY_ONE)
     learner = Learner(problem, 1)

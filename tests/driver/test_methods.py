@@ -130,9 +130,11 @@ async def test_a_search_is_by_the_calibrated_objective_unless_it_is_the_publishe
 
 
 def test_the_settings_of_a_run_from_before_there_were_methods_are_those_of_the_published_search(tmp_path: Path) -> None:
-    now = loading.load(["model=stub", "search.method=single", "search.objective=margin", "search.steps=200"])
-    lines = loading.to_yaml(now).replace("format: 3", "format: 2").splitlines()
-    added = ("method:", "scorings:", "first_labels:", "label_prior:", "calibration:")
+    now = loading.load(
+        ["model=stub", "search.method=single", "search.objective=margin", "search.steps=200", "search.kicks=0"]
+    )
+    lines = loading.to_yaml(now).replace("format: 4", "format: 2").splitlines()
+    added = ("method:", "scorings:", "first_labels:", "label_prior:", "calibration:", "kicks:")
     old = tmp_path / "config.yaml"
     old.write_text("\n".join(line for line in lines if not line.strip().startswith(added)))
     then = loading.load_file(old)

@@ -3,7 +3,8 @@
 The pool starts with the labels that the model is most certain of, grows by whole units whose labels are chosen given the
 pool, and is relabelled in between and afterwards: the pool's own scores, which each evaluation returns, propose new labels
 for a share of its units. The share is halved by a refusal and doubled by an acceptance. (Block proposals that are locally
-informed; the published search is the share of one example.)
+informed; the published search is the share of one example. A kick, once nothing more is accepted, makes it an iterated
+local search; Lourenço, Martin and Stützle 2003.)
 """
 
 import math
@@ -17,7 +18,7 @@ from .. import growth
 from ..energy import Values, worth
 from ..search import Asking, accepts, evaluate, step_info, temperature
 from ..types import Annealing, Budget, Draws, Evaluation, Labels, Problem, State, pool_of, with_labels
-from ..units import Unit, best_labels, links_of, units_of
+from ..units import Links, Unit, best_labels, joints, links_of, units_of
 from .method import Method, Stepped, is_full
 
 GROWTH = 0.5  # examples that a growth adds, as a share of the pool
@@ -26,7 +27,8 @@ PATIENCE = 3  # units that are tried one by one, at the final temperature, befor
 NOISE = 0.5  # nats of noise in the scores that propose, for each unit of temperature
 SMALLEST_SHARE = 2.0**-12
 STEPS_EACH = 4  # steps, for each scoring that is allowed: some find nothing to propose
-FULL_SCORINGS = 0.375  # of the full pool that are expected, for each label and each root of the units: a fit
+KICKED = 0.5  # of the units, those that are least certain; a kick changes half of these
+FULL_SCORINGS = 0.4  # of the full pool that are expected, times L^1.5 and the root of the units: a fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class Blocks(State):
     share: float = 1.0  # of the units that would gain by other labels, how many are proposed together
     refusals: int = 0  # in a row, at the final temperature
     failures: int = 0  # of these, proposals that could not be scored
+    kicks: int = 0  # since the best labelling was found
 
 
 def seed(problem: Problem, annealing: Annealing, draws: Draws) -> Asking[Stepped]:
@@ -49,8 +52,10 @@ def seed(problem: Problem, annealing: Annealing, draws: Draws) -> Asking[Stepped
 
 
 def step(problem: Problem, annealing: Annealing, state: State, draws: Draws) -> Asking[Stepped]:
-    """Do one step: propose new labels for units of the pool or, once these have settled, let the pool grow."""
+    """Do one step: propose new labels for units of the pool or, once these have settled, let the pool grow; or kick it."""
     now = cast(Blocks, state)
+    if _is_settled(problem, annealing, now):
+        return (yield from _kick(problem, annealing, now, draws))
     heat = _heat(annealing, now)
     proposed = _relabelled(problem, annealing, now, draws)
     if not is_full(now) and (now.proposals >= SETTLING or proposed is None):
@@ -138,6 +143,32 @@ def _grow(problem: Problem, annealing: Annealing, state: Blocks, draws: Draws) -
     return after, step_info(problem, after, proposal=found, changed=tuple(sorted(changes.items())), accepted=True)
 
 
+def _kick(problem: Problem, annealing: Annealing, state: Blocks, draws: Draws) -> Asking[Stepped]:
+    """Go on from the best labelling with other labels for some units: of the half that is least certain, half."""
+    base, links = state.best, links_of(problem)
+    values = _values(annealing, base.labels, base.scores)
+    others = sorted(_other_labels(unit, links, values, base.labels) for unit in units_of(links, range(problem.n)))
+    weakest = others[: math.ceil(KICKED * len(others))]
+    chosen = [weakest[place] for place in draws.permutation(len(weakest))[: math.ceil(len(weakest) / 2)]]
+    changes = {i: label for _, unit, labels in chosen for i, label in zip(unit, labels, strict=True)}
+    (found,) = yield from evaluate(problem, annealing, [with_labels(base.labels, changes)], "eval")
+    after = replace(_moved(state, found), kicks=0 if found.labelling.energy > base.energy else state.kicks + 1)
+    return after, step_info(problem, after, proposal=found, changed=tuple(sorted(changes.items())), accepted=True)
+
+
+def _other_labels(unit: Unit, links: Links, values: Values, labels: Labels) -> tuple[float, Unit, tuple[int, ...]]:
+    """Return by how much a unit's labels are worth more than its best other ones, and these; where others break more
+    conflicts, its own labels, last.
+    """
+    own = tuple(int(labels[i]) for i in unit)
+    ways = joints(unit, links, values, labels)
+    other = next((way for way in ways if way.labels != own and way.broken == ways[0].broken), None)
+    if other is None:
+        return math.inf, unit, own
+    worth_now = sum(float(values[i, label]) for i, label in zip(unit, own, strict=True))
+    return worth_now - other.value, unit, other.labels
+
+
 def _moved(state: Blocks, found: Evaluation) -> Blocks:
     """Return the state after an accepted proposal. Energies of pools of different sizes do not compare: a growing pool
     starts a new best.
@@ -151,6 +182,7 @@ def _moved(state: Blocks, found: Evaluation) -> Blocks:
         best=best,
         proposals=state.proposals + 1,
         share=min(1.0, 2 * state.share),
+        kicks=0 if best is found.labelling else state.kicks,
     )
 
 
@@ -175,8 +207,13 @@ def abandoned(annealing: Annealing, state: State) -> State:
 
 
 def finished(problem: Problem, annealing: Annealing, state: State) -> bool:
-    """Return whether the pool is full and, at the final temperature, proposals down to single units were refused."""
+    """Return whether nothing more is accepted, and kicks lead no further."""
     now = cast(Blocks, state)
+    return (now.kicks >= annealing.kicks or now.failures >= PATIENCE) and _is_settled(problem, annealing, now)
+
+
+def _is_settled(problem: Problem, annealing: Annealing, now: Blocks) -> bool:
+    """Return whether the pool is full and, at the final temperature, proposals down to single units were refused."""
     if not is_full(now) or _heat(annealing, now) > annealing.final_temperature:
         return False
     labels = now.current.labels
@@ -195,14 +232,14 @@ def budget(n: int) -> Budget:
 def forecast(problem: Problem, annealing: Annealing, _: Budget) -> Sequence[int]:
     """Return the examples in each scoring that is expected: a fit to what benchmarks.search_quality counts.
 
-    One for each growth, another one for each where examples have no rule, and of the full pool 0.375 L sqrt(units).
+    One for each growth, another one for each where examples have no rule, and of the full pool 0.4 L^1.5 sqrt(units).
     """
     n, units = problem.n, len(units_of(links_of(problem), range(problem.n)))
     sizes = [min(n, max(2, annealing.num_seeds))]
     while sizes[-1] < n:
         sizes.append(min(n, sizes[-1] + max(2, math.ceil(GROWTH * sizes[-1]))))
     settling = sizes[:-1] if units == n else []
-    full = math.ceil(FULL_SCORINGS * problem.n_labels * math.sqrt(units))
+    full = math.ceil(FULL_SCORINGS * problem.n_labels**1.5 * math.sqrt(units))
     return [*sorted([*sizes, *settling]), *[n] * full]
 
 

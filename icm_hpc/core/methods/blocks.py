@@ -28,7 +28,6 @@ NOISE = 0.5  # nats of noise in the scores that propose, for each unit of temper
 SMALLEST_SHARE = 2.0**-12
 STEPS_EACH = 4  # steps, for each scoring that is allowed: some find nothing to propose
 KICKED = 0.5  # of the units, those that are least certain; a kick changes half of these
-FULL_SCORINGS = 0.4  # of the full pool that are expected, times L^1.5 and the root of the units: a fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,14 +231,14 @@ def budget(n: int) -> Budget:
 def forecast(problem: Problem, annealing: Annealing, _: Budget) -> Sequence[int]:
     """Return the examples in each scoring that is expected: a fit to what benchmarks.search_quality counts.
 
-    One for each growth, another one for each where examples have no rule, and of the full pool 0.4 L^1.5 sqrt(units).
+    One for each growth, another one for each where examples have no rule, and of the full pool L^1.2 units^0.35.
     """
     n, units = problem.n, len(units_of(links_of(problem), range(problem.n)))
     sizes = [min(n, max(2, annealing.num_seeds))]
     while sizes[-1] < n:
         sizes.append(min(n, sizes[-1] + max(2, math.ceil(GROWTH * sizes[-1]))))
     settling = sizes[:-1] if units == n else []
-    full = math.ceil(FULL_SCORINGS * problem.n_labels**1.5 * math.sqrt(units))
+    full = math.ceil(problem.n_labels**1.2 * units**0.35)
     return [*sorted([*sizes, *settling]), *[n] * full]
 
 

@@ -1,7 +1,8 @@
 """Pairs of answers in the formats of preference data, as two published rows each: one for either order.
 
 `chosen` and `rejected` are texts, dialogues as in Anthropic/hh-rlhf, or lists of messages, with the prompt beside them or as
-what they begin with alike; `response_a` and `response_b` and their like name two answers, and another column the winner.
+what they begin with alike; `response_a` and `response_b` and their like name two answers, and another column the winner. A
+list of answers is each two of them.
 """
 
 import ast
@@ -10,6 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from . import rankings
 from .family import part_of
 from .rows import GOLD, Dropped, Row, kind_of
 
@@ -51,7 +53,8 @@ def expand(row: Row) -> Iterator[Row]:
         return
     columns = _columns(row)
     if columns is None:
-        yield row  # whose columns the task asks for
+        several = list(rankings.pairs_of(row))
+        yield from _each(several) if several else [row]  # whose columns the task asks for
         return
     question, a, b = _pair(row, *columns)
     if columns == RANKED:
@@ -62,6 +65,18 @@ def expand(row: Row) -> Iterator[Row]:
     for suffix, first, second in (("-ab", a, b), ("-ba", b, a)):
         label = a_is_better if not isinstance(a_is_better, bool) else int(a_is_better == (suffix == "-ab"))
         yield part_of(row, suffix, {"question": question, "choice": first, "choice_2": second, GOLD: label})
+
+
+def _each(pairs: Sequence[Row]) -> Iterator[Row]:
+    """Yield both orders of each pair; raises Dropped where none can be compared."""
+    reasons: list[Dropped] = []
+    for pair in pairs:
+        try:
+            yield from (Row(one.where, one.values, pair.part + one.part) for one in expand(pair))
+        except Dropped as reason:
+            reasons.append(reason)
+    if len(reasons) == len(pairs):
+        raise reasons[0]
 
 
 def _columns(row: Row) -> tuple[str, str] | None:

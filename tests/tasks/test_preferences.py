@@ -161,3 +161,33 @@ def test_which_answer_won_changes_nothing_but_gold(tmp_path: Path, form: str) ->
     assert {id_: 1 - label for id_, label in labels.items() if id_.startswith("row")} == {
         id_: label for id_, label in others.items() if id_.startswith("row")
     }
+
+
+ANSWERS = [GOOD, "Boil it.", BAD]
+LISTS: dict[str, dict[str, Any]] = {
+    "texts": {"responses": ANSWERS},
+    "texts and scores": {"responses": ANSWERS, "score": [3, 2, 1]},
+    "texts and ranks": {"answers": ANSWERS, "rank": [1, 2, 3]},
+    "UltraFeedback": {"completions": [{"response": text, "overall_score": 9.5 - n} for n, text in enumerate(ANSWERS)]},
+}
+
+
+@pytest.mark.parametrize("form", LISTS)
+def test_several_answers_are_each_two_of_them_in_both_orders(tmp_path: Path, form: str) -> None:
+    task, labels = loaded(tmp_path, [{"id": 7, "prompt": ASK, **LISTS[form]}])
+    assert sorted(str(e.id) for e in task.examples) == [
+        f"7-{a}-{b}-{order}" for a, b in ((0, 1), (0, 2), (1, 2)) for order in ("ab", "ba")
+    ]
+    assert [c.rule.name for c in task.problem().conflicts] == ["exactly one"] * 3
+    assert labels == ({} if form == "texts" else {str(e.id): int(str(e.id).endswith("ab")) for e in task.examples})
+
+
+def test_answers_that_are_equal_or_tied_are_no_pair_and_a_row_without_pairs_is_dropped(tmp_path: Path) -> None:
+    tied = {"id": 1, "prompt": ASK, "responses": [GOOD, BAD, "Boil it."], "score": [1, 1, 0]}
+    rows: Rows = [tied, {"prompt": ASK, "responses": [GOOD]}, {"prompt": ASK, "responses": [GOOD, 3]}]
+    task, _ = loaded(tmp_path, rows)
+    assert {str(e.id)[:5] for e in task.examples} == {"1-0-2", "1-1-2"}
+    assert [note.split(",")[0] for note in task.notes] == [
+        "1 row dropped: there is one answer",
+        "1 row dropped: an answer is no text",
+    ]

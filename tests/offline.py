@@ -24,6 +24,7 @@ class OfflineClient:
     engine = ENGINES["stub"]
     exact = True
     replicas = 1
+    max_ids = 128
 
     def replica(self, number: int) -> "OfflineClient":
         """Return the only one."""

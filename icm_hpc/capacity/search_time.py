@@ -33,7 +33,7 @@ def applied_cost(config: Config, demand: Demand) -> Cost | None:
     (_, pool), (_, tokens) = demand.parts[0], demand.beyond
     size = config.model.block_size or BLOCK_SIZE
     once = applied_cost_of(pool.longest_after(0), tokens.lengths, size, replicas=config.server.replicas)
-    return repeated(once, len(tokens.answers.beginnings), size)
+    return repeated(once, len(tokens.answers.nodes), size)
 
 
 def scorings(config: Config, part: Task) -> Sequence[int]:

@@ -102,6 +102,11 @@ class Client:
         return self.engine.tokens is not None
 
     @property
+    def max_ids(self) -> int:
+        """Tokens of which one request may ask the log-probabilities."""
+        return _able(self.engine.labels, "log-probabilities of labels").max_ids
+
+    @property
     def replicas(self) -> int:
         """Replicas of the model behind the server, each with a prefix cache of its own."""
         return len(self._slots_of)

@@ -20,6 +20,7 @@ from ..errors import FitError
 from ..tasks import Task
 from ..tasks.words import require_readable_in_top_tokens
 from . import running_text
+from .answers import Answers
 from .client import Client
 from .running_text import Fragments, Proof, Tokenizes
 
@@ -43,12 +44,10 @@ class TokenPrompts:
     """Token ids, and exact log-probabilities of the label words."""
 
     start: bytes  # what a sequence starts with, such as a BOS token; as all below, ids with a comma after each
-    # By label, by example: the separator, its text and the label word.
-    demonstrations: tuple[tuple[bytes, ...], ...] = field(repr=False)
     texts: tuple[bytes, ...] = field(repr=False)  # by example: the separator and its text, where its label is asked
     firsts: tuple[bytes, ...] = field(repr=False)  # by example: its text at the beginning of a prompt
     words: tuple[bytes, ...]  # by label
-    answers: "Answers"
+    answers: Answers
     lengths: Lengths
     proof: Proof
     specials: tuple[str, ...]  # special tokens that examples spell, which are sent as text
@@ -61,13 +60,13 @@ class TokenPrompts:
 
     @property
     def label_ids(self) -> tuple[int, ...]:
-        """The tokens whose log-probabilities are asked; by label, if each label word is one."""
-        return self.answers.ids
+        """The first token of each label word."""
+        return self.answers.first_ids
 
     def write(self, queries: Iterable[Query], labels: Labels) -> Iterator[bytes]:
         """Yield the JSON of each prompt, in order; blocks that prompts share are joined once."""
         # An unlabelled example is no demonstration: its place is never looked at.
-        fragments = [self.demonstrations[label][i] for i, label in enumerate(labels.tolist())]
+        fragments = [text + self.words[label] for text, label in zip(self.texts, labels.tolist(), strict=True)]
         joined: dict[int, bytes] = {}  # by the block's identity: a hash of its content would cost what joining costs
 
         def opening(block: Block) -> bytes:
@@ -109,54 +108,11 @@ class TokenPrompts:
         queries = LAYOUTS[layout].arrange(members, members, groups, self.demonstration_tokens, "eval")
         shares = [list(of_replica(queries, number, replicas)) for number in range(replicas)]
         once = total([scoring_cost(share, self.lengths, block_size) for share in shares])
-        return repeated(once, len(self.answers.beginnings), block_size)
+        return repeated(once, len(self.answers.nodes), block_size)
 
     async def score(self, client: Client, prompts: Iterable[bytes]) -> Rows:
         """Return log P(label | prompt)."""
-        asked = await client.label_logprobs(self.answers.asking(prompts), self.answers.ids)
-        return self.answers.read(asked)
-
-
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """What is asked to score label words, of one token or more: the next token after each beginning of a word.
-
-    log P(word | prompt) is then the sum over its tokens. Words of one token have one beginning, which is empty.
-    """
-
-    ids: tuple[int, ...]  # asked after every beginning
-    beginnings: tuple[tuple[int, ...], ...]
-    paths: tuple[tuple[tuple[int, int], ...], ...]  # by label: places of its tokens in (beginnings, ids)
-
-    @classmethod
-    def of(cls, words: Sequence[Sequence[int]]) -> "Answers":
-        """Return what scores these words; none begins another."""
-        ids = list(dict.fromkeys(token for word in words for token in word))
-        beginnings = list(dict.fromkeys(tuple(word[:end]) for word in words for end in range(len(word))))
-        paths = [
-            tuple((beginnings.index(tuple(word[:end])), ids.index(token)) for end, token in enumerate(word))
-            for word in words
-        ]
-        return cls(tuple(ids), tuple(beginnings), tuple(paths))
-
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest beginning."""
-        return max(map(len, self.beginnings))
-
-    def asking(self, prompts: Iterable[bytes]) -> Iterable[bytes]:
-        """Return the prompts that are sent for each prompt."""
-        if len(self.beginnings) == 1:
-            return prompts
-        ends = ["".join(f",{token}" for token in beginning).encode() + b"]" for beginning in self.beginnings]
-        return (prompt[:-1] + end for prompt in prompts for end in ends)
-
-    def read(self, asked: Rows) -> Rows:
-        """Return f64[prompts, L] from what was answered, f64[prompts * beginnings, ids]."""
-        if len(self.beginnings) == 1:
-            return asked
-        values = asked.reshape(-1, len(self.beginnings), len(self.ids))
-        return np.stack([sum(values[:, row, column] for row, column in path) for path in self.paths], axis=1)
+        return await self.answers.score(client, prompts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +168,6 @@ def _written(found: Fragments) -> TokenPrompts:
     texts, words = tuple(map(_listed, found.texts)), tuple(map(_listed, found.words))
     return TokenPrompts(
         start=_listed(found.start),
-        demonstrations=tuple(tuple(text + word for text in texts) for word in words),
         texts=texts,
         firsts=tuple(map(_listed, found.firsts)),
         words=words,
@@ -240,7 +195,7 @@ def cautions(tokens: TokenPrompts, scoring: str) -> list[str]:
         spelt = ", ".join(tokens.specials)
         return [f"examples spell {spelt}: special tokens, for search.scoring={scoring} sends text"] if spelt else []
     found = [str(tokens.proof)] if tokens.proof.differing else []
-    times = len(tokens.answers.beginnings)
+    times = len(tokens.answers.nodes)
     if times > 1:
         found.append(
             f"label words are several tokens of this model: each prompt is sent {times} times, once for each beginning of a"

@@ -263,6 +263,8 @@ def test_label_words_without_tokens_of_their_own_are_refused(
 class Chain:
     """A model whose next token depends on the last one only."""
 
+    max_ids = 128
+
     def __init__(self, size: int) -> None:
         rows = np.random.default_rng(0).normal(size=(size, size))
         self.logprobs = rows - np.log(np.exp(rows).sum(axis=1, keepdims=True))
@@ -302,10 +304,11 @@ def test_the_cost_of_label_words_of_several_tokens_is_forecast_as_if_all_were_th
 
         def write(self, queries: Iterable[Query], labels: Labels) -> Iterable[bytes]:
             """Yield every prompt with every beginning of a word."""
-            return tokens.answers.asking(tokens.write(queries, labels))
+            (request,) = tokens.answers.requests(128)
+            return request.asking(tokens.write(queries, labels))
 
     expected = tokens.cost("trie", task.problem().groups, 16)
-    assert expected.prompts == 16 * len(tokens.answers.beginnings) > 16
+    assert expected.prompts == 16 * len(tokens.answers.nodes) > 16
     direct = ideal_tokens(cast(TokenPrompts, Asked()), queries, labels, 16)
     assert direct <= expected.computed_tokens <= 1.2 * direct
 

@@ -1,5 +1,6 @@
 """Finished runs to export, labelled by the stub, and the command on them."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,9 @@ HOSTILE = (
 )
 
 
-async def finished(folder: Path, *arguments: str) -> RunDir:
+def finished(folder: Path, *arguments: str) -> RunDir:
     """Label with the stub; return the run's folder with all files that `submit` leaves in it."""
-    _, run_dir, _ = await offline.label(folder, *arguments)
+    _, run_dir, _ = asyncio.run(offline.label(folder, *arguments))
     config = loading.load(["model=stub", f"run.root={folder}", "run=test", *arguments])
     task = tasks.load(config.task, seed=config.search.seed)
     files = {run_dir.config: loading.to_yaml(config).encode(), run_dir.data: tasks.packed(task)}
@@ -37,9 +38,9 @@ async def finished(folder: Path, *arguments: str) -> RunDir:
     return run_dir
 
 
-async def hostile(folder: Path) -> RunDir:
+def hostile(folder: Path) -> RunDir:
     """Return a run of rows with text that a format may spoil; the text begins a cell."""
-    return await finished(folder, *own_task(folder, [{"id": f"={n}", "text": text} for n, text in enumerate(HOSTILE)]))
+    return finished(folder, *own_task(folder, [{"id": f"={n}", "text": text} for n, text in enumerate(HOSTILE)]))
 
 
 def own_task(folder: Path, rows: list[dict[str, Any]], rule: str = "none", prompt: str = "{text}\nGood?") -> list[str]:

@@ -22,8 +22,8 @@ def loaded(name: str, *words: Any, **options: Any) -> Any:
     return load_dataset(name, *words, split="train", **options)
 
 
-async def test_datasets_loads_the_hub_folder_with_the_names_of_its_labels(tmp_path: Path) -> None:
-    run_dir = await finished(tmp_path, "task=topics", "task.limit=16", "search.restarts=2")
+def test_datasets_loads_the_hub_folder_with_the_names_of_its_labels(tmp_path: Path) -> None:
+    run_dir = finished(tmp_path, "task=topics", "task.limit=16", "search.restarts=2")
     rows = labels(run_dir)
     found = loaded(str(exported(run_dir, "hf", "gold=true")), cache_dir=str(tmp_path / "cache"))
     assert found.features["label"].names == found.features["gold"].names == ["sports", "food", "music", "money"]
@@ -35,10 +35,8 @@ async def test_datasets_loads_the_hub_folder_with_the_names_of_its_labels(tmp_pa
     assert list(found["gold"]) == [gold[row["id"]] for row in rows]
 
 
-async def test_the_card_says_how_the_labels_came_about_and_holds_no_path(tmp_path: Path) -> None:
-    run_dir = await finished(
-        tmp_path, "task.limit=24", "search.restarts=3", "model.path=/home/me/secret", "model.name=m|<b>"
-    )
+def test_the_card_says_how_the_labels_came_about_and_holds_no_path(tmp_path: Path) -> None:
+    run_dir = finished(tmp_path, "task.limit=24", "search.restarts=3", "model.path=/home/me/secret", "model.name=m|<b>")
     card = (exported(run_dir, "hf", "min_margin=-100") / "README.md").read_text()
     _, metadata, text = card.split("---\n", 2)
     values = yaml.safe_load(metadata)
@@ -58,8 +56,8 @@ async def test_the_card_says_how_the_labels_came_about_and_holds_no_path(tmp_pat
     assert " of 24 labels agree with it" in with_gold
 
 
-async def test_warnings_of_the_run_are_limits_of_the_card(tmp_path: Path) -> None:
-    run_dir = await finished(tmp_path, "task.limit=12", "search.method=single", "search.steps=1")
+def test_warnings_of_the_run_are_limits_of_the_card(tmp_path: Path) -> None:
+    run_dir = finished(tmp_path, "task.limit=12", "search.method=single", "search.steps=1")
     assert (
         "**Warning.** shard 0: the search labelled 8 of 12 examples"
         in (exported(run_dir, "hf") / "README.md").read_text()
@@ -67,8 +65,8 @@ async def test_warnings_of_the_run_are_limits_of_the_card(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("to", [to for to in FORMATS if to not in ("dpo", "reward", "cleanlab")])
-async def test_hostile_texts_survive_every_format(tmp_path: Path, to: str) -> None:
-    run_dir = await hostile(tmp_path)
+def test_hostile_texts_survive_every_format(tmp_path: Path, to: str) -> None:
+    run_dir = hostile(tmp_path)
     texts = [row["text"] for row in labels(run_dir)]
     assert sorted(texts) == sorted(f"{text}\nGood?" for text in HOSTILE)
     assert read_back(exported(run_dir, to), to, tmp_path) == texts
@@ -90,11 +88,11 @@ def read_back(path: Path, to: str, folder: Path) -> list[str]:
     return [one[0]["content"] for one in found["messages"]] if to == "openai" else list(found["prompt"])
 
 
-async def test_pyarrow_and_pandas_have_the_types_of_a_table(tmp_path: Path) -> None:
+def test_pyarrow_and_pandas_have_the_types_of_a_table(tmp_path: Path) -> None:
     import pandas as pd
     from pyarrow import parquet, types
 
-    run_dir = await hostile(tmp_path)
+    run_dir = hostile(tmp_path)
     table = parquet.read_table(exported(run_dir, "parquet"))
     assert types.is_list(table.schema.field("logprobs").type)
     assert table["id"].to_pylist() == [row["id"] for row in labels(run_dir)]
@@ -104,8 +102,8 @@ async def test_pyarrow_and_pandas_have_the_types_of_a_table(tmp_path: Path) -> N
     assert list(frame["margin"]) == [row["margin"] for row in labels(run_dir)]
 
 
-async def test_a_spreadsheet_finds_no_formula_where_it_was_asked_for(tmp_path: Path) -> None:
-    run_dir = await hostile(tmp_path)
+def test_a_spreadsheet_finds_no_formula_where_it_was_asked_for(tmp_path: Path) -> None:
+    run_dir = hostile(tmp_path)
     with exported(run_dir, "csv", "spreadsheet=true").open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["id"] for row in rows] == [f"'{row['id']}" for row in labels(run_dir)]
@@ -114,10 +112,10 @@ async def test_a_spreadsheet_finds_no_formula_where_it_was_asked_for(tmp_path: P
     assert all(math.isfinite(float(cell)) for cell in negative), "numbers are no formulas"
 
 
-async def test_cleanlab_finds_the_rows_that_the_model_doubts(tmp_path: Path) -> None:
+def test_cleanlab_finds_the_rows_that_the_model_doubts(tmp_path: Path) -> None:
     from cleanlab.filter import find_label_issues
 
-    run_dir = await finished(tmp_path, "task=topics", "task.limit=32", "search.method=random")
+    run_dir = finished(tmp_path, "task=topics", "task.limit=32", "search.method=random")
     with np.load(exported(run_dir, "cleanlab")) as file:
         found = {name: file[name] for name in file.files}
     assert found["labels"].tolist() == [row["label"] for row in labels(run_dir)]
@@ -129,8 +127,8 @@ async def test_cleanlab_finds_the_rows_that_the_model_doubts(tmp_path: Path) -> 
     assert set(ranked.tolist()) <= doubted
 
 
-async def test_argilla_makes_records_with_suggestions(tmp_path: Path) -> None:
-    run_dir = await hostile(tmp_path)
+def test_argilla_makes_records_with_suggestions(tmp_path: Path) -> None:
+    run_dir = hostile(tmp_path)
     for record, row in zip(argilla_records(exported(run_dir, "argilla")), labels(run_dir), strict=True):
         suggestion = record.suggestions["label"]
         assert (record.id, record.fields["text"]) == (row["id"], row["text"])
@@ -145,9 +143,9 @@ def argilla_records(path: Path) -> list[Any]:
     return [argilla.Record.from_dict(values) for values in json.loads(path.read_text())]
 
 
-async def test_an_id_that_is_a_number_becomes_a_text(tmp_path: Path) -> None:
+def test_an_id_that_is_a_number_becomes_a_text(tmp_path: Path) -> None:
     data = tmp_path / "rows.jsonl"
     data.write_text("\n".join(json.dumps({"id": n if n % 2 else f"n{n}", "text": f"row {n}"}) for n in range(8)))
-    run_dir: RunDir = await finished(tmp_path, "task=reviews", f"task.data={data}")
+    run_dir: RunDir = finished(tmp_path, "task=reviews", f"task.data={data}")
     found = loaded(str(exported(run_dir, "hf")), cache_dir=str(tmp_path / "cache"))
     assert list(found["id"]) == [str(row["id"]) for row in labels(run_dir)]

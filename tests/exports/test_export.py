@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,14 +12,13 @@ import pytest
 from icm_hpc import export
 from icm_hpc.errors import ConfigError
 from icm_hpc.exports import FORMATS, TAKES
-from tests.exports import runs
 from tests.exports.runs import exported, finished, labels, lines
 
 ROOT = Path(__file__).parents[2]
 
 
-async def test_the_command_writes_the_file_for_its_owner_and_prints_what_it_holds(tmp_path: Path) -> None:
-    run_dir = await finished(tmp_path, "task.limit=8")
+def test_the_command_writes_the_file_for_its_owner_and_prints_what_it_holds(tmp_path: Path) -> None:
+    run_dir = finished(tmp_path, "task.limit=8")
     out = tmp_path / "new" / "labels.jsonl"
     argv = [sys.executable, "-m", "icm_hpc.export", f"run.root={tmp_path}", "run=test", "to=sft", f"out={out}"]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -29,7 +27,7 @@ async def test_the_command_writes_the_file_for_its_owner_and_prints_what_it_hold
     assert (printed["records"], printed["left_out"]) == (8, {})
     assert [one["prompt"] for one in lines(out)] == [row["text"] for row in labels(run_dir)]
     assert out.stat().st_mode & 0o777 == 0o600
-    assert os.listdir(out.parent) == ["labels.jsonl"]
+    assert list(out.parent.iterdir()) == [out]
     again = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
     assert again.returncode == 1
     assert again.stderr.startswith("export: out=")
@@ -45,16 +43,16 @@ async def test_the_command_writes_the_file_for_its_owner_and_prints_what_it_hold
     ],
     ids=["shards and restarts", "beyond the pool"],
 )
-async def test_a_run_of_any_shape_is_exported_in_every_format(tmp_path: Path, to: str, words: tuple[str, ...]) -> None:
-    run_dir = await finished(tmp_path, *words)
+def test_a_run_of_any_shape_is_exported_in_every_format(tmp_path: Path, to: str, words: tuple[str, ...]) -> None:
+    run_dir = finished(tmp_path, *words)
     options = export.Options(to, str(tmp_path / "out"))
     found = export.export(run_dir, options)
     expected = 12 if to in ("dpo", "reward") else 24
     assert found["records"] == expected
 
 
-async def test_filters_leave_out_rows_and_say_how_many(tmp_path: Path) -> None:
-    run_dir = await finished(tmp_path, "task.limit=24", "search.restarts=3")
+def test_filters_leave_out_rows_and_say_how_many(tmp_path: Path) -> None:
+    run_dir = finished(tmp_path, "task.limit=24", "search.restarts=3")
     rows = labels(run_dir)
     bound = sorted(row["margin"] for row in rows)[6]
     options, _ = export.parsed(["to=sft", f"out={tmp_path / 'x'}", f"min_margin={bound}", "stable=1"])
@@ -66,24 +64,24 @@ async def test_filters_leave_out_rows_and_say_how_many(tmp_path: Path) -> None:
     assert found["left_out"] == {"min_margin": 6, "stable": len(sure) - len(kept)}
 
 
-async def test_the_least_certain_rows_come_first_by_order_margin(tmp_path: Path) -> None:
-    run_dir = await finished(tmp_path, "task.limit=24")
+def test_the_least_certain_rows_come_first_by_order_margin(tmp_path: Path) -> None:
+    run_dir = finished(tmp_path, "task.limit=24")
     by_margin = sorted(labels(run_dir), key=lambda row: row["margin"])
     written = json.loads(exported(run_dir, "argilla", "order=margin").read_text())
     assert [one["id"] for one in written] == [row["id"] for row in by_margin]
 
 
 @pytest.mark.parametrize("to", sorted(set(FORMATS) - set(TAKES["gold"])))
-async def test_no_format_holds_gold_labels_unasked(tmp_path: Path, to: str) -> None:
+def test_no_format_holds_gold_labels_unasked(tmp_path: Path, to: str) -> None:
     with pytest.raises(ConfigError, match="gold=true: only with to=parquet, hf, csv"):
         export.parsed([f"to={to}", "out=x", "gold=true"])
-    run_dir = await finished(tmp_path, "task.limit=8")
+    run_dir = finished(tmp_path, "task.limit=8")
     run_dir.gold.write_text("damaged")
     exported(run_dir, to)
 
 
-async def test_gold_true_adds_a_column(tmp_path: Path) -> None:
-    run_dir = await finished(tmp_path, "task.limit=8")
+def test_gold_true_adds_a_column(tmp_path: Path) -> None:
+    run_dir = finished(tmp_path, "task.limit=8")
     known = json.loads(run_dir.gold.read_text())
     with exported(run_dir, "csv", "gold=true").open(newline="") as file:
         assert [row["gold"] for row in csv.DictReader(file)] == [str(known[row["id"]]) for row in labels(run_dir)]
@@ -94,8 +92,8 @@ async def test_gold_true_adds_a_column(tmp_path: Path) -> None:
         exported(run_dir, "csv", "gold=true", "overwrite=true")
 
 
-async def test_a_run_without_labels_or_with_damaged_ones_is_refused(tmp_path: Path) -> None:
-    run_dir = await finished(tmp_path, "task.limit=8")
+def test_a_run_without_labels_or_with_damaged_ones_is_refused(tmp_path: Path) -> None:
+    run_dir = finished(tmp_path, "task.limit=8")
     run_dir.labels.write_text(run_dir.labels.read_text()[:-40])
     with pytest.raises(ConfigError, match=r"labels.jsonl, line 8: is damaged; python -m icm_hpc.resume"):
         exported(run_dir, "sft")
@@ -104,16 +102,16 @@ async def test_a_run_without_labels_or_with_damaged_ones_is_refused(tmp_path: Pa
         exported(run_dir, "sft")
 
 
-async def test_a_run_without_figures_is_exported_with_a_warning(tmp_path: Path) -> None:
-    run_dir = await finished(tmp_path, "task.limit=8")
+def test_a_run_without_figures_is_exported_with_a_warning(tmp_path: Path) -> None:
+    run_dir = finished(tmp_path, "task.limit=8")
     run_dir.summary.unlink()
     options, _ = export.parsed(["to=hf", f"out={tmp_path / 'hf'}"])
     assert export.export(run_dir, options)["warnings"] == [f"{run_dir.summary} cannot be read"]
     assert "figures of the run were not there" in (tmp_path / "hf" / "README.md").read_text()
 
 
-async def test_filters_that_nothing_passes_are_refused_with_the_reason(tmp_path: Path) -> None:
-    run_dir = await finished(tmp_path, "task.limit=8")
+def test_filters_that_nothing_passes_are_refused_with_the_reason(tmp_path: Path) -> None:
+    run_dir = finished(tmp_path, "task.limit=8")
     with pytest.raises(
         ConfigError, match=r"no row is left to export \(8 by min_margin\); the largest margin of a row is"
     ):
@@ -140,8 +138,8 @@ def test_an_option_that_cannot_be_is_refused(words: list[str], message: str) -> 
         export.parsed(words)
 
 
-async def test_nothing_but_an_export_is_replaced(tmp_path: Path) -> None:
-    run_dir = await finished(tmp_path, "task.limit=8")
+def test_nothing_but_an_export_is_replaced(tmp_path: Path) -> None:
+    run_dir = finished(tmp_path, "task.limit=8")
     folder = exported(run_dir, "hf")
     written = (folder / "README.md").read_bytes()
     exported(run_dir, "hf", "overwrite=true")
@@ -154,8 +152,8 @@ async def test_nothing_but_an_export_is_replaced(tmp_path: Path) -> None:
     assert (folder / "mine.txt").read_text() == "kept"
 
 
-async def test_a_failure_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_dir = await finished(tmp_path, "task.limit=8")
+def test_a_failure_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_dir = finished(tmp_path, "task.limit=8")
     out = exported(run_dir, "sft")
     before = out.read_bytes()
 

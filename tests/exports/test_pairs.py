@@ -24,7 +24,7 @@ def relabel(run_dir: RunDir, labels_by_id: dict[str, int], margin: float = 1.0) 
     run_dir.labels.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-async def comparisons(folder: Path) -> RunDir:
+def comparisons(folder: Path) -> RunDir:
     """Return a run of three pairs of answers, each in both orders; their numbers are their ids."""
     rows = [
         {"id": n, "prompt": QUESTION, "response_a": f"Boil it.\nFor {n} minutes.", "response_b": f"No idea {n}."}
@@ -33,11 +33,11 @@ async def comparisons(folder: Path) -> RunDir:
     folder.mkdir(exist_ok=True)
     data = folder / "pairs.jsonl"
     data.write_text("\n".join(map(json.dumps, rows)))
-    return await finished(folder, "task=comparison", f"task.data={data}")
+    return finished(folder, "task=comparison", f"task.data={data}")
 
 
-async def test_a_comparison_in_both_orders_is_one_pair(tmp_path: Path) -> None:
-    run_dir = await comparisons(tmp_path)
+def test_a_comparison_in_both_orders_is_one_pair(tmp_path: Path) -> None:
+    run_dir = comparisons(tmp_path)
     relabel(run_dir, {"0-ab": 1, "0-ba": 0, "1-ab": 0, "1-ba": 1, "2-ab": 1, "2-ba": 1})
     options, _ = export.parsed(["to=dpo", f"out={tmp_path / 'x'}"])
     found = export.export(run_dir, options)
@@ -54,33 +54,33 @@ async def test_a_comparison_in_both_orders_is_one_pair(tmp_path: Path) -> None:
     }
 
 
-async def test_a_pair_passes_a_filter_if_all_its_rows_do(tmp_path: Path) -> None:
-    run_dir = await comparisons(tmp_path)
+def test_a_pair_passes_a_filter_if_all_its_rows_do(tmp_path: Path) -> None:
+    run_dir = comparisons(tmp_path)
     rows = [{**row, "margin": 5.0 if row["id"] != "1-ba" else 0.1} for row in labels(run_dir)]
     run_dir.labels.write_text("".join(json.dumps(row) + "\n" for row in rows))
     options, _ = export.parsed(["to=reward", f"out={tmp_path / 'x'}", "min_margin=1"])
     assert export.export(run_dir, options)["left_out"] == {"min_margin": 1}
 
 
-async def test_messages_have_the_turns_of_a_dialogue(tmp_path: Path) -> None:
-    run_dir = await comparisons(tmp_path)
+def test_messages_have_the_turns_of_a_dialogue(tmp_path: Path) -> None:
+    run_dir = comparisons(tmp_path)
     first = lines(exported(run_dir, "dpo", "chat=true"))[0]
     said = [("user", "Hello?"), ("assistant", "Hi!"), ("user", "How do I boil an egg?")]
     assert first["prompt"] == [{"role": role, "content": content} for role, content in said]
     assert [message["role"] for message in first["chosen"] + first["rejected"]] == ["assistant", "assistant"]
 
 
-async def test_kto_has_both_answers_of_a_comparison(tmp_path: Path) -> None:
-    run_dir = await comparisons(tmp_path)
+def test_kto_has_both_answers_of_a_comparison(tmp_path: Path) -> None:
+    run_dir = comparisons(tmp_path)
     pairs, single = lines(exported(run_dir, "dpo")), lines(exported(run_dir, "kto"))
     flat = [(pair["prompt"], pair[name], name == "chosen") for pair in pairs for name in ("chosen", "rejected")]
     assert [(one["prompt"], one["completion"], one["label"]) for one in single] == flat
 
 
-async def test_of_two_rows_of_which_exactly_one_holds_that_one_is_chosen(tmp_path: Path) -> None:
+def test_of_two_rows_of_which_exactly_one_holds_that_one_is_chosen(tmp_path: Path) -> None:
     rows = [{"id": n, "consistency_id": n // 2, "a": f"Answer {n}", "q": f"Is {n // 2} odd?"} for n in range(6)]
     words = own_task(tmp_path, rows, "exactly_one", "Question: {q}\nAnswer: {a}\nRight?")
-    run_dir = await finished(tmp_path, *words)
+    run_dir = finished(tmp_path, *words)
     relabel(run_dir, {"0": 1, "1": 0, "2": 0, "3": 1, "4": 0, "5": 0})
     options, _ = export.parsed(["to=dpo", f"out={tmp_path / 'x'}"])
     assert export.export(run_dir, options)["left_out"] == {"conflict": 1}
@@ -92,10 +92,10 @@ async def test_of_two_rows_of_which_exactly_one_holds_that_one_is_chosen(tmp_pat
 
 
 @pytest.mark.parametrize(("task", "rule"), [("topics", "the rule is different"), ("mine", "mine has no rule")])
-async def test_a_task_that_compares_nothing_is_refused(tmp_path: Path, task: str, rule: str) -> None:
+def test_a_task_that_compares_nothing_is_refused(tmp_path: Path, task: str, rule: str) -> None:
     rows = [{"id": n, "text": f"text {n}"} for n in range(4)]
     words = own_task(tmp_path, rows) if task == "mine" else [f"task={task}", "task.limit=8"]
-    run_dir = await finished(tmp_path, *words)
+    run_dir = finished(tmp_path, *words)
     with pytest.raises(ConfigError, match=f"{rule}: no row is better than another; use to=sft"):
         exported(run_dir, "dpo")
 

@@ -26,8 +26,12 @@ def sft(selection: Selection) -> Iterator[Record]:
 
 
 def preferences(selection: Selection) -> Iterator[Record]:
-    """Yield a prompt with a chosen and a rejected text for each pair."""
+    """Yield a prompt with a chosen and a rejected text for each pair; raises ConfigError for messages without a prompt."""
     for pair in _pairs(selection):
+        if selection.chat and not pair.prompt:
+            raise ConfigError(
+                "chat=true: the two texts of a pair begin with nothing alike, which leaves no prompt: leave it out"
+            )
         yield {
             "prompt": turns(pair.prompt) if selection.chat else pair.prompt,
             "chosen": _answer(selection, pair.chosen),
@@ -60,7 +64,7 @@ def kto(selection: Selection) -> Iterator[Record]:
 
 
 def axolotl(selection: Selection) -> Iterator[Record]:
-    """Yield segments for `type: input_output`, of which the label word is trained; or messages for `type: chat_template`."""
+    """Yield segments for `type: input_output`, where only the label word is trained; or messages for `type: chat_template`."""
     for row in selection.rows():
         if selection.chat:
             yield {"messages": _messages(selection, row)}

@@ -91,6 +91,14 @@ def test_of_two_rows_of_which_exactly_one_holds_that_one_is_chosen(tmp_path: Pat
     }
 
 
+def test_messages_need_a_common_beginning(tmp_path: Path) -> None:
+    rows = [{"id": n, "consistency_id": n // 2, "text": f"{n} is odd"} for n in range(4)]
+    run_dir = finished(tmp_path, *own_task(tmp_path, rows, "exactly_one"))
+    assert {one["prompt"] for one in lines(exported(run_dir, "dpo"))} == {""}
+    with pytest.raises(ConfigError, match="leaves no prompt"):
+        exported(run_dir, "dpo", "chat=true", "overwrite=true")
+
+
 @pytest.mark.parametrize(("task", "rule"), [("topics", "the rule is different"), ("mine", "mine has no rule")])
 def test_a_task_that_compares_nothing_is_refused(tmp_path: Path, task: str, rule: str) -> None:
     rows = [{"id": n, "text": f"text {n}"} for n in range(4)]

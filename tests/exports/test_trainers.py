@@ -20,7 +20,7 @@ def tiny() -> str:
     """The folder of the weights."""
     for name in ("torch", "trl"):
         if importlib.util.find_spec(name) is None:
-            unavailable(f"{name} is not installed: make setup, or pip install -e '.[cpu,consumers]'")
+            unavailable(f"{name} is not installed: make setup, or pip install -e '.[cpu,trainers]'")
     return str(weights.locate(loading.load(["model=tiny"]).model))
 
 

@@ -11,13 +11,8 @@ from ..driver.summary import Summary, warnings
 from . import tables
 from .selection import Selection
 
-SIZES = {
-    10**3: "n<1K",
-    10**4: "1K<n<10K",
-    10**5: "10K<n<100K",
-    10**6: "100K<n<1M",
-    10**7: "1M<n<10M",
-}  # under so many rows
+# The hub's name of a size, by the number of rows that it is under.
+SIZES = {10**3: "n<1K", 10**4: "1K<n<10K", 10**5: "10K<n<100K", 10**6: "100K<n<1M", 10**7: "1M<n<10M"}
 FILE = "data/train-00000-of-00001.parquet"
 
 ABOUT = Path(__file__).with_name("card.md")  # a card without its metadata

@@ -10,7 +10,7 @@ from ..tasks.preferences import dialogue_prompt, shared_start
 from ..tasks.task import EXACTLY_ONE
 from .lines import Filter, Line
 
-CONFLICT = "conflict"  # why a pair is left out whose labels contradict each other
+CONFLICT = "conflict"  # why a pair is left out whose labels contradict each other, or whose texts are the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,11 @@ def pairs_of(family: Family, task: Task, lines: Sequence[Line], chosen: Filter) 
 
 def _votes(family: Family, task: Task, lines: Mapping[str, Line]) -> Iterator[tuple[Hashable, _Vote]]:
     """Yield votes, each with the key of its pair."""
+    unknown = next((example.id for example in task.examples if str(example.id) not in lines), None)
+    if unknown is not None:
+        raise ConfigError(
+            f"the run has no copy of its data, and these have changed: {unknown!r} has no label in labels.jsonl"
+        )
     if family.compared:
         for example in task.examples:
             question, *answers = family.compared(example)
@@ -83,7 +88,8 @@ def _votes(family: Family, task: Task, lines: Mapping[str, Line]) -> Iterator[tu
             first, second = (lines[str(example.id)] for example in examples)
             prompt, *texts = parted(*(example.text for example in examples))
             chosen, rejected = texts if first.label else texts[::-1]
-            vote = _Vote(prompt, chosen, rejected, (first, second), is_conflict=first.label == second.label)
+            is_conflict = first.label == second.label or chosen == rejected
+            vote = _Vote(prompt, chosen, rejected, (first, second), is_conflict=is_conflict)
             yield (conflict.first, conflict.second), vote
 
 

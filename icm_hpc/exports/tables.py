@@ -13,7 +13,7 @@ from ..errors import ConfigError
 from .selection import Selection
 
 BATCH = 1000  # rows in memory
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of a formula
+FORMULA = tuple("=+-@\t\r\n＝＋－＠")  # what a spreadsheet may take for the beginning of a formula
 
 
 def features(selection: Selection) -> Any:

@@ -91,6 +91,22 @@ def test_of_two_rows_of_which_exactly_one_holds_that_one_is_chosen(tmp_path: Pat
     }
 
 
+def test_two_rows_of_one_text_are_no_pair(tmp_path: Path) -> None:
+    rows = [{"id": n, "consistency_id": n // 2, "text": f"text {max(n, 1)}"} for n in range(4)]
+    run_dir = finished(tmp_path, *own_task(tmp_path, rows, "exactly_one"))
+    options, _ = export.parsed(["to=dpo", f"out={tmp_path / 'x'}"])
+    assert export.export(run_dir, options)["left_out"] == {"conflict": 1}
+
+
+def test_data_that_have_changed_are_noticed(tmp_path: Path) -> None:
+    rows = [{"id": n, "consistency_id": n // 2, "text": f"text {n}"} for n in range(4)]
+    run_dir = finished(tmp_path, *own_task(tmp_path, rows, "exactly_one"))
+    run_dir.data.unlink()
+    own_task(tmp_path, [{**row, "id": f"new{row['id']}"} for row in rows])
+    with pytest.raises(ConfigError, match="has no copy of its data, and these have changed: 'new"):
+        exported(run_dir, "dpo")
+
+
 def test_messages_need_a_common_beginning(tmp_path: Path) -> None:
     rows = [{"id": n, "consistency_id": n // 2, "text": f"{n} is odd"} for n in range(4)]
     run_dir = finished(tmp_path, *own_task(tmp_path, rows, "exactly_one"))

@@ -22,7 +22,7 @@ $(READY): pyproject.toml
 	if $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' && { \
 	  $(BIN)/pip install --quiet --retries 1 "$(TORCH)" \
 	  || $(BIN)/pip install --quiet --retries 1 --timeout 30 --index-url $(TORCH_INDEX) "$(TORCH)"; \
-	}; then $(BIN)/pip install --quiet --editable '.[cpu,hub,dev]'; \
+	}; then $(BIN)/pip install --quiet --editable '.[cpu,hub,dev,trainers]'; \
 	else \
 	  echo "No $(TORCH) for $$($(BIN)/python --version): installing without vLLM; model=stub works, other models do not."; \
 	  $(BIN)/pip install --quiet --editable '.[hub,dev]'; \

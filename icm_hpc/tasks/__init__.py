@@ -10,7 +10,19 @@ from .family import Family, read
 from .task import Division, Example, Task, divided, drawn_in_blocks, limited, pieces
 from .words import require_distinct
 
-__all__ = ["TASKS", "Division", "Example", "Family", "Task", "divided", "family_of", "load", "packed", "pieces"]
+__all__ = [
+    "TASKS",
+    "Division",
+    "Example",
+    "Family",
+    "Task",
+    "divided",
+    "family_of",
+    "label_words",
+    "load",
+    "packed",
+    "pieces",
+]
 
 TASKS: dict[str, Family] = {
     "claims": claims.FAMILY,
@@ -47,11 +59,18 @@ def load(config: TaskConfig, *, seed: int, copy: Path | None = None) -> Task:
     family = family_of(config)
     kept_there = copy is not None and copy.exists()
     task = _task(family, config, kept.unpacked(copy)) if copy and kept_there else _drawn(family, config, seed)
-    words = task.label_words if config.label_words is None else tuple(config.label_words)
-    if len(words) != len(task.label_words):
-        raise TaskError(f"task.label_words: {len(task.label_words)} words are expected, as in {list(task.label_words)}")
+    return replace(task, label_words=label_words(family, config))
+
+
+def label_words(family: Family, config: TaskConfig) -> tuple[str, ...]:
+    """Return the word of each label, as it stands behind a text; raises TaskError for words that do not fit the task."""
+    words = family.label_words if config.label_words is None else tuple(config.label_words)
+    if len(words) != len(family.label_words):
+        raise TaskError(
+            f"task.label_words: {len(family.label_words)} words are expected, as in {list(family.label_words)}"
+        )
     require_distinct(words)
-    return replace(task, label_words=words)
+    return words
 
 
 def packed(task: Task) -> bytes:

@@ -12,11 +12,19 @@ from .family import Family, group_of, id_of
 from .rows import Row
 from .task import AT_MOST_ONE, Example
 
+QUESTION, CLAIM, END = "Question: ", "\nClaim: ", "\nI think this claim is"  # of the prompt
+
 
 def example(row: Row, place: int) -> Example:
     """Return a row with `question` and `choice` as an example."""
-    text = f"Question: {row.text('question')}\nClaim: {row.text('choice')}\nI think this claim is"
+    text = f"{QUESTION}{row.text('question')}{CLAIM}{row.text('choice')}{END}"
     return Example(id_of(row, place), group_of(row, place), text, key=row.name("exclusion_group") or "")
+
+
+def claimed(claim: Example) -> tuple[str, str]:
+    """Return the question and the choice of an example; a question that holds "Claim:" at the start of a line ends there."""
+    question, _, choice = claim.text.removeprefix(QUESTION).removesuffix(END).partition(CLAIM)
+    return question, choice
 
 
 def question_of(row: Row) -> str:
@@ -47,4 +55,5 @@ FAMILY = Family(
     group=lambda row: row.name("exclusion_group"),
     group_prefix="exclusion",
     conflicting="share an exclusion_group",
+    claimed=claimed,
 )

@@ -36,6 +36,9 @@ class Family:
         None  # the label of each gold value (declared.gold_key); None: 0, 1, ..., or the word
     )
     notes: tuple[str, ...] = ()  # for the user
+    # For exports: the question and the answer that an example calls true, or the question and two answers that it compares.
+    claimed: Callable[[Example], tuple[str, str]] | None = None
+    compared: Callable[[Example], tuple[str, str, str]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,4 +100,5 @@ FAMILY = Family(
     group=claims.question_of,
     group_prefix="question",
     conflicting="share a question (or consistency_id) and both have a final answer",
+    claimed=claims.claimed,
 )

@@ -142,7 +142,7 @@ def _of_texts(prompt: str | None, one: str, other: str) -> tuple[str, str, str]:
         one, other = one.removeprefix(prompt), other.removeprefix(prompt)
         question = prompt
     else:
-        start = _shared_start(one, other)
+        start = shared_start(one, other)
         question, one, other = one[:start], one[start:], other[start:]
     question = question.rstrip().removesuffix(ASSISTANT.strip()).strip().removeprefix(HUMAN.strip())
     return question, _without_speaker(one), _without_speaker(other)
@@ -152,7 +152,7 @@ def _without_speaker(answer: str) -> str:
     return answer.strip().removeprefix(ASSISTANT.strip())
 
 
-def _shared_start(one: str, other: str) -> int:
+def shared_start(one: str, other: str) -> int:
     """Return where two texts part: after the last turn of a dialogue that both have, else after a sentence, else a word."""
     turns = [turn.end() for turn in re.finditer(ASSISTANT, one) if other.startswith(one[: turn.end()])]
     if turns:
@@ -201,6 +201,19 @@ def _dialogue(messages: Sequence[Message]) -> str:
     """Return messages as one text, in the form of the published prompt, which begins with Human."""
     text = "".join(f"{speaker} {said}" if speaker else f"\n\n{said}" for speaker, said in messages)
     return text.strip().removeprefix(HUMAN.strip()).strip()
+
+
+def dialogue_prompt(question: str) -> str:
+    """Return a question, or a dialogue that ends in one, as text behind which an answer stands (Anthropic/hh-rlhf)."""
+    return f"{HUMAN.strip()} {question}{ASSISTANT}"
+
+
+def turns(text: str) -> list[dict[str, str]]:
+    """Return what is said in a text of that form as messages with `role` and `content`; a text without speakers is a user's."""
+    before, *spoken = re.split(r"(?:^|\n\n)(Human|Assistant):", text)
+    said = [("Human", before), *zip(spoken[::2], spoken[1::2], strict=True)]
+    roles = {"Human": "user", "Assistant": "assistant"}
+    return [{"role": roles[speaker], "content": words.strip()} for speaker, words in said if words.strip()]
 
 
 def _said(messages: Sequence[Message]) -> str:

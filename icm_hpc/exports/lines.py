@@ -1,0 +1,61 @@
+"""The lines of labels.jsonl: an index of them all, and one row at a time."""
+
+import json
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from ..driver.labels import LabelRow
+from ..errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of labels.jsonl: where it begins, and the values that decide whether and where it is exported."""
+
+    offset: int  # bytes
+    id: str
+    label: int
+    margin: float
+    stability: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which rows are exported; None: all."""
+
+    min_margin: float | None = None  # nats
+    stable: float | None = None  # share of the other restarts that agree, at least
+
+    def refusal(self, line: Line) -> str | None:
+        """Return the name of the filter that a row does not pass, or None; a row of unknown stability is not stable."""
+        if self.min_margin is not None and line.margin < self.min_margin:
+            return "min_margin"
+        if self.stable is not None and (line.stability is None or line.stability < self.stable):
+            return "stable"
+        return None
+
+
+def lines_of(file: BinaryIO) -> list[Line]:
+    """Return the lines of labels.jsonl; raises ConfigError for a damaged one."""
+    lines = []
+    offset = 0
+    for number, text in enumerate(file, start=1):
+        try:
+            row = _row(json.loads(text))
+        except (ValueError, TypeError) as error:
+            raise ConfigError(
+                f"{file.name}, line {number}: is damaged; python -m icm_hpc.resume run=NAME writes the file again"
+            ) from error
+        lines.append(Line(offset, str(row.id), row.label, row.margin, row.stability))
+        offset += len(text)
+    return lines
+
+
+def row_at(file: BinaryIO, line: Line) -> LabelRow:
+    """Return the row of a line."""
+    file.seek(line.offset)
+    return _row(json.loads(file.readline()))
+
+
+def _row(values: dict[str, Any]) -> LabelRow:
+    return LabelRow(**{"stability": None, **values})  # which earlier versions did not write

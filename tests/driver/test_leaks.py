@@ -31,14 +31,15 @@ class Seen:
     labels: bytes
 
 
-def seen(folder: Path, name: str, rows: Rows) -> Seen:
+def seen(folder: Path, name: str, rows: Rows, *described: str) -> Seen:
     """Run a task on rows."""
     folder.mkdir()
     data = folder / "rows.jsonl"
     data.write_text("\n".join(map(json.dumps, rows)))
-    arguments = (f"task={name}", f"task.data={data}", "search.steps=25", "search.schedule=constant")
+    named = described or (f"task={name}",)
+    arguments = (*named, f"task.data={data}", "search.steps=25", "search.schedule=constant")
     _, run_dir, client = asyncio.run(offline.label(folder, *arguments))
-    task = tasks.load(TaskConfig(name=name, data=str(data)), seed=0)
+    task = tasks.load(offline.prepare(folder, *arguments)[0].task, seed=0)
     trace = (run_dir.shard(0) / "trace.jsonl").read_bytes()
     return Seen(task.examples, task.problem().conflicts, client.prompts, trace, run_dir.labels.read_bytes())
 
@@ -83,6 +84,22 @@ def test_gold_labels_change_nothing(tmp_path: Path, name: str) -> None:
     other = gold.load(TaskConfig(name=name, data=str(tmp_path / "flipped" / "rows.jsonl")))
     assert given.keys() == other.keys()
     assert all(given[id_] != other[id_] for id_ in given), "the labels did differ"
+
+
+def test_the_gold_labels_of_ones_own_task_change_nothing(tmp_path: Path) -> None:
+    described = (
+        'task.prompt="Review: {text}\nGood:"',
+        "task.labels={bad: ' no', good: ' yes'}",
+        "task.columns={label: stars, group: product}",
+        "task.rule=exactly_one",
+    )
+    rows: Rows = [
+        {"text": f"It is {i}.", "product": i // 2, "stars": ["bad", "good"][i * 7 % 3 % 2]} for i in range(16)
+    ]
+    exchanged: Rows = [{**row, "stars": "good" if row["stars"] == "bad" else "bad"} for row in rows]
+    found = [seen(tmp_path / f"{place}", "own", of, *described) for place, of in enumerate((rows, exchanged))]
+    assert found[0] == found[1]
+    assert found[0].prompts
 
 
 @pytest.mark.parametrize("name", ["comparison", "truthfulqa-preference"])

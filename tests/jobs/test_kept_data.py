@@ -71,6 +71,23 @@ def test_a_run_goes_on_and_is_evaluated_whatever_happens_to_its_file(tmp_path: P
     assert "agreement with gold" in resumed.stdout
 
 
+def test_a_run_of_ones_own_task_goes_on_without_the_files_that_describe_it(tmp_path: Path) -> None:
+    data, task = tmp_path / "shop.csv", tmp_path / "shop.yaml"
+    data.write_text("text,stars\n" + "".join(f"Review {i}.,{i % 2}\n" for i in range(8)))
+    task.write_text(
+        'task: {data: shop.csv, columns: {label: stars}, prompt: "{text}\\nGood:", labels: [" no", " yes"]}'
+    )
+    arguments = ("model=stub", f"task={task}", f"run.root={tmp_path}", "run=mine", "search.steps=5")
+    assert submit(*arguments, "search.method=single").returncode == 0
+    task.unlink()
+    data.unlink()
+    resumed = submit("run=mine", f"run.root={tmp_path}", "search.steps=9", command="resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"{data} cannot be read any more: the run goes on with its own copy" in resumed.stdout
+    assert "of 8 (one label for all" in resumed.stdout
+    assert json.loads((tmp_path / "mine" / "summary.json").read_text())["steps"] == 9
+
+
 def test_a_resumed_run_whose_file_is_as_it_was_says_nothing_of_it(tmp_path: Path, data: Path) -> None:
     assert run(tmp_path, data, "search.steps=5").returncode == 0
     resumed = submit("run=mine", f"run.root={tmp_path}", "search.steps=9", command="resume")

@@ -4,17 +4,14 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from icm_hpc import task as command
 from icm_hpc import tasks
 from icm_hpc.config import loading
-from icm_hpc.config.fingerprint import result_settings
 from icm_hpc.errors import ConfigError, IcmError, TaskError
 from icm_hpc.tasks import gold
-from tests import offline
 
 CSV = """review_id,product,text,stars
 a1,kettle,"Boils fast, and {braces} too.",good
@@ -170,29 +167,6 @@ def test_rows_without_a_value_are_dropped_and_counted(tmp_path: Path) -> None:
     task = loaded(word)
     assert len(task.examples) == 4
     assert task.notes[0].startswith("1 row dropped: text is missing, first is")
-
-
-async def test_a_run_of_ones_own_task_resumes_without_its_files(tmp_path: Path) -> None:
-    word = written(tmp_path)
-    _, run_dir, _ = await offline.label(tmp_path, word)
-    labels = run_dir.labels.read_bytes()
-    config = loading.load([word, "model=stub"])
-    assert not {"task.prompt", "task.labels", "task.rule"} & result_settings(config).keys(), (
-        "the data's digest has them"
-    )
-    run_dir.config.write_text(loading.to_yaml(config))
-    (tmp_path / "shop.yaml").unlink()
-    again = loading.load_file(run_dir.config)
-    assert again.task == config.task
-    run_dir.data.write_bytes(tasks.packed(tasks.load(again.task, seed=0)))
-    (tmp_path / "reviews.csv").unlink()
-    assert tasks.load(again.task, seed=0, copy=run_dir.data).sha256() == loaded_sha(run_dir.data, again)
-    assert labels
-
-
-def loaded_sha(copy: Path, config: Any) -> str:
-    """Return the digest of a task that is read from a run's copy."""
-    return tasks.load(config.task, seed=0, copy=copy).sha256()
 
 
 def test_a_python_file_is_a_task(tmp_path: Path) -> None:

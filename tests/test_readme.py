@@ -47,6 +47,9 @@ def test_commands_are_found() -> None:
 def test_a_command_of_a_page_is_accepted(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [line for line in code_of(README).splitlines() if line.startswith("{")]
     (tmp_path / "claims.jsonl").write_text("\n".join(rows))
+    (yaml,) = re.findall(r"```yaml\n(task:\n  data: shop.csv\n.*?)```", "".join(PAGES), flags=re.DOTALL)
+    (tmp_path / "shop.yaml").write_text(yaml)
+    (tmp_path / "shop.csv").write_text("review_id,product,text,stars\na1,lamp,Warm light.,5\na2,lamp,It flickers.,1\n")
     secrets = tmp_path / "secrets.env"
     secrets.touch(0o600)
     secrets.write_text("OPENAI_API_KEY=of-a-test\n")
@@ -77,14 +80,11 @@ def test_the_layout_of_the_contributors_page_works() -> None:
     assert [(query.index, query.demonstrations) for query in queries] == [(1, (6, 4)), (4, (6, 1)), (6, (4, 1))]
 
 
-def test_the_task_of_the_contributors_page_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = python_of_contributing("FAMILY = ")
-    made: dict[str, Any] = {"__package__": "icm_hpc.tasks", "__name__": "icm_hpc.tasks.jokes"}
-    exec(compile(source, "jokes.py", "exec"), made)
-    monkeypatch.setitem(tasks.TASKS, "jokes", made["FAMILY"])
+def test_the_task_of_the_contributors_page_works(tmp_path: Path) -> None:
+    (tmp_path / "jokes.py").write_text(python_of_contributing("FAMILY = "))
     data = tmp_path / "jokes.jsonl"
     data.write_text("\n".join(json.dumps({"joke": f"Knock {i}.", "consistency_id": i // 2}) for i in range(8)))
-    task = tasks.load(TaskConfig(name="jokes", data=str(data)), seed=0)
+    task = tasks.load(TaskConfig(name=str(tmp_path / "jokes.py"), data=str(data)), seed=0)
     assert len(task.examples) == 8
     assert len(task.problem().conflicts) == 4
 

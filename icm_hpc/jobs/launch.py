@@ -6,7 +6,8 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from ..rundir.folder import RunDir, log_to_files
 from ..rundir.progress import Watch
 from ..tasks import Task, gold
 from . import claim, local, sbatch, submission
+
+LISTED_LABELS = 8  # whose counts are printed, at most
 
 console = Console(
     highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200
@@ -249,7 +252,7 @@ def _progress_bar() -> Iterator[Watch]:
         def watch(now: progress.Progress) -> None:
             each_s = now.waiting_s / now.waits if now.waits else 0.0
             figures = (
-                f"pool {now.pool}/{now.examples} ({'+'.join(map(str, now.counts))})  energy {now.energy:.2f}"
+                f"pool {now.pool}/{now.examples} ({_balance(now.counts)})  energy {now.energy:.2f}"
                 f"  flips {now.flips}  {each_s:.2f} s a scoring"
             )
             if now.applied:
@@ -260,15 +263,32 @@ def _progress_bar() -> Iterator[Watch]:
         yield watch
 
 
+def _balance(counts: Sequence[int]) -> str:
+    """Return how many examples have each label; of many labels, the largest numbers."""
+    if len(counts) <= LISTED_LABELS:
+        return "+".join(map(str, counts))
+    most = sorted(counts, reverse=True)[:LISTED_LABELS]
+    return f"{'+'.join(map(str, most))}+..., {sum(count > 0 for count in counts)} of {len(counts)} labels"
+
+
+def _labels(counts: Mapping[str, int]) -> str:
+    """Return how many examples have each label word; of many words, the commonest."""
+    if len(counts) <= LISTED_LABELS:
+        return ", ".join(f"{word} {count}" for word, count in counts.items())
+    used = [(word, count) for word, count in Counter(counts).most_common() if count]
+    listed = ", ".join(f"{word} {count}" for word, count in used[:LISTED_LABELS])
+    more = f", {len(used) - LISTED_LABELS} others" if len(used) > LISTED_LABELS else ""
+    return f"{listed}{more} ({len(used)} of {len(counts)} labels are used)"
+
+
 def _print_summary(config: Config, run_dir: RunDir, summary: Summary) -> None:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     since = summary.since_start
-    counts = ", ".join(f"{word} {count}" for word, count in summary.label_counts.items())
     rows = {
         "labelled": f"{summary.examples} ({summary.labelled_by_search} by the search,"
         f" {summary.labelled_by_completion} by the last pass"
         + (f", {summary.beyond.examples} given the pool)" if summary.beyond else ")"),
-        "labels": counts,
+        "labels": _labels(summary.label_counts),
         "energy": f"{summary.energy:.3f} ({summary.conflicts} conflicts)",
         "steps": f"{summary.steps} ({summary.flips} flips)",
         "prompts": f"{since.prompts} sent in {since.requests} requests",

@@ -260,15 +260,19 @@ def _progress_bar() -> Iterator[Watch]:
         yield watch
 
 
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{word} {count}" for word, count in counts.items())
+
+
 def _print_summary(config: Config, run_dir: RunDir, summary: Summary) -> None:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     since = summary.since_start
-    counts = ", ".join(f"{word} {count}" for word, count in summary.label_counts.items())
+    counts, zero_shot = map(_listed, (summary.label_counts, summary.zero_shot_counts or {}))
     rows = {
         "labelled": f"{summary.examples} ({summary.labelled_by_search} by the search,"
         f" {summary.labelled_by_completion} by the last pass"
         + (f", {summary.beyond.examples} given the pool)" if summary.beyond else ")"),
-        "labels": counts,
+        "labels": counts + (f" (without demonstrations: {zero_shot})" if zero_shot else ""),
         "energy": f"{summary.energy:.3f} ({summary.conflicts} conflicts)",
         "steps": f"{summary.steps} ({summary.flips} flips)",
         "prompts": f"{since.prompts} sent in {since.requests} requests",

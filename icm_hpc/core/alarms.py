@@ -73,17 +73,18 @@ class Shift:
 def shift(counts: Sequence[int], others: Sequence[int]) -> Shift | None:
     """Return the label whose shares of two labellings differ most, if they differ by DIFFERENCE and by more than chance.
 
-    Chance: a two-proportion z-test, with Bonferroni's correction for the number of labels, at SIGNIFICANT. Labellings of the same
-    examples differ less by chance than independent ones, so that the test rather reports too few.
+    Chance: a two-proportion z-test, with Bonferroni's correction for the number of labels, at SIGNIFICANT. Labellings of the
+    same examples differ less by chance than independent ones, so that the test rather reports too few.
     """
     n, m = sum(counts), sum(others)
     if not n or not m:
         return None
-    differences = [abs(one / n - other / m) for one, other in zip(counts, others, strict=True)]
-    label = int(np.argmax(differences))
+    label = int(np.argmax([abs(one * m - other * n) for one, other in zip(counts, others, strict=True)]))
+    shares = counts[label] / n, others[label] / m
+    difference = abs(shares[0] - shares[1])
     together = (counts[label] + others[label]) / (n + m)
     error = math.sqrt(together * (1 - together) * (1 / n + 1 / m))
-    if differences[label] < DIFFERENCE or error == 0:
+    if difference < DIFFERENCE:
         return None
-    p = len(counts) * math.erfc(differences[label] / error / math.sqrt(2))
-    return Shift(label, (counts[label] / n, others[label] / m)) if p < SIGNIFICANT else None
+    p = len(counts) * math.erfc(difference / error / math.sqrt(2))
+    return Shift(label, shares) if p < SIGNIFICANT else None

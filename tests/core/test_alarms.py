@@ -32,7 +32,8 @@ def permuted(labels: Labels, scores_of: dict[bool, Scores]) -> Permuted | None:
 def scores(labels: Labels, certainty: float, seed: int) -> Scores:
     """Return noisy scores that prefer these labels by so many nats."""
     noise = np.random.default_rng(seed).normal(size=(len(labels), 2))
-    return np.log(0.5) + noise + certainty * np.eye(2)[labels]
+    found: Scores = np.log(0.5) + noise + certainty * np.eye(2)[labels]
+    return found
 
 
 def test_labels_are_exchanged_within_their_counts_and_as_unlike_as_possible() -> None:
@@ -41,7 +42,9 @@ def test_labels_are_exchanged_within_their_counts_and_as_unlike_as_possible() ->
     assert other is not None
     assert sorted(other) == sorted(labels)
     assert np.sum(other != labels) == 4
-    assert np.array_equal(other, alarms.permuted_labels(problem(8), labels)), "a resumed run asks for the same"
+    again = alarms.permuted_labels(problem(8), labels)
+    assert again is not None
+    assert np.array_equal(other, again), "a resumed run asks for the same"
 
 
 def test_labels_that_rules_link_move_together() -> None:

@@ -31,7 +31,7 @@ async def test_random_labels_fit_other_texts_as_well_and_are_warned_of(tmp_path:
 
 async def test_what_a_search_ends_with_costs_one_scoring_and_is_kept(tmp_path: Path) -> None:
     words = (*claims(tmp_path), "search.method=random")
-    summary, run_dir, client = await offline.label(tmp_path, *words)
+    summary, _, client = await offline.label(tmp_path, *words)
     assert summary["since_start"]["scorings"] == 2, "of the labels, and of the same on other texts"
     assert len(client.prompts) == 2 * 32
     again, _, idle = await offline.label(tmp_path, *words)
@@ -51,7 +51,7 @@ async def test_the_balance_of_zero_shot_labels_is_beside_that_of_the_result_wher
 
 def figures(**changes: Any) -> ShardFigures:
     """Return figures of a shard that give no warning."""
-    usual: dict[str, Any] = {name: None for name in ShardFigures.__dataclass_fields__}
+    usual: dict[str, Any] = dict.fromkeys(ShardFigures.__dataclass_fields__)
     usual |= {"examples": 48, "labelled_by_search": 48, "energy": 20.0, "conflicts": 0, "beats_one_label_for_all": True}
     usual |= {"label_counts": {"no": 24, "yes": 24}, "zero_shot_counts": {"no": 24, "yes": 24}}
     usual |= {"one_label_for_all": {word: {"energy": 0.0, "conflicts": 0} for word in ("no", "yes")}}

@@ -57,6 +57,7 @@ class Run:
     scorings: int  # of the pool, in the best search
     wall_s: float
     restarts_agree: float | None
+    permuted_p: float | None  # the greatest of a shard
     label_counts: dict[str, int]
     warned: bool
 
@@ -75,6 +76,7 @@ async def measured(config: Config, folder: Path, client: Client) -> Run:
         scorings=sum(one["searches"][one["restart"]]["scorings"] for one in summary["shards"]),
         wall_s=cost.wall_s,
         restarts_agree=summary["restarts_agree"],
+        permuted_p=max((one["permuted_p"] for one in summary["shards"] if one["permuted_p"] is not None), default=None),
         label_counts=summary["label_counts"],
         warned=any(warnings(from_json(summary).shards)),
     )

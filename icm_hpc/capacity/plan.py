@@ -273,12 +273,14 @@ def _plan_memory(found: Plan, config: Config, model: Model, hardware: Hardware, 
 
 def _plan_time(found: Plan, config: Config, model: Model, demand: Demand) -> None:
     """Forecast the run: the scorings that the search method is expected to do, each from an empty cache."""
-    found.figures["forecast_scorings"] = config.search.restarts * sum(
+    restarts, ends = config.search.restarts, len(demand.parts)  # each shard ends with its labels on other texts
+    found.figures["forecast_scorings"] = ends + restarts * sum(
         len(search_time.scorings(config, part)) for part, _ in demand.parts
     )
-    seconds = sum(search_time.seconds(config, model, part, tokens) for part, tokens in demand.parts)
     beyond = search_time.applied_cost(config, demand)
-    seconds = seconds * config.search.restarts + (search_time.seconds_of(config, model, beyond) if beyond else 0.0)
+    once = [*(search_time.cost(config, part, tokens) for part, tokens in demand.parts), *([beyond] if beyond else [])]
+    seconds = restarts * sum(search_time.seconds(config, model, part, tokens) for part, tokens in demand.parts)
+    seconds += sum(search_time.seconds_of(config, model, one) for one in once)
     hours = seconds / 3600
     gpus = config.nodes * config.gpus_per_node
     found.figures |= {"forecast_hours": hours, "forecast_gpu_hours": hours * gpus}

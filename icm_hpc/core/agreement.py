@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
 from .types import UNLABELLED, Labels
-from .units import Unit
+from .units import Unit, exchanged
 
 SHUFFLES = 200
 Shares: TypeAlias = npt.NDArray[np.float64]  # [N], 0 to 1; NaN where nothing is known
@@ -52,17 +52,8 @@ def by_chance(labellings: Sequence[Labels], units: Sequence[Unit], n_labels: int
     numbers are fixed.
     """
     rng, drawn = np.random.default_rng(0), []
-    sizes: dict[int, list[Unit]] = {}
-    for unit in units:
-        if all((labels[list(unit)] != UNLABELLED).all() for labels in labellings):
-            sizes.setdefault(len(unit), []).append(unit)
-    alike = [np.array(same) for same in sizes.values()]
+    known = [unit for unit in units if all((labels[list(unit)] != UNLABELLED).all() for labels in labellings)]
     for _ in range(SHUFFLES):
-        shuffled = []
-        for labels in labellings:
-            mixed = labels.copy()
-            for places in alike:
-                mixed[places] = labels[places[rng.permutation(len(places))]]
-            shuffled.append(mixed)
+        shuffled = [exchanged(labels, known, rng) for labels in labellings]
         drawn.append(pairwise(shuffled, n_labels) or 0.0)
     return float(np.quantile(drawn, 0.95))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .energy import Values, worth
+from .energy import Values, counts, worth
 from .search import Answer, Asking
 from .types import (
     UNLABELLED,
@@ -33,15 +33,23 @@ def zero_shot(problem: Problem) -> Asking[Values]:
     return np.stack([unknown if answer is None else answer for answer in answers])
 
 
-def first_labels(problem: Problem, annealing: Annealing, draws: Draws) -> Asking[Labels]:
+def zero_shot_labels(scores: Values) -> Labels:
+    """Return the label that the model finds most probable for each example; UNLABELLED where no answer was a score."""
+    known = np.isfinite(scores).all(axis=1)
+    return frozen_labels(np.where(known, np.argmax(np.where(np.isnan(scores), -np.inf, scores), axis=1), UNLABELLED))
+
+
+def first_labels(problem: Problem, annealing: Annealing, draws: Draws) -> Asking[tuple[Labels, tuple[int, ...]]]:
     """Label about `num_seeds` examples, whole units, as many of each label as rules allow: those that the model is most
-    certain of without demonstrations, or random ones.
+    certain of without demonstrations, or random ones. Return them, and the counts of all zero-shot labels, if there are any.
     """
+    counted: tuple[int, ...] = ()
     none = frozen_labels(np.full(problem.n, UNLABELLED))
     if annealing.first_labels == "random":
         values = draws.uniforms(problem.n * problem.n_labels).reshape(problem.n, problem.n_labels)
     else:
         scores = yield from zero_shot(problem)
+        counted = counts(zero_shot_labels(scores), problem.n_labels)
         known = np.isfinite(scores).all(axis=1)
         values = scores.copy()
         values[known] = worth(annealing, scores[known])
@@ -54,7 +62,7 @@ def first_labels(problem: Problem, annealing: Annealing, draws: Draws) -> Asking
     ranked = sorted(
         (-_lead(place, found), unit, found[place].labels) for unit, found in ways for place in range(len(found))
     )
-    return with_labels(none, _balanced(ranked, annealing.num_seeds, problem.n_labels))
+    return with_labels(none, _balanced(ranked, annealing.num_seeds, problem.n_labels)), counted
 
 
 def _lead(place: int, found: Sequence[Joint]) -> float:
@@ -67,15 +75,15 @@ def _lead(place: int, found: Sequence[Joint]) -> float:
 def _balanced(ranked: Sequence[tuple[float, Unit, tuple[int, ...]]], count: int, n_labels: int) -> dict[int, int]:
     """Return labels of the first units until `count` examples have one; each time of those with the label that is scarcest."""
     labels: dict[int, int] = {}
-    counts = np.zeros(n_labels, dtype=np.int64)
+    given_to = np.zeros(n_labels, dtype=np.int64)
     while len(labels) < max(1, count):
         left = [(unit, given) for _, unit, given in ranked if unit[0] not in labels]
         if not left:
             break
-        scarcest = np.argsort(counts, kind="stable").tolist()
+        scarcest = np.argsort(given_to, kind="stable").tolist()
         unit, given = next(one for label in scarcest for one in left if label in one[1])
         labels.update(zip(unit, given, strict=True))
-        np.add.at(counts, list(given), 1)
+        np.add.at(given_to, list(given), 1)
     return labels
 
 

@@ -108,6 +108,8 @@ class State:
     flips: int  # proposals accepted: what the temperature depends on
     current: Labelling
     best: Labelling  # of those that were current since the pool last grew, the first of highest energy
+    # How many examples get each label without demonstrations; empty if the search has not asked.
+    zero_shot_counts: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,18 @@ def units_of(links: Links, members: Iterable[int]) -> list[Unit]:
     return units
 
 
+def exchanged(labels: Labels, units: Iterable[Unit], rng: np.random.Generator) -> Labels:
+    """Return a copy in which units of equal size have exchanged their labels at random, so that counts and rules stay."""
+    sizes: dict[int, list[Unit]] = {}
+    for unit in units:
+        sizes.setdefault(len(unit), []).append(unit)
+    mixed = labels.copy()
+    for same in sizes.values():
+        places = np.array(same)
+        mixed[places] = labels[places[rng.permutation(len(places))]]
+    return mixed
+
+
 def joints(unit: Unit, links: Links, values: Values, labels: Labels) -> list[Joint]:
     """Return the best two ways to label a unit: fewest broken conflicts, then highest value, then lowest labels.
 

@@ -1,7 +1,7 @@
 """The result: labels.jsonl, one line an example."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -83,7 +83,15 @@ def _known(shares: Shares | None, index: int) -> float | None:
     return None if shares is None or np.isnan(shares[index]) else float(shares[index])
 
 
-def read_labels(path: Path) -> dict[str, int]:
-    """Return the label of each example, by id as a text."""
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A label with what it was chosen by."""
+
+    label: int
+    logprobs: Mapping[str, float]  # log P of each label word, in the order of labels, nats; empty if they were not kept
+
+
+def read_scored(path: Path) -> dict[str, Scored]:
+    """Return the label of each example with its log-probabilities, by id as a text."""
     with path.open(encoding="utf-8") as file:
-        return {str(row["id"]): int(row["label"]) for row in map(json.loads, file)}
+        return {str(row["id"]): Scored(int(row["label"]), row.get("logprobs") or {}) for row in map(json.loads, file)}

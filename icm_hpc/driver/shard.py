@@ -13,7 +13,8 @@ from pathlib import Path
 from ..config.fingerprint import fingerprint
 from ..config.schema import Config, SearchConfig
 from ..config.searching import annealing_of, budget_of, method_of
-from ..core import energy, search, speculation
+from ..core import alarms, energy, search, speculation
+from ..core.alarms import Permuted
 from ..core.cost import Cost
 from ..core.methods.method import Method, forecast_of
 from ..core.search import Answer
@@ -126,6 +127,7 @@ async def _finish(
         labels, _ = await answered(asking, best.answer_in_pieces)
         (whole,) = await answered(search.evaluate(problem, annealing, [labels], "eval"), best.answer_in_pieces)
         broken = len(whole.broken)
+        other = await best.permuted(whole.labelling)
         uniform = [await best.one_label_for_all(label, if_broken=broken) for label in range(problem.n_labels)]
         found = Outcome(
             *(final.labels, labels, whole.labelling.scores, whole.labelling.energy, final.energy, restart),
@@ -134,6 +136,8 @@ async def _finish(
                 for one, labelling in zip(searches, finals, strict=True)
             ),
             uniform=tuple(uniform),
+            zero_shot_counts=next(filter(None, (one.state.zero_shot_counts for one in searches)), ()),
+            permuted=other,
         )
         if around.held:
             around.held.require_held()
@@ -251,6 +255,14 @@ class Search:
             log.warning("one label for all examples, %d, cannot be scored: %s", label, error)
             return math.nan, broken
         return found.labelling.energy, broken
+
+    async def permuted(self, result: Labelling) -> Permuted | None:
+        """Return what the labels of the result are worth on other texts; None if that is not known."""
+        try:
+            return await answered(alarms.permuted(self._shard.problem, self._annealing, result), self.answer)
+        except BadAnswer as error:
+            log.warning("the labels on other texts cannot be scored: %s", error)
+            return None
 
     async def answer_in_pieces(self, asks: Sequence[Ask]) -> list[Answer]:
         """Do the same for asks that do not depend on each other, few at a time: what is answered is kept."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..config.schema import Config
-from ..core import agreement
+from ..core import agreement, alarms
 from ..core import energy as of_pool
 from ..core.types import Annealing, Problem, pool_of
 from ..core.units import links_of, units_of
@@ -16,6 +16,7 @@ from ..rundir.applied import Piece
 from ..rundir.folder import ServedModel
 from ..rundir.outcome import Outcome
 
+CHANCE_P = 0.05  # more: the result's labels are worth no more than the same labels on other texts
 ENGINE_NOISE = 1e-4  # by which one log-probability may differ between two requests; nats
 NO_BETTER_THAN_ONE_LABEL = (
     "shard {number}: the labelling found (energy {energy:.3f}, {conflicts} conflicts) is no better than one label for all"
@@ -25,6 +26,15 @@ NO_BETTER_THAN_ONE_LABEL = (
 CANNOT_TELL = (
     "shard {number}: its searches agree in {restarts_agree:.2f} of the labels, and random labels in up to"
     " {restarts_agree_by_chance:.2f}: do not trust the result. The model probably cannot tell these labels apart"
+)
+TEXTS_MAKE_NO_DIFFERENCE = (
+    "shard {number}: the energy of the labels is {energy:.3f}, and {permuted_energy:.3f} with the same labels on other texts:"
+    " no more than chance (p = {permuted_p:.2f}), so do not trust the result. The model probably cannot tell these labels"
+    " apart, or the examples are too few to show it"
+)
+ANOTHER_BALANCE = (
+    "shard {number}: the search gives {share:.0%} of the examples the label {word}, and the model without demonstrations"
+    " {zero_shot_share:.0%}: see whether labels are equally frequent in your data, and if not, set search.label_prior"
 )
 LEFT_BY_SEARCH = (
     "shard {number}: the search labelled {labelled_by_search} of {examples} examples, and the last pass the others: search"
@@ -55,6 +65,9 @@ class ShardFigures:
     searches: Sequence[dict[str, Any]]  # of each restart: energy, steps, scorings, and whether it settled
     restarts_agree: float | None  # share of examples, mean over pairs of restarts (aligned)
     restarts_agree_by_chance: float | None  # what random labels of the same counts and rules reach in 1 of 20 cases
+    zero_shot_counts: dict[str, int] | None = None  # by label word; null if the method has not asked
+    permuted_energy: float | None = None  # of the same labels on other texts; null if not known
+    permuted_p: float | None = None  # of a one-sided paired t-test that the result's are worth more
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +124,7 @@ class Summary:
     restarts_agree: float | None  # share of examples, mean over pairs of restarts (aligned); null with one search
     shards: Sequence[ShardFigures]
     since_start: SinceStart
+    zero_shot_counts: dict[str, int] | None = None  # of labels without demonstrations; null if the method has not asked
     beyond: BeyondFigures | None = None  # what was labelled given the pool, once the search had ended
 
 
@@ -153,6 +167,9 @@ def figures_of(outcome: Outcome, problem: Problem, label_words: Sequence[str], a
         ],
         restarts_agree=agreement.pairwise(ends, problem.n_labels),
         restarts_agree_by_chance=agreement.by_chance(ends, units, problem.n_labels) if len(ends) > 1 else None,
+        zero_shot_counts=dict(zip(words, outcome.zero_shot_counts, strict=True)) if outcome.zero_shot_counts else None,
+        permuted_energy=outcome.permuted.energy if outcome.permuted else None,
+        permuted_p=outcome.permuted.p if outcome.permuted else None,
     )
 
 
@@ -198,6 +215,7 @@ def summary_of(
         restarts_agree=_mean([figures.restarts_agree for figures in shards]),
         shards=shards,
         since_start=since_start,
+        zero_shot_counts=_total([figures.zero_shot_counts for figures in shards]),
         beyond=beyond,
     )
 
@@ -209,6 +227,9 @@ def warnings(shards: Sequence[ShardFigures]) -> Iterator[str]:
             yield NO_BETTER_THAN_ONE_LABEL.format(number=number, **asdict(figures))
         if _agree_by_chance(figures):
             yield CANNOT_TELL.format(number=number, **asdict(figures))
+        if figures.permuted_p is not None and figures.permuted_p > CHANCE_P:
+            yield TEXTS_MAKE_NO_DIFFERENCE.format(number=number, **asdict(figures))
+        yield from _other_balance(number, figures)
         if figures.labelled_by_search < figures.examples:
             yield LEFT_BY_SEARCH.format(number=number, **asdict(figures))
 
@@ -216,6 +237,24 @@ def warnings(shards: Sequence[ShardFigures]) -> Iterator[str]:
 def _agree_by_chance(figures: ShardFigures) -> bool:
     agree, chance = figures.restarts_agree, figures.restarts_agree_by_chance
     return agree is not None and chance is not None and agree <= chance < 1  # at 1, units cannot exchange their labels
+
+
+def _other_balance(number: int, figures: ShardFigures) -> Iterator[str]:
+    """Yield that the result's balance is another than zero-shot's, unless a rule keeps a label from examples."""
+    own, zero_shot = figures.label_counts, figures.zero_shot_counts
+    found = zero_shot and alarms.shift(list(own.values()), list(zero_shot.values()))
+    if not zero_shot or not found:
+        return
+    rarer = (word for word in own if own[word] * sum(zero_shot.values()) < zero_shot[word] * sum(own.values()))
+    if all((figures.one_label_for_all[word]["conflicts"] or 0) <= figures.conflicts for word in rarer):
+        share, zero_shot_share = found.shares
+        word = list(own)[found.label]
+        yield ANOTHER_BALANCE.format(number=number, word=word, share=share, zero_shot_share=zero_shot_share)
+
+
+def _total(counts: Sequence[Mapping[str, int] | None]) -> dict[str, int] | None:
+    known = [of for of in counts if of is not None]
+    return {word: sum(of[word] for of in known) for word in known[0]} if known and len(known) == len(counts) else None
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

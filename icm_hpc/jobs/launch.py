@@ -284,11 +284,12 @@ def _labels(counts: Mapping[str, int]) -> str:
 def _print_summary(config: Config, run_dir: RunDir, summary: Summary) -> None:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     since = summary.since_start
+    labels, zero_shot = map(_labels, (summary.label_counts, summary.zero_shot_counts or {}))
     rows = {
         "labelled": f"{summary.examples} ({summary.labelled_by_search} by the search,"
         f" {summary.labelled_by_completion} by the last pass"
         + (f", {summary.beyond.examples} given the pool)" if summary.beyond else ")"),
-        "labels": _labels(summary.label_counts),
+        "labels": labels + (f" (without demonstrations: {zero_shot})" if zero_shot else ""),
         "energy": f"{summary.energy:.3f} ({summary.conflicts} conflicts)",
         "steps": f"{summary.steps} ({summary.flips} flips)",
         "prompts": f"{since.prompts} sent in {since.requests} requests",
@@ -310,7 +311,8 @@ def _print_summary(config: Config, run_dir: RunDir, summary: Summary) -> None:
     found = evaluate.of_run(config, run_dir)
     if found:
         rows["agreement with gold"] = (
-            f"{found.share:.3f} of {found.labelled} (one label for all: {found.majority:.3f}; the search never saw gold)"
+            f"{found.share:.3f} of {found.labelled} (balanced {found.balanced_accuracy:.3f};"
+            f" one label for all: {found.majority:.3f}; the search never saw gold)"
         )
     for number, warning in enumerate(warnings(summary.shards)):
         rows[f"warning {number}"] = warning

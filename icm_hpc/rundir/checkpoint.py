@@ -181,7 +181,8 @@ def _got(group: Any, kind: type[D]) -> D:
             values[name] = group[name][()]
             values[name].flags.writeable = False
         elif name in group.attrs:  # else an earlier version had no such field, and its default says so
-            values[name] = hint(group.attrs[name])
+            value = group.attrs[name]
+            values[name] = hint(value.tolist() if isinstance(value, np.ndarray) else value)
     return kind(**values)
 
 

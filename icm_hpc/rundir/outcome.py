@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from ..core import agreement
+from ..core.alarms import Permuted
 from ..core.types import Budget, Labels, Scores, StepInfo
 from . import sealed
 
 NAME = "outcome.h5"  # in the folder of the shard's first search
-FORMAT = 2  # what another version has saved is worked out again, from the searches' saved states
+FORMAT = 3  # what another version has saved is worked out again, from the searches' saved states
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,8 @@ class Outcome:
     ends: tuple[End, ...]  # by restart
     # Of one label for all examples, by label: energy, NaN if it breaks more than the result or has no score, and conflicts.
     uniform: tuple[tuple[float, int], ...]
+    zero_shot_counts: tuple[int, ...] = ()  # of labels that examples get alone; empty if no search has asked
+    permuted: Permuted | None = None  # None if its labels cannot be exchanged, or that has no score
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,10 @@ def save(folder: Path, outcome: Outcome, asked: Asked) -> None:
         file.create_dataset("uniform/energies", data=np.array([energy for energy, _ in outcome.uniform]))
         file.create_dataset("uniform/conflicts", data=np.array([broken for _, broken in outcome.uniform]))
 
+        file.attrs["zero_shot_counts"] = outcome.zero_shot_counts
+        if outcome.permuted:
+            file.attrs["permuted"] = [outcome.permuted.energy, outcome.permuted.p]
+
     sealed.save(folder / NAME, fill)
 
 
@@ -91,6 +98,7 @@ def _decoded(file: Any) -> Outcome:
         info = StepInfo(int(step), float(energy), int(flips), pool, tuple(counts.tolist()), int(conflicts))
         ends.append(End(info, int(scorings), bool(settled), labels.astype(np.int8)))
     uniform = zip(file["uniform/energies"][()].tolist(), file["uniform/conflicts"][()].tolist(), strict=True)
+    permuted = file.attrs.get("permuted")
     searched, labels = (file[name][()].astype(np.int8) for name in ("searched", "labels"))
     scores = file["scores"][()].astype(np.float64)
     for array in (searched, labels, scores, *(end.labels for end in ends)):
@@ -104,6 +112,8 @@ def _decoded(file: Any) -> Outcome:
         restart=int(file.attrs["restart"]),
         ends=tuple(ends),
         uniform=tuple(uniform),
+        zero_shot_counts=tuple(map(int, file.attrs["zero_shot_counts"])),
+        permuted=None if permuted is None else Permuted(*permuted.tolist()),
     )
 
 

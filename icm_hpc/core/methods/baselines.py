@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 
 from .. import growth
+from ..energy import counts
 from ..search import Asking, evaluate, step_info
 from ..types import (
-    UNLABELLED,
     Annealing,
     Budget,
     Draws,
@@ -29,9 +29,8 @@ GROWTH = 1.0  # a pool that only grows doubles
 def zero_shot(problem: Problem, annealing: Annealing, draws: Draws) -> Asking[Stepped]:  # noqa: ARG001
     """Give each example the label that the model finds most probable without demonstrations, whatever the rules."""
     scores = yield from growth.zero_shot(problem)
-    known = np.isfinite(scores).all(axis=1)
-    labels = np.where(known, np.argmax(np.where(np.isnan(scores), -np.inf, scores), axis=1), UNLABELLED)
-    return (yield from _begun(problem, annealing, frozen_labels(labels)))
+    labels = growth.zero_shot_labels(scores)
+    return (yield from _begun(problem, annealing, labels, counts(labels, problem.n_labels)))
 
 
 def random(problem: Problem, annealing: Annealing, draws: Draws) -> Asking[Stepped]:
@@ -42,7 +41,8 @@ def random(problem: Problem, annealing: Annealing, draws: Draws) -> Asking[Stepp
 
 def bootstrap(problem: Problem, annealing: Annealing, draws: Draws) -> Asking[Stepped]:
     """Give the first examples their labels, as `blocks` does."""
-    return (yield from _begun(problem, annealing, (yield from growth.first_labels(problem, annealing, draws))))
+    labels, zero_shot_counts = yield from growth.first_labels(problem, annealing, draws)
+    return (yield from _begun(problem, annealing, labels, zero_shot_counts))
 
 
 def grow(problem: Problem, annealing: Annealing, state: State, draws: Draws) -> Asking[Stepped]:
@@ -54,14 +54,17 @@ def grow(problem: Problem, annealing: Annealing, state: State, draws: Draws) -> 
     members = [*pool_of(before).tolist(), *(index for unit in added for index in unit)]
     labels = with_labels(before, best_labels(units_of(links, members), links, values, before))
     (found,) = yield from evaluate(problem, annealing, [labels], "eval")
-    after = State(state.step + 1, state.flips + 1, found.labelling, found.labelling)
+    now = found.labelling
+    after = replace(state, step=state.step + 1, flips=state.flips + 1, current=now, best=now)
     changed = tuple((int(i), int(labels[i])) for i in np.flatnonzero(labels != before))
     return after, step_info(problem, after, proposal=found, changed=changed, accepted=True)
 
 
-def _begun(problem: Problem, annealing: Annealing, labels: Labels) -> Asking[tuple[State, StepInfo]]:
+def _begun(
+    problem: Problem, annealing: Annealing, labels: Labels, zero_shot_counts: tuple[int, ...] = ()
+) -> Asking[tuple[State, StepInfo]]:
     (found,) = yield from evaluate(problem, annealing, [labels], "eval")
-    state = State(step=0, flips=0, current=found.labelling, best=found.labelling)
+    state = State(0, 0, current=found.labelling, best=found.labelling, zero_shot_counts=zero_shot_counts)
     changed = tuple((int(i), int(labels[i])) for i in pool_of(labels))
     return state, step_info(problem, state, proposal=found, changed=changed, accepted=True)
 

@@ -43,9 +43,9 @@ class Blocks(State):
 
 def seed(problem: Problem, annealing: Annealing, draws: Draws) -> Asking[Stepped]:
     """Do step 0: give the first examples their labels, and evaluate."""
-    labels = yield from growth.first_labels(problem, annealing, draws)
+    labels, zero_shot = yield from growth.first_labels(problem, annealing, draws)
     (found,) = yield from evaluate(problem, annealing, [labels], "eval")
-    state = Blocks(step=0, flips=0, current=found.labelling, best=found.labelling)
+    state = Blocks(0, 0, current=found.labelling, best=found.labelling, zero_shot_counts=zero_shot)
     changed = tuple((int(i), int(labels[i])) for i in pool_of(labels))
     return state, step_info(problem, state, proposal=found, changed=changed, accepted=True)
 
@@ -179,6 +179,7 @@ def _moved(state: Blocks, found: Evaluation) -> Blocks:
         flips=state.flips + 1,
         current=found.labelling,
         best=best,
+        zero_shot_counts=state.zero_shot_counts,
         proposals=state.proposals + 1,
         share=min(1.0, 2 * state.share),
         kicks=0 if best is found.labelling else state.kicks,

@@ -1,0 +1,129 @@
+"""What to know of a run first: whether it has ended, what to beware of, how the labels are spread, and what it was."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..config.schema import Config
+from ..core.energy import entropy
+from ..driver.summary import Summary, warnings
+from ..rundir import lock
+from ..rundir.folder import RunDir
+from .figures import Fact, GoldFigures, Share, Verdict
+from .labelling import Labelled
+
+WARNINGS = 10  # that are listed
+
+ONE_SEARCH = "One search: whether the result depends on where it began is not known. search.restarts=4 shows it."
+COHERENT = "Coherent labels can be wrong as a whole: read some rows before you use them."
+SO_FAR = "The figures are those of the last saved states: without the last pass, and without its checks."
+NO_SUMMARY = "summary.json is not there or of another version: its figures are missing."
+
+
+def state_of(run_dir: RunDir, attempts: Sequence[Mapping[str, Any]]) -> str:
+    """Return whether a run is finished, running, stopped or not started."""
+    if not attempts:
+        return "finished" if run_dir.labels.exists() else "not started"
+    end = attempts[-1].get("end")
+    if end == "finished":
+        return "finished"
+    return "running" if end is None and lock.holder(run_dir.lock) else "stopped"
+
+
+def verdict(
+    config: Config, run_dir: RunDir, attempts: Sequence[Mapping[str, Any]], *, summary: Summary | None, found: Labelled | None,
+    words: Sequence[str], gold: GoldFigures | None, progress: Mapping[str, Any] | None,
+) -> Verdict:  # fmt: skip
+    """Return what to know first."""
+    state = state_of(run_dir, attempts)
+    told = list(warnings(summary.shards)) if summary else []
+    return Verdict(
+        state=state,
+        headline=_headline(state, attempts, told, is_whole=run_dir.labels.exists()),
+        warnings=[f"{one[:1].upper()}{one[1:]}." for one in told[:WARNINGS]],
+        more_warnings=max(0, len(told) - WARNINGS),
+        notes=list(_notes(config, run_dir, summary)),
+        facts=[*_facts(config, summary, found, gold), *_reached(summary, progress)],
+        balance=_balance(found, words),
+    )
+
+
+def _headline(state: str, attempts: Sequence[Mapping[str, Any]], told: Sequence[str], *, is_whole: bool) -> str:
+    if not is_whole:
+        end = str(attempts[-1].get("end") or "no end is recorded") if attempts else ""
+        return {
+            "not started": "Not started.",
+            "running": "Running: no result yet.",
+            "stopped": f"Stopped before its end ({end}): no result yet.",
+        }.get(state, "No result.")
+    goes_on = {"running": " It is being continued.", "stopped": " It was continued, and has stopped."}.get(state, "")
+    if told:
+        count = "1 warning" if len(told) == 1 else f"{len(told)} warnings"
+        return f"Finished, with {count}: do not use these labels before you have read them.{goes_on}"
+    return f"Finished, without a warning.{goes_on}"
+
+
+def _notes(config: Config, run_dir: RunDir, summary: Summary | None) -> Iterator[str]:
+    if not run_dir.labels.exists():
+        yield SO_FAR
+        return
+    if summary is None:
+        yield NO_SUMMARY
+    if config.search.restarts == 1:
+        yield ONE_SEARCH
+    yield COHERENT
+
+
+def _facts(config: Config, summary: Summary | None, found: Labelled | None, gold: GoldFigures | None) -> Iterator[Fact]:
+    search, model = config.search, config.model
+    if summary:
+        beyond = f", {summary.beyond.examples:,} given the pool" if summary.beyond else ""
+        yield (
+            "examples",
+            f"{summary.examples:,} ({summary.labelled_by_search:,} labelled by the search,"
+            f" {summary.labelled_by_completion:,} by the last pass{beyond})",
+        )
+        yield "energy", f"{summary.energy:.3f} ({summary.conflicts:,} conflicts left)"
+    elif found:
+        yield "examples", f"{len(found.ids):,} labelled so far"
+    if gold:
+        yield (
+            "agreement with gold",
+            f"{gold.share:.3f} of {gold.compared:,} ({gold.low:.3f} to {gold.high:.3f};"
+            f" one label for all: {gold.majority:.3f})",
+        )
+    if summary and summary.restarts_agree is not None:
+        yield "agreement of restarts", f"{summary.restarts_agree:.3f}"
+    served = summary.served_model if summary else None
+    loaded = f", served as {served['root'] or served['name']}" if served else ""
+    yield "model", f"{model.name}{loaded}"
+    yield "task", Path(config.task.name).stem
+    yield "method", f"{search.method}, protocol {search.protocol}, objective {search.objective}, alpha {search.alpha:g}"
+    seeds = [search.seed, search.seed + search.restarts - 1]
+    yield "seeds", str(seeds[0]) if search.restarts == 1 else f"{seeds[0]} to {seeds[1]}"
+    if summary and len(summary.shards) > 1:
+        yield "shards", f"{len(summary.shards):,}"
+
+
+def _reached(summary: Summary | None, progress: Mapping[str, Any] | None) -> Iterator[Fact]:
+    """Yield how far a run without a result has come, by its last report."""
+    if summary or not progress:
+        return
+    yield "steps", f"{progress['step']:,} of about {progress['steps']:,}, over all searches"
+    yield "pool", f"{progress['pool']:,} of {progress['examples']:,} examples, over all searches"
+    if progress.get("to_apply"):
+        yield "beyond the pool", f"{progress['applied']:,} of {progress['to_apply']:,} examples"
+
+
+def _balance(found: Labelled | None, words: Sequence[str]) -> list[Share]:
+    if found is None or not len(found.labels):
+        return []
+    counts = np.bincount(found.labels, minlength=len(words)).tolist()
+    return [Share(word, count, count / len(found.labels)) for word, count in zip(words, counts, strict=True)]
+
+
+def evenness(balance: Sequence[Share]) -> float:
+    """Return the entropy of the labels' shares as a part of the largest there is: 0 one label, 1 all as many."""
+    return entropy(tuple(one.count for one in balance)) / float(np.log(len(balance))) if len(balance) > 1 else 0.0

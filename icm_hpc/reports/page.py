@@ -35,8 +35,9 @@ def render(report: Report) -> str:
     """Return the page; without matplotlib it has no plots, and says so."""
     try:
         drawn, without_plots = plots.plots(report), ""
-    except ImportError as error:
-        drawn, without_plots = {}, f"{error}: install matplotlib, then write this page again."
+    except Exception as error:  # of a library that is not installed, or not as it should be
+        log.warning("the page has no plots: %s", type(error).__name__)
+        drawn, without_plots = {}, f"matplotlib cannot be used here ({type(error).__name__}). pip install matplotlib"
     environment = Environment(
         loader=PackageLoader(__package__, "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -62,8 +62,8 @@ def _wanted(report: Report) -> Iterator[tuple[str, float, Draw]]:
         yield "margins", height, lambda axes: _margins(axes, report, used)
     if len(report.stability):
         yield "stability", 2.2, lambda axes: _stability(axes, report.stability)
-    if report.degenerate:
-        bars = _bars(report)
+    bars = _bars(report) if report.degenerate else []
+    if len(bars) > 1:
         yield "degenerate", 0.9 + 0.24 * len(bars), lambda axes: _degenerate(axes, bars)
     gold = report.gold
     if gold:
@@ -88,10 +88,10 @@ def _quiet() -> Iterator[None]:
 def _svg(name: str, height: float, draw: Draw) -> str:
     """Return one plot, to stand in the page."""
     with _quiet():
-        from matplotlib import rc_context
+        from matplotlib import style
         from matplotlib.figure import Figure
 
-        with rc_context({**STYLE, "svg.hashsalt": name}):
+        with style.context(["default", {**STYLE, "svg.hashsalt": name}]):  # not what a matplotlibrc says
             figure = Figure(figsize=(WIDTH, height), layout="constrained")
             draw(figure.add_subplot())
             buffer = io.StringIO()
@@ -118,6 +118,8 @@ def _temperature(axes: "Axes", course: Course) -> None:
     _line(axes, course.steps, values, "temperature")
     if min((value for value in values if not math.isnan(value)), default=0) > 0:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.minorticks_off()
 
 
 def _line(axes: "Axes", steps: Sequence[int], values: Sequence[float], name: str) -> None:
@@ -169,6 +171,8 @@ def _stability(axes: "Axes", stability: Numbers) -> None:
     values, counts = np.unique(stability.round(6), return_counts=True)
     axes.bar(values, counts, width=min(0.9 * np.diff(values).min(initial=0.4), 0.3), color=COLOURS[0])
     axes.set(xlabel="share of the other searches that agree", ylabel="examples", xlim=(-0.2, 1.2))
+    if len(values) <= 8:
+        axes.set_xticks(values, [f"{value:.2f}" for value in values])
 
 
 Bar = tuple[str, float, str]  # name, energy, colour

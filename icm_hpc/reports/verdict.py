@@ -60,8 +60,8 @@ def _headline(state: str, attempts: Sequence[Mapping[str, Any]], told: Sequence[
         }.get(state, "No result.")
     goes_on = {"running": " It is being continued.", "stopped": " It was continued, and has stopped."}.get(state, "")
     if told:
-        count = "1 warning" if len(told) == 1 else f"{len(told)} warnings"
-        return f"Finished, with {count}: do not use these labels before you have read them.{goes_on}"
+        count, them = ("1 warning", "it") if len(told) == 1 else (f"{len(told)} warnings", "them")
+        return f"Finished, with {count}: read {them} before you use these labels.{goes_on}"
     return f"Finished, without a warning.{goes_on}"
 
 

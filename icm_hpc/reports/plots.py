@@ -5,7 +5,6 @@ matplotlib is imported when a plot is drawn, and not before.
 
 import io
 import logging
-import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 INK = "#010203"  # stands for the colour of the page's text
 COLOURS = ("#3d85c6", "#c9761a", "#2f9c6a", "#a56cd6", "#d65a5a", "#1f9aa8", "#98861f", "#cc5f9e")
 GREY = "#8b9098"
+BOXES = 30  # labels of a plot of margins
 WIDTH = 4.6  # inches: a phone's width at the size of the page's small text
 STYLE = {
     "svg.fonttype": "none",
@@ -57,9 +57,8 @@ def _wanted(report: Report) -> Iterator[tuple[str, float, Draw]]:
         yield "pool", 2.2, lambda axes: _line(axes, shown.steps, shown.pool, "examples in the pool")
         yield "counts", 2.7, lambda axes: _counts(axes, shown, report.words)
     if len(report.margins):
-        used = [one for one in report.margins_by_label if one.count]
-        height = max(1.6, min(0.9 + 0.22 * len(used), 16))
-        yield "margins", height, lambda axes: _margins(axes, report, used)
+        used = _most_frequent(report.margins_by_label)
+        yield "margins", max(1.6, 0.9 + 0.22 * len(used)), lambda axes: _margins(axes, report, used)
     if len(report.stability):
         yield "stability", 2.2, lambda axes: _stability(axes, report.stability)
     bars = _bars(report) if report.degenerate else []
@@ -114,9 +113,11 @@ def _energy(axes: "Axes", courses: Sequence[Course]) -> None:
 
 
 def _temperature(axes: "Axes", course: Course) -> None:
-    values = [math.nan if value is None else value for value in course.temperature]
-    _line(axes, course.steps, values, "temperature")
-    if min((value for value in values if not math.isnan(value)), default=0) > 0:
+    """Draw the temperature of the steps that had one."""
+    known = [(step, value) for step, value in zip(course.steps, course.temperature, strict=True) if value is not None]
+    steps, values = zip(*known, strict=True)
+    _line(axes, steps, values, "temperature")
+    if min(values) > 0:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
@@ -140,7 +141,7 @@ def _counts(axes: "Axes", course: Course, words: Sequence[str]) -> None:
     areas = axes.stackplot(course.steps, stacked, colors=colours, step="post", alpha=0.85)
     axes.set(xlabel="step", ylabel="share of labels", ylim=(0, 1))
     axes.margins(x=0)
-    axes.figure.legend(areas, names, loc="outside upper center", ncols=3, fontsize=8.5, handlelength=1)
+    axes.figure.legend(areas, names, loc="outside upper center", ncols=3 if len(names) < 4 else 2, fontsize=8.5, handlelength=1)
 
 
 def _margins(axes: "Axes", report: Report, used: Sequence[LabelMargins]) -> None:
@@ -163,8 +164,6 @@ def _margins(axes: "Axes", report: Report, used: Sequence[LabelMargins]) -> None
     axes.set_yticks(range(1, len(used) + 1), [f"{_short(one.word)} ({one.count:,})" for one in used])
     axes.invert_yaxis()
     axes.set_xlabel("margin, nats")
-    if len(used) > 20:
-        axes.tick_params(axis="y", labelsize=7.5)
 
 
 def _stability(axes: "Axes", stability: Numbers) -> None:
@@ -173,6 +172,12 @@ def _stability(axes: "Axes", stability: Numbers) -> None:
     axes.set(xlabel="share of the other searches that agree", ylabel="examples", xlim=(-0.2, 1.2))
     if len(values) <= 8:
         axes.set_xticks(values, [f"{value:.2f}" for value in values])
+
+
+def _most_frequent(labels: Sequence[LabelMargins]) -> list[LabelMargins]:
+    """Return the labels that a plot has room for, in their own order."""
+    first = sorted((one for one in labels if one.count), key=lambda one: -one.count)[:BOXES]
+    return [one for one in labels if one in first]
 
 
 Bar = tuple[str, float, str]  # name, energy, colour
@@ -190,12 +195,10 @@ def _bars(report: Report) -> list[Bar]:
 
 def _degenerate(axes: "Axes", bars: Sequence[Bar]) -> None:
     names, energies, colours = zip(*bars, strict=True)
-    drawn = axes.barh(range(len(bars)), energies, color=colours, height=0.65)
-    axes.bar_label(drawn, [f"{value:.2f}" for value in energies], padding=3, fontsize=8.5)
-    axes.set_yticks(range(len(bars)), names)
+    axes.barh(range(len(bars)), energies, color=colours, height=0.65)
+    axes.set_yticks(range(len(bars)), [f"{name}  {energy:.2f}" for name, energy in zip(names, energies, strict=True)])
     axes.invert_yaxis()
     axes.axvline(0, color=GREY, linewidth=0.8)
-    axes.margins(x=0.16)
     axes.set_xlabel("energy")
 
 

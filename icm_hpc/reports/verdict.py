@@ -1,5 +1,6 @@
 """What to know of a run first: whether it has ended, what to beware of, how the labels are spread, and what it was."""
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def verdict(
         warnings=[f"{one[:1].upper()}{one[1:]}." for one in told[:WARNINGS]],
         more_warnings=max(0, len(told) - WARNINGS),
         notes=list(_notes(config, run_dir, summary)),
-        facts=[*_facts(config, summary, found, gold), *_reached(summary, progress)],
+        facts=[*_facts(config, summary, found, gold), *([] if summary else _reached(progress))],
         balance=_balance(found, words),
     )
 
@@ -56,7 +57,7 @@ def _headline(state: str, attempts: Sequence[Mapping[str, Any]], told: Sequence[
         return {
             "not started": "Not started.",
             "running": "Running: no result yet.",
-            "stopped": f"Stopped before its end ({end}): no result yet.",
+            "stopped": f"Stopped ({end}): no result yet.",
         }.get(state, "No result.")
     goes_on = {"running": " It is being continued.", "stopped": " It was continued, and has stopped."}.get(state, "")
     if told:
@@ -66,8 +67,10 @@ def _headline(state: str, attempts: Sequence[Mapping[str, Any]], told: Sequence[
 
 
 def _notes(config: Config, run_dir: RunDir, summary: Summary | None) -> Iterator[str]:
+    where = shlex.join([f"run={run_dir.path.name}", f"run.root={run_dir.path.parent}"])
     if not run_dir.labels.exists():
         yield SO_FAR
+        yield f"To continue it: python -m icm_hpc.resume {where}"
         return
     if summary is None:
         yield NO_SUMMARY
@@ -107,13 +110,11 @@ def _facts(config: Config, summary: Summary | None, found: Labelled | None, gold
         yield "shards", f"{len(summary.shards):,}"
 
 
-def _reached(summary: Summary | None, progress: Mapping[str, Any] | None) -> Iterator[Fact]:
-    """Yield how far a run without a result has come, by its last report."""
-    if summary or not progress:
-        return
-    yield "steps", f"{progress['step']:,} of about {progress['steps']:,}, over all searches"
-    yield "pool", f"{progress['pool']:,} of {progress['examples']:,} examples, over all searches"
-    if progress.get("to_apply"):
+def _reached(progress: Mapping[str, Any] | None) -> Iterator[Fact]:
+    """Yield how far a run without a result had come at its last report, which may be some seconds older than its saves."""
+    if progress:
+        yield "steps", f"{progress['step']:,} of about {progress['steps']:,}, over all searches, by the last report"
+    if progress and progress.get("to_apply"):
         yield "beyond the pool", f"{progress['applied']:,} of {progress['to_apply']:,} examples"
 
 

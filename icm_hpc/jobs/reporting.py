@@ -25,7 +25,13 @@ def _failure(argv: list[str]) -> str:
     """Return why a command failed, empty if it did not: our own words, of other errors the type, which quotes no row."""
     try:
         done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=WITHIN_S, check=False
+            argv,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=WITHIN_S,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return f"not done within {WITHIN_S:g} s"

@@ -1,1 +1,1 @@
-"""report.html: a run as a page for people. Files -> figures (`collect`) -> page (`page`); nothing here is read by the search."""
+"""report.html: a run as a page for people. Files -> figures (`collect`) -> page (`page`); no search reads anything of it."""

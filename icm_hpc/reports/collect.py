@@ -20,7 +20,7 @@ from ..rundir.folder import RunDir
 from ..rundir.trace import digest_of
 from ..tasks import Task
 from . import comparison, cost, courses, labelling, repeat, rows
-from .figures import Degenerate, Fact, OneLabel, Report, SearchFigures
+from .figures import Degenerate, Fact, Numbers, OneLabel, Report, SearchFigures
 from .labelling import Labelled
 from .prompts import Prompts, prompts_of
 from .verdict import verdict
@@ -53,7 +53,14 @@ def collect(run_dir: RunDir) -> Report:
         where=shlex.join([f"run={run_dir.path.name}", f"run.root={run_dir.path.parent}"]),
         made=time.strftime("%Y-%m-%d %H:%M %Z"),
         verdict=verdict(
-            config, run_dir, known, summary=summary, found=found, words=words, gold=compared, progress=read_json(run_dir.progress)
+            config,
+            run_dir,
+            known,
+            summary=summary,
+            found=found,
+            words=words,
+            gold=compared,
+            progress=read_json(run_dir.progress),
         ),
         searches=len(courses.folders(run_dir)),
         courses=courses.courses(run_dir, found.best if found else {}),
@@ -125,9 +132,8 @@ def _prompts(config: Config, run_dir: RunDir, task: Task | None, found: Labelled
     return prompts_of(config.search, run_dir, task, found.by_id)
 
 
-def _stability(found: Labelled | None) -> "np.typing.NDArray[np.float64]":
-    known = found.stability[~np.isnan(found.stability)] if found else np.array([])
-    return known
+def _stability(found: Labelled | None) -> Numbers:
+    return found.stability[~np.isnan(found.stability)] if found else np.array([])
 
 
 def _ends(summary: Summary) -> list[SearchFigures]:

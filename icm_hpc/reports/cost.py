@@ -32,7 +32,10 @@ def facts(config: Config, attempts: Sequence[Mapping[str, Any]], summary: Summar
     counted = [one["counts"] for one in attempts if isinstance(one.get("counts"), dict)]
     traffic = _sum(one.get("traffic", {}) for one in counted)
     work = _sum(one.get("work", {}) for one in counted)
-    yield "tokens sent", f"{traffic['prompt_tokens']:,} in {traffic['prompts']:,} prompts, {traffic['requests']:,} requests"
+    yield (
+        "tokens sent",
+        f"{traffic['prompt_tokens']:,} in {traffic['prompts']:,} prompts, {traffic['requests']:,} requests",
+    )
     yield from _computed(config, attempts, summary)
     yield (
         "scorings",

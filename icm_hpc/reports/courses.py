@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..rundir.folder import RunDir
+from ..rundir.trace import last_line
 from .figures import Course
 
 SEARCHES = 8  # whose course is shown
@@ -15,6 +16,12 @@ POINTS = 300  # of each
 def folders(run_dir: RunDir) -> list[Path]:
     """Return the folders of all searches that have a trace."""
     return sorted(path.parent for path in run_dir.path.glob("shard-*/trace.jsonl"))
+
+
+def reached(run_dir: RunDir) -> tuple[int, int]:
+    """Return the steps and the labelled examples of all searches, as they were last saved."""
+    last = [line for folder in folders(run_dir) if (line := last_line(folder / "trace.jsonl"))]
+    return sum(line["step"] for line in last), sum(line.get("pool", 0) for line in last)
 
 
 def courses(run_dir: RunDir, best: Mapping[int, int]) -> list[Course]:

@@ -39,7 +39,11 @@ def render(report: Report) -> str:
         log.warning("the page has no plots: %s", type(error).__name__)
         drawn, without_plots = {}, f"matplotlib cannot be used here ({type(error).__name__}). pip install matplotlib"
     environment = Environment(
-        loader=PackageLoader(__package__, "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader(__package__, "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["plain"] = plain
     style, script = (files(__package__).joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))

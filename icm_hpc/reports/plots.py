@@ -102,12 +102,16 @@ def _svg(name: str, height: float, draw: Draw) -> str:
 def _embedded(svg: str, name: str) -> str:
     """Return the element itself, in the page's colour, with ids that no other plot has."""
     element = svg[svg.index("<svg") :].replace(INK, "currentColor")
-    return element.replace('id="', f'id="{name}-').replace('href="#', f'href="#{name}-').replace("url(#", f"url(#{name}-")
+    return (
+        element.replace('id="', f'id="{name}-').replace('href="#', f'href="#{name}-').replace("url(#", f"url(#{name}-")
+    )
 
 
 def _energy(axes: "Axes", courses: Sequence[Course]) -> None:
     for course in sorted(courses, key=lambda one: one.is_best):
-        style: dict[str, Any] = {"color": COLOURS[0], "linewidth": 1.8} if course.is_best else {"color": GREY, "linewidth": 0.9}
+        style: dict[str, Any] = (
+            {"color": COLOURS[0], "linewidth": 1.8} if course.is_best else {"color": GREY, "linewidth": 0.9}
+        )
         axes.plot(course.steps, course.energy, **style)
     axes.set(xlabel="step", ylabel="energy")
 
@@ -137,11 +141,17 @@ def _counts(axes: "Axes", course: Course, words: Sequence[str]) -> None:
     names = [_short(words[label]) for label in first]
     stacked, colours = [shares[label] for label in first], list(COLOURS[: len(first)])
     if len(rest):
-        stacked, names, colours = [*stacked, shares[rest].sum(axis=0)], [*names, f"{len(rest)} others"], [*colours, GREY]
+        stacked, names, colours = (
+            [*stacked, shares[rest].sum(axis=0)],
+            [*names, f"{len(rest)} others"],
+            [*colours, GREY],
+        )
     areas = axes.stackplot(course.steps, stacked, colors=colours, step="post", alpha=0.85)
     axes.set(xlabel="step", ylabel="share of labels", ylim=(0, 1))
     axes.margins(x=0)
-    axes.figure.legend(areas, names, loc="outside upper center", ncols=3 if len(names) < 4 else 2, fontsize=8.5, handlelength=1)
+    axes.figure.legend(
+        areas, names, loc="outside upper center", ncols=3 if len(names) < 4 else 2, fontsize=8.5, handlelength=1
+    )
 
 
 def _margins(axes: "Axes", report: Report, used: Sequence[LabelMargins]) -> None:

@@ -75,7 +75,9 @@ def prompts_of(search: SearchConfig, run_dir: RunDir, task: Task, labels: Mappin
         for index, example in enumerate(part.examples)
     }
     beyond = {str(example.id): example for example in division.beyond.examples} if division.beyond else {}
-    return Prompts(search, [_part(run_dir, number, part, labels) for number, part in enumerate(division.shards)], beyond, place)
+    return Prompts(
+        search, [_part(run_dir, number, part, labels) for number, part in enumerate(division.shards)], beyond, place
+    )
 
 
 def _part(run_dir: RunDir, number: int, task: Task, labels: Mapping[str, int]) -> Part | None:

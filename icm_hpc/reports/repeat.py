@@ -38,7 +38,9 @@ def _preset(config: Config, section: str) -> str | None:
 
 def _flat(config: Config) -> dict[str, Any]:
     return {
-        f"{section}.{key}": value for section, values in dataclasses.asdict(config).items() for key, value in values.items()
+        f"{section}.{key}": value
+        for section, values in dataclasses.asdict(config).items()
+        for key, value in values.items()
     }
 
 

@@ -12,9 +12,11 @@ from ..core.energy import entropy
 from ..driver.summary import Summary, warnings
 from ..rundir import lock
 from ..rundir.folder import RunDir
+from . import courses
 from .figures import Fact, GoldFigures, Share, Verdict
 from .labelling import Labelled
 
+SAVED = "stopped, state saved"  # how a start ends that was told to
 WARNINGS = 10  # that are listed
 
 ONE_SEARCH = "One search: whether the result depends on where it began is not known. search.restarts=4 shows it."
@@ -46,7 +48,7 @@ def verdict(
         warnings=[f"{one[:1].upper()}{one[1:]}." for one in told[:WARNINGS]],
         more_warnings=max(0, len(told) - WARNINGS),
         notes=list(_notes(config, run_dir, summary)),
-        facts=[*_facts(config, summary, found, gold), *([] if summary else _reached(progress))],
+        facts=[*_facts(config, summary, found, gold), *([] if summary else _reached(run_dir, progress))],
         balance=_balance(found, words),
     )
 
@@ -57,7 +59,9 @@ def _headline(state: str, attempts: Sequence[Mapping[str, Any]], told: Sequence[
         return {
             "not started": "Not started.",
             "running": "Running: no result yet.",
-            "stopped": f"Stopped ({end}): no result yet.",
+            "stopped": "Stopped, with its state saved: no result yet."
+            if end == SAVED
+            else f"Stopped ({end}): no result yet.",
         }.get(state, "No result.")
     goes_on = {"running": " It is being continued.", "stopped": " It was continued, and has stopped."}.get(state, "")
     if told:
@@ -110,10 +114,12 @@ def _facts(config: Config, summary: Summary | None, found: Labelled | None, gold
         yield "shards", f"{len(summary.shards):,}"
 
 
-def _reached(progress: Mapping[str, Any] | None) -> Iterator[Fact]:
-    """Yield how far a run without a result had come at its last report, which may be some seconds older than its saves."""
+def _reached(run_dir: RunDir, progress: Mapping[str, Any] | None) -> Iterator[Fact]:
+    """Yield how far a run without a result has come."""
+    steps, pool = courses.reached(run_dir)
+    yield "steps", f"{steps:,}, over {len(courses.folders(run_dir)):,} searches"
     if progress:
-        yield "steps", f"{progress['step']:,} of about {progress['steps']:,}, over all searches, by the last report"
+        yield "labelled", f"{pool:,} of {progress['examples']:,} examples, over all searches"
     if progress and progress.get("to_apply"):
         yield "beyond the pool", f"{progress['applied']:,} of {progress['to_apply']:,} examples"
 

@@ -297,7 +297,7 @@ def _print_summary(config: Config, run_dir: RunDir, summary: Summary) -> None:
     for number, warning in enumerate(warnings(summary.shards)):
         rows[f"warning {number}"] = warning
     rows["result"] = str(run_dir.labels)
-    if run_dir.report.exists():
+    if run_dir.report.is_file():
         rows["report"] = str(run_dir.report)
     for name, value in rows.items():
         table.add_row(name, value)

@@ -24,7 +24,7 @@ class Share:
 class Verdict:
     """What to know first."""
 
-    state: str  # finished, running, stopped, not started
+    tone: str  # good; bad: there are warnings; open: it has not ended, or whether it is stable is not known
     headline: str
     warnings: Sequence[str]
     more_warnings: int  # that are not listed

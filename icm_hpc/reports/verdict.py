@@ -28,7 +28,7 @@ NO_SUMMARY = "summary.json is not there or of another version: its figures are m
 def state_of(run_dir: RunDir, attempts: Sequence[Mapping[str, Any]]) -> str:
     """Return whether a run is finished, running, stopped or not started."""
     if not attempts:
-        return "finished" if run_dir.labels.exists() else "not started"
+        return "finished" if run_dir.labels.exists() else "stopped" if courses.folders(run_dir) else "not started"
     end = attempts[-1].get("end")
     if end == "finished":
         return "finished"
@@ -41,9 +41,9 @@ def verdict(
 ) -> Verdict:  # fmt: skip
     """Return what to know first."""
     state = state_of(run_dir, attempts)
-    told = list(warnings(summary.shards)) if summary else []
+    told = [*(warnings(summary.shards) if summary else ()), *(_of_gold(gold) if run_dir.labels.exists() else ())]
     return Verdict(
-        state=state,
+        tone="bad" if told else "good" if state == "finished" and config.search.restarts > 1 else "open",
         headline=_headline(state, attempts, told, is_whole=run_dir.labels.exists()),
         warnings=[f"{one[:1].upper()}{one[1:]}." for one in told[:WARNINGS]],
         more_warnings=max(0, len(told) - WARNINGS),
@@ -68,6 +68,14 @@ def _headline(state: str, attempts: Sequence[Mapping[str, Any]], told: Sequence[
         count, them = ("1 warning", "it") if len(told) == 1 else (f"{len(told)} warnings", "them")
         return f"Finished, with {count}: read {them} before you use these labels.{goes_on}"
     return f"Finished, without a warning.{goes_on}"
+
+
+def _of_gold(gold: GoldFigures | None) -> Iterator[str]:
+    if gold and gold.low <= gold.majority:
+        yield (
+            f"the labels agree with {gold.share:.3f} of the gold labels ({gold.low:.3f} to {gold.high:.3f}): no better than one"
+            f" label for all ({gold.majority:.3f})"
+        )
 
 
 def _notes(config: Config, run_dir: RunDir, summary: Summary | None) -> Iterator[str]:

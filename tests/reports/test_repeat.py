@@ -19,7 +19,7 @@ from icm_hpc.reports import repeat
         ["model=stub", "task.name=mine", "task.prompt='{a}: {b}'", "task.rule={same_if: a, else: none}"],
         [
             "model=8B",
-            "model.vllm_args={a: 1, b: true, c: 'true', d: null, e: [x, 0.5]}",
+            "model.vllm_args={async-scheduling: true, seed: 3, x-a: 'true', x-b: {c: [d, 0.5, null]}}",
             "search.label_prior=[0.2,0.8]",
         ],
         [
@@ -42,9 +42,16 @@ def test_the_command_gives_the_settings_of_the_run(words: list[str]) -> None:
 
 
 def test_what_the_command_cannot_set_is_named() -> None:
-    config = loading.load(["model=smol"])
-    without = dataclasses.replace(config, model=dataclasses.replace(config.model, env={}))
-    with_more = dataclasses.replace(config, model=dataclasses.replace(config.model, env={"A": "1"}))
-    for one in (without, with_more):
-        again = loading.load(shlex.split(repeat.command(one)[0])[3:])
-        assert again.model == one.model or "It cannot set model.env" in repeat.command(one)[1]
+    config = loading.load(["model=8B"])
+    assert config.model.vllm_args, "a map of a preset, which a command adds to"
+    without = dataclasses.replace(config, model=dataclasses.replace(config.model, vllm_args={}))
+    _, note = repeat.command(without)
+    assert note == "It cannot set model.vllm_args: see the settings below."
+
+
+def test_a_setting_that_is_refused_here_is_named() -> None:
+    config = loading.load(["model=stub"])
+    refused = dataclasses.replace(config.model, vllm_args={"port": 1})
+    command, note = repeat.command(dataclasses.replace(config, model=refused))
+    assert "model.vllm_args={" in command
+    assert note.startswith("It is not accepted here (model.vllm_args.port")

@@ -36,15 +36,22 @@ def state_of(run_dir: RunDir, attempts: Sequence[Mapping[str, Any]]) -> str:
 
 
 def verdict(
-    config: Config, run_dir: RunDir, attempts: Sequence[Mapping[str, Any]], *, summary: Summary | None, found: Labelled | None,
-    words: Sequence[str], gold: GoldFigures | None, progress: Mapping[str, Any] | None,
-) -> Verdict:  # fmt: skip
+    config: Config,
+    run_dir: RunDir,
+    attempts: Sequence[Mapping[str, Any]],
+    *,
+    summary: Summary | None,
+    found: Labelled | None,
+    words: Sequence[str],
+    gold: GoldFigures | None,
+    progress: Mapping[str, Any] | None,
+) -> Verdict:
     """Return what to know first."""
-    state = state_of(run_dir, attempts)
-    told = [*(warnings(summary.shards) if summary else ()), *(_of_gold(gold) if run_dir.labels.exists() else ())]
+    state, is_whole = state_of(run_dir, attempts), run_dir.labels.exists()
+    told = [*(warnings(summary.shards) if summary else ()), *(_of_gold(gold) if is_whole else ())]
     return Verdict(
         tone="bad" if told else "good" if state == "finished" and config.search.restarts > 1 else "open",
-        headline=_headline(state, attempts, told, is_whole=run_dir.labels.exists()),
+        headline=_headline_of_result(state, told) if is_whole else _headline_without_result(state, attempts),
         warnings=[f"{one[:1].upper()}{one[1:]}." for one in told[:WARNINGS]],
         more_warnings=max(0, len(told) - WARNINGS),
         notes=list(_notes(config, run_dir, summary)),
@@ -53,21 +60,23 @@ def verdict(
     )
 
 
-def _headline(state: str, attempts: Sequence[Mapping[str, Any]], told: Sequence[str], *, is_whole: bool) -> str:
-    if not is_whole:
-        end = str(attempts[-1].get("end") or "no end is recorded") if attempts else ""
-        return {
-            "not started": "Not started.",
-            "running": "Running: no result yet.",
-            "stopped": "Stopped, with its state saved: no result yet."
-            if end == SAVED
-            else f"Stopped ({end}): no result yet.",
-        }.get(state, "No result.")
+def _headline_of_result(state: str, told: Sequence[str]) -> str:
     goes_on = {"running": " It is being continued.", "stopped": " It was continued, and has stopped."}.get(state, "")
-    if told:
-        count, them = ("1 warning", "it") if len(told) == 1 else (f"{len(told)} warnings", "them")
-        return f"Finished, with {count}: read {them} before you use these labels.{goes_on}"
-    return f"Finished, without a warning.{goes_on}"
+    if not told:
+        return f"Finished, without a warning.{goes_on}"
+    count, them = ("1 warning", "it") if len(told) == 1 else (f"{len(told)} warnings", "them")
+    return f"Finished, with {count}: read {them} before you use these labels.{goes_on}"
+
+
+def _headline_without_result(state: str, attempts: Sequence[Mapping[str, Any]]) -> str:
+    if state == "not started":
+        return "Not started."
+    if state == "running":
+        return "Running: no result yet."
+    if state == "finished":
+        return "labels.jsonl is not there, though the run has ended."
+    end = str(attempts[-1].get("end", "killed")) if attempts else "how is not recorded"
+    return "Stopped, with its state saved: no result yet." if end == SAVED else f"Stopped ({end}): no result yet."
 
 
 def _of_gold(gold: GoldFigures | None) -> Iterator[str]:

@@ -22,6 +22,7 @@ from .rundir.attempts import attempts as attempts_of
 from .rundir.files import read_json
 from .rundir.folder import RunDir
 from .rundir.polling import COMMAND_S, block_until_done
+from .rundir.trace import last_line
 
 ARGUMENTS = {
     "run=NAME": "show this run only; default: all",
@@ -31,7 +32,6 @@ ARGUMENTS = {
 
 COLUMNS = ("run", "state", "server", "job", "step", "energy", "flips", "last save", "attempts", "ETA")
 
-TAIL_BYTES = 8192
 LOCAL = "local-"  # how attempts on this machine are named (rundir.new_attempt)
 
 Queued = Callable[[str, str | None], list[scheduler.Component]]
@@ -180,27 +180,11 @@ def _current_progress(run_dir: RunDir, attempts: list[dict[str, Any]]) -> dict[s
 
 def _saved(traces: list[Path]) -> Reached | None:
     """Return how far the searches have come that were saved, by the last line of each one's trace; None without any."""
-    last = [line for line in map(_last_line, traces) if line is not None]
+    last = [line for line in map(last_line, traces) if line is not None]
     if not last:
         return None
     energy = sum(line["energy"] for line in last) / len(last)
     return Reached(sum(line["step"] for line in last), sum(line["flips"] for line in last), energy)
-
-
-def _last_line(trace: Path) -> dict[str, Any] | None:
-    """Return the last whole line of a trace, None if it has none; what a kill has left after it is not read."""
-    with trace.open("rb") as file:
-        size = file.seek(0, 2)
-        length = TAIL_BYTES
-        while True:
-            file.seek(max(0, size - length))
-            whole, newline, _ = file.read(min(size, length)).rpartition(b"\n")
-            _, earlier, line = whole.rpartition(b"\n")
-            if earlier or length >= size:
-                break
-            length *= 2
-    found = json.loads(line) if newline else None
-    return found if isinstance(found, dict) and {"step", "flips", "energy"} <= found.keys() else None
 
 
 def _changed_s(path: Path) -> float:

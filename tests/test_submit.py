@@ -71,6 +71,7 @@ def test_a_local_run_ends_with_a_summary_and_labels(tmp_path: Path) -> None:
         "energy",
         "agreement with gold",
         "labels.jsonl",
+        "report.html",
     ):
         assert words in done.stdout
     assert len((tmp_path / "mine" / "labels.jsonl").read_text().splitlines()) == 12

@@ -23,6 +23,7 @@ from ..core.types import Annealing, Ask, Budget, Labelling, Problem, RandomDraws
 from ..errors import BadAnswer, FolderError, ScoringError
 from ..rundir import checkpoint, outcome
 from ..rundir.checkpoint import Saved
+from ..rundir.files import write_json
 from ..rundir.folder import RunDir
 from ..rundir.lock import Lock
 from ..rundir.outcome import Asked, End, Outcome
@@ -85,6 +86,7 @@ async def label(config: Config, run_dir: RunDir, shard: Shard, around: Surroundi
     The search that ends last keeps its slot for the last pass, so that a shard that was begun ends before another begins.
     """
     ends: dict[int, Ended] = {}
+    _record_lengths(run_dir, shard)
 
     async def one(restart: int) -> Outcome | None:
         async with around.slots:
@@ -98,6 +100,15 @@ async def label(config: Config, run_dir: RunDir, shard: Shard, around: Surroundi
 
     (finished,) = filter(None, await all_of(one(restart) for restart in range(config.search.restarts)))
     return finished
+
+
+def _record_lengths(run_dir: RunDir, shard: Shard) -> None:
+    """Record what the order of demonstrations depends on, so that the report can show the prompts; no search reads it."""
+    tokens = shard.prompts.demonstration_tokens.tolist()
+    try:
+        write_json(run_dir.lengths(shard.number), {"demonstrations": tokens})
+    except OSError as error:
+        log.warning("%s cannot be written: %s", run_dir.lengths(shard.number), error)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ CHANCE_P = 0.05  # more: the result's labels are worth no more than the same lab
 ENGINE_NOISE = 1e-4  # by which one log-probability may differ between two requests; nats
 NO_BETTER_THAN_ONE_LABEL = (
     "shard {number}: the labelling found (energy {energy:.3f}, {conflicts} conflicts) is no better than one label for all"
-    " examples ({one_label_for_all}): do not trust it. The task may need a conflict rule, the search a smaller alpha, more"
+    " examples ({best}): do not trust it. The task may need a conflict rule, the search a smaller alpha, more"
     " steps or restarts; or the model cannot tell these labels apart"
 )
 CANNOT_TELL = (
@@ -224,7 +224,7 @@ def warnings(shards: Sequence[ShardFigures]) -> Iterator[str]:
     """Yield what the user must know of shards."""
     for number, figures in enumerate(shards):
         if not figures.beats_one_label_for_all:
-            yield NO_BETTER_THAN_ONE_LABEL.format(number=number, **asdict(figures))
+            yield NO_BETTER_THAN_ONE_LABEL.format(number=number, best=_best_label(figures), **asdict(figures))
         if _agree_by_chance(figures):
             yield CANNOT_TELL.format(number=number, **asdict(figures))
         if figures.permuted_p is not None and figures.permuted_p > CHANCE_P:
@@ -232,6 +232,14 @@ def warnings(shards: Sequence[ShardFigures]) -> Iterator[str]:
         yield from _other_balance(number, figures)
         if figures.labelled_by_search < figures.examples:
             yield LEFT_BY_SEARCH.format(number=number, **asdict(figures))
+
+
+def _best_label(figures: ShardFigures) -> str:
+    known = {word: one for word, one in figures.one_label_for_all.items() if one["energy"] is not None}
+    if not known:
+        return "whose energy is not known"
+    word = max(known, key=lambda word: known[word]["energy"] or 0.0)
+    return f"{word}: energy {known[word]['energy']:.3f}, {known[word]['conflicts']} conflicts"
 
 
 def _agree_by_chance(figures: ShardFigures) -> bool:

@@ -28,6 +28,7 @@ from ..rundir.folder import RunDir, log_to_files
 from ..rundir.progress import Watch
 from ..tasks import Task, gold
 from . import claim, local, sbatch, submission
+from .reporting import write_report
 
 LISTED_LABELS = 8  # whose counts are printed, at most
 
@@ -213,6 +214,7 @@ def _run_here(config: Config, run_dir: RunDir) -> None:
     except Interrupted:
         console.print("stopped; the state is saved")
         raise
+    write_report(run_dir)
     _print_summary(config, run_dir, from_json(summary))
 
 
@@ -317,6 +319,8 @@ def _print_summary(config: Config, run_dir: RunDir, summary: Summary) -> None:
     for number, warning in enumerate(warnings(summary.shards)):
         rows[f"warning {number}"] = warning
     rows["result"] = str(run_dir.labels)
+    if run_dir.report.is_file():
+        rows["report"] = str(run_dir.report)
     for name, value in rows.items():
         table.add_row(name, value)
     console.print(table)

@@ -29,6 +29,7 @@ from ..rundir.attempts import attempts, scored_anything
 from ..rundir.files import require_private
 from ..rundir.folder import RunDir, log_to_files
 from . import sbatch
+from .reporting import write_report
 
 TRY_FOR_S = 60.0  # to requeue or to resubmit; a part of cluster.signal_s
 ENDED_WITHIN_S = 900.0  # by Slurm, once the driver was told to stop; until then the job keeps its nodes
@@ -93,10 +94,12 @@ class DriverJob:
         watch = progress.all_of(progress.to_log(), progress.to_file(run_dir, attempt))
         try:
             self._require_attempts_left(config, run_dir)
-            return drive(config, run_dir, attempt=attempt, watch=watch, received=received)
+            summary = drive(config, run_dir, attempt=attempt, watch=watch, received=received)
+            _ignore_signals()  # the run has ended: a requeue would start the server again for nothing
+            write_report(run_dir)
+            return summary
         except Interrupted:
-            for number in (signal.SIGTERM, signal.SIGUSR2):
-                signal.signal(number, signal.SIG_IGN)  # also in the commands that we start
+            _ignore_signals()
             log.info("state saved after %s", signal.Signals(received[0]).name)
             then = config.cluster.on_preempt
             goes_on = then != "stop" and (signal.SIGUSR2 in received or _is_to_go_on())
@@ -266,6 +269,12 @@ class HetSlurmExecutor(slurm.SlurmExecutor):  # type: ignore[misc]
 def resume_command(run_dir: RunDir) -> str:
     """Return what continues a run."""
     return shlex.join(["python", "-m", "icm_hpc.resume", f"run={run_dir.path.name}", f"run.root={run_dir.path.parent}"])
+
+
+def _ignore_signals() -> None:
+    """Ignore Slurm's signals, also in the commands that we start."""
+    for number in (signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _until_done(do: Callable[[], R], failure: str) -> R:

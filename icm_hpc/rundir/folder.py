@@ -139,6 +139,11 @@ class RunDir:
         return self.path / "summary.json"
 
     @property
+    def report(self) -> Path:
+        """The result as a page for people."""
+        return self.path / "report.html"
+
+    @property
     def data(self) -> Path:
         """The examples as they were when the run was submitted, without gold labels."""
         return self.path / "data.jsonl.gz"
@@ -156,6 +161,10 @@ class RunDir:
     def shard(self, number: int, restart: int = 0) -> Path:
         """The folder of the checkpoints and the trace of one search of a shard."""
         return self.path / (f"shard-{number:03d}" + (f"-restart-{restart}" if restart else ""))
+
+    def lengths(self, number: int) -> Path:
+        """How many tokens each example of a shard is, by which the layout orders its prompts."""
+        return self.shard(number) / "lengths.json"
 
     @property
     def beyond(self) -> Path:

@@ -12,6 +12,7 @@ from typing import IO, Any
 from ..core.types import StepInfo
 from ..errors import CheckpointError
 
+TAIL_BYTES = 8192
 PIECE = 2**20  # bytes of a trace that are in memory at one time
 
 
@@ -90,6 +91,22 @@ def read_trace(folder: Path) -> Iterator[dict[str, Any]]:
     """Yield the steps of a shard's trace."""
     with (folder / "trace.jsonl").open(encoding="utf-8") as file:
         yield from map(json.loads, file)
+
+
+def last_line(trace: Path) -> dict[str, Any] | None:
+    """Return the last whole line of a trace, None if it has none; what a kill has left after it is not read."""
+    with trace.open("rb") as file:
+        size = file.seek(0, 2)
+        length = TAIL_BYTES
+        while True:
+            file.seek(max(0, size - length))
+            whole, newline, _ = file.read(min(size, length)).rpartition(b"\n")
+            _, earlier, line = whole.rpartition(b"\n")
+            if earlier or length >= size:
+                break
+            length *= 2
+    found = json.loads(line) if newline else None
+    return found if isinstance(found, dict) and {"step", "flips", "energy"} <= found.keys() else None
 
 
 def digest_of(file: IO[bytes], count: int) -> tuple["hashlib._Hash", int]:

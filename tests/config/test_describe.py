@@ -11,7 +11,7 @@ from icm_hpc.config import describe, loading
 from icm_hpc.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("submit", "resume", "status", "plan", "verify", "evaluate", "export")
+COMMANDS = ("submit", "resume", "status", "plan", "verify", "evaluate", "export", "report")
 TAKE_SETTINGS = ("submit", "resume", "plan")
 KEYS = [f"{section}.{f.name}" for section, kind in loading.SECTIONS.items() for f in dataclasses.fields(kind)]
 

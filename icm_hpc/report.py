@@ -1,0 +1,53 @@
+"""`python -m icm_hpc.report run=NAME`: write report.html, the result of a run as a page; of a stopped run, what there is.
+
+A run that ends writes it itself. With prompt=ID the prompt in which that example's final scores were asked is printed instead.
+"""
+
+import logging
+import sys
+
+from .config import describe
+from .config.loading import existing_run, load
+from .errors import ConfigError, IcmError
+from .reports import collect, page
+from .rundir.folder import RunDir
+
+ARGUMENTS = {
+    "run=NAME": "the run: the name of its folder (required)",
+    "prompt=ID": "print the prompt of this example, and write no page",
+    "run.root=runs": "the folder of all runs",
+}
+
+
+def main() -> None:
+    """Write the page, and print where it is."""
+    try:
+        topic = describe.asked_for_help(sys.argv[1:])
+        if topic is not None:
+            describe.print_help(__doc__, ARGUMENTS, topic, takes_settings=False)
+            return
+        logging.basicConfig(format="%(message)s")
+        asked = [word.removeprefix("prompt=") for word in sys.argv[1:] if word.startswith("prompt=")]
+        words = [word for word in sys.argv[1:] if not word.startswith("prompt=")]
+        run_dir = RunDir(existing_run(load(words).run))
+        print(_prompt(run_dir, asked[-1]) if asked else _written(run_dir))
+    except IcmError as error:
+        sys.exit(f"report: {error}")
+
+
+def _written(run_dir: RunDir) -> str:
+    page.write(run_dir)
+    return str(run_dir.report)
+
+
+def _prompt(run_dir: RunDir, id_: str) -> str:
+    prompt = collect.prompt_of(run_dir, id_)
+    if prompt is None:
+        raise ConfigError(
+            f"prompt={id_}: the prompt is not known: no labelled example has this id, or the run is of an earlier version"
+        )
+    return prompt
+
+
+if __name__ == "__main__":
+    main()

@@ -28,9 +28,9 @@ CANNOT_TELL = (
     " {restarts_agree_by_chance:.2f}: do not trust the result. The model probably cannot tell these labels apart"
 )
 TEXTS_MAKE_NO_DIFFERENCE = (
-    "shard {number}: the energy of the labels is {energy:.3f}, and {permuted_energy:.3f} with the same labels on other texts:"
-    " no more than chance (p = {permuted_p:.2f}), so do not trust the result. The model probably cannot tell these labels"
-    " apart, or the examples are too few to show it"
+    "shard {number}: the energy of the labels is {energy:.3f}, and {permuted_energy:.3f} with the same labels on other texts;"
+    " chance may explain the difference (p = {permuted_p:.2f}): do not trust the result. The model probably cannot tell these"
+    " labels apart, or the examples are too few to show it"
 )
 ANOTHER_BALANCE = (
     "shard {number}: the search gives {share:.0%} of the examples the label {word}, and the model without demonstrations"

@@ -313,8 +313,8 @@ def _print_summary(config: Config, run_dir: RunDir, summary: Summary) -> None:
     found = evaluate.of_run(config, run_dir)
     if found:
         rows["agreement with gold"] = (
-            f"{found.share:.3f} of {found.labelled} (balanced {found.balanced_accuracy:.3f};"
-            f" one label for all: {found.majority:.3f}; the search never saw gold)"
+            f"{found.share:.3f} of {found.labelled} (one label for all: {found.majority:.3f}; balanced accuracy"
+            f" {found.balanced_accuracy:.3f}; the search never saw gold)"
         )
     for number, warning in enumerate(warnings(summary.shards)):
         rows[f"warning {number}"] = warning

@@ -86,10 +86,10 @@ async def label(config: Config, run_dir: RunDir, shard: Shard, around: Surroundi
     The search that ends last keeps its slot for the last pass, so that a shard that was begun ends before another begins.
     """
     ends: dict[int, Ended] = {}
-    _record_lengths(run_dir, shard)
 
     async def one(restart: int) -> Outcome | None:
         async with around.slots:
+            _record_lengths(run_dir, shard)
             async with _opened(config, run_dir, shard, restart, around) as searching:
                 end = await searching.run()
             ends[restart] = end  # once it is closed: the last pass opens the best one again
@@ -104,11 +104,12 @@ async def label(config: Config, run_dir: RunDir, shard: Shard, around: Surroundi
 
 def _record_lengths(run_dir: RunDir, shard: Shard) -> None:
     """Record what the order of demonstrations depends on, so that the report can show the prompts; no search reads it."""
-    tokens = shard.prompts.demonstration_tokens.tolist()
+    path = run_dir.lengths(shard.number)
     try:
-        write_json(run_dir.lengths(shard.number), {"demonstrations": tokens})
+        if not path.exists():
+            write_json(path, {"demonstrations": shard.prompts.demonstration_tokens.tolist()})
     except OSError as error:
-        log.warning("%s cannot be written: %s", run_dir.lengths(shard.number), error)
+        log.warning("%s cannot be written: %s", path, error)
 
 
 @dataclass(frozen=True, slots=True)

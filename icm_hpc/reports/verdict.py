@@ -82,8 +82,8 @@ def _headline_without_result(state: str, attempts: Sequence[Mapping[str, Any]]) 
 def _of_gold(gold: GoldFigures | None) -> Iterator[str]:
     if gold and gold.low <= gold.majority:
         yield (
-            f"the labels agree with {gold.share:.3f} of the gold labels ({gold.low:.3f} to {gold.high:.3f}): no better than one"
-            f" label for all ({gold.majority:.3f})"
+            f"the labels agree with {gold.share:.3f} of the gold labels ({gold.low:.3f} to {gold.high:.3f}): not clearly better"
+            f" than one label for all ({gold.majority:.3f})"
         )
 
 

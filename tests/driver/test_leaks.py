@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,16 @@ def test_the_gold_labels_of_ones_own_task_change_nothing(tmp_path: Path) -> None
     found = [seen(tmp_path / f"{place}", "own", of, *described) for place, of in enumerate((rows, exchanged))]
     assert found[0] == found[1]
     assert found[0].prompts
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_no_text_of_a_row_is_logged(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        found = seen(tmp_path / "run", name, rows_of(name))
+    lines = {line for example in found.examples for line in example.text.splitlines() if len(line) > 12}
+    shared = set.intersection(*(set(example.text.splitlines()) for example in found.examples))
+    assert lines - shared
+    assert not [line for line in lines - shared if line in caplog.text]
 
 
 @pytest.mark.parametrize("name", ["comparison", "truthfulqa-preference"])

@@ -45,7 +45,7 @@ def test_a_setting_that_cannot_be_used_is_refused_with_the_remedy(arguments: lis
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ([row(), row(choice=None)], "line 2: choice is None"),
+        ([row(), row(choice=None)], "line 2: choice is null"),
         ([row(), "{", row()], "line 2: is not JSON"),
         ([row(id="x"), row(id="x")], "the id 'x' occurs twice"),
         ([row(), row(choice="half \ud83d")], "line 2: choice holds \\ud83d, half of a surrogate pair"),

@@ -104,9 +104,7 @@ def start(
         with claim.written(run_dir, files):
             job = submission.submit(config, run_dir) if config.cluster.executor == "slurm" else None
         console.print(f"run      {run_dir.path}")
-        console.print(
-            f"task     {task.name}: {len(task.examples)} examples, labels {', '.join(map(repr, task.label_words))}"
-        )
+        console.print(f"task     {task.name}: {len(task.examples)} examples, {_words(task.label_words)}")
         if config.external_url:
             planned.lines["server"] += f" ({url_from})"
         for name in ("server", "time", "cost"):
@@ -263,6 +261,12 @@ def _progress_bar() -> Iterator[Watch]:
             bar.update(shown, description=doing, total=now.expected, completed=now.done, figures=figures)
 
         yield watch
+
+
+def _words(words: Sequence[str]) -> str:
+    """Return the label words; of many, the first."""
+    listed = ", ".join(map(repr, words[:LISTED_LABELS]))
+    return f"labels {listed}" if len(words) <= LISTED_LABELS else f"{len(words)} labels {listed}, ..."
 
 
 def _balance(counts: Sequence[int]) -> str:

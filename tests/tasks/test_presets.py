@@ -10,6 +10,7 @@ from icm_hpc import task as command
 from icm_hpc import tasks
 from icm_hpc.config import loading
 from icm_hpc.tasks import gold
+from tests import offline
 
 Rows = list[dict[str, Any]]
 
@@ -150,3 +151,11 @@ def test_banking77_has_77_label_words() -> None:
         " reverted card payment",
         " wrong exchange rate for cash withdrawal",
     )
+
+
+async def test_77_labels_run_from_file_to_labels(tmp_path: Path) -> None:
+    data = tmp_path / "rows.jsonl"
+    data.write_text("\n".join(json.dumps({"text": f"Question {n}?", "label": n % 77}) for n in range(8)))
+    summary, run_dir, _ = await offline.label(tmp_path, "task=banking77", f"task.data={data}", "search.scorings=6")
+    assert len(summary["label_counts"]) == 77
+    assert sum(summary["label_counts"].values()) == len(run_dir.labels.read_text().splitlines()) == 8

@@ -14,6 +14,7 @@ from tests.test_submit import submit
 
 def test_the_report_is_written_in_a_process_of_its_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run_dir = runs.finished(tmp_path, "task.limit=8")
+    caplog.clear()  # what the run itself has warned of
     reporting.write_report(run_dir)
     assert run_dir.report.read_text().startswith("<!DOCTYPE html>")
     assert caplog.text == ""

@@ -1,17 +1,20 @@
-"""`python -m icm_hpc.evaluate run=NAME`: compare a finished run's labels with the gold labels, if there are any.
+"""`python -m icm_hpc.evaluate run=NAME`: a run's labels beside gold labels, and its held-out rows by condition.
 
-Prints one JSON object: examples compared, how many agree, what one label for all would reach, balanced accuracy, AUROC, and
-the most frequent confusions.
+Reads what is there and asks no server. Of the pool: how many labels agree with gold, what one label for all would reach,
+balanced accuracy, AUROC, and the most frequent confusions. Of held-out rows (task.test, task.test_share), for each condition:
+accuracy, balanced accuracy, AUROC and calibration error with 95 % intervals, and McNemar's test against the other conditions.
 """
 
 import json
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from rich.console import Console
+from rich.table import Table
 
 from .config import describe
 from .config.loading import existing_run, load, load_file
@@ -19,13 +22,31 @@ from .config.schema import Config
 from .core.energy import each_label, margins
 from .driver.labels import Scored, read_scored
 from .errors import ConfigError, IcmError
+from .heldout import results
+from .heldout.results import Results
+from .heldout.statistics import Figures, Interval
 from .rundir.folder import RunDir
 from .tasks import gold
 
-ARGUMENTS = {"run=NAME": "the run: the name of its folder (required)", "run.root=runs": "the folder of all runs"}
+ARGUMENTS = {
+    "run=NAME": "the run: the name of its folder (required)",
+    "json=false": "true: print all figures as one JSON object",
+    "run.root=runs": "the folder of all runs",
+}
 CONFUSIONS = 5  # pairs of labels that are printed
+COLUMNS: tuple[tuple[str, Callable[[Figures], Interval | None]], ...] = (
+    ("accuracy", lambda one: one.accuracy),
+    ("balanced accuracy", lambda one: one.balanced_accuracy),
+    ("AUROC", lambda one: one.auroc),
+    ("calibration error", lambda one: one.calibration_error),
+)
 NOT_KEPT = "labels.jsonl does not have the log-probability of every label word"
 ONE_LABEL = "all gold labels are the same"
+
+
+console = Console(
+    highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,17 +146,74 @@ def _scored(run_dir: RunDir) -> dict[str, Scored]:
 
 
 def main() -> None:
-    """Print the figures as JSON."""
+    """Print the figures."""
     try:
-        topic = describe.asked_for_help(sys.argv[1:])
+        words = sys.argv[1:]
+        topic = describe.asked_for_help(words)
         if topic is not None:
             describe.print_help(__doc__, ARGUMENTS, topic, takes_settings=False)
             return
-        run_dir = RunDir(existing_run(load(sys.argv[1:]).run))
-        figures = figures_of_run(load_file(run_dir.config), run_dir)
+        run_dir = RunDir(existing_run(load([word for word in words if word not in ("json=true", "json=false")]).run))
+        config = load_file(run_dir.config)
+        test = results.of_run(config, run_dir)
+        figures = figures_of_run(config, run_dir)
     except IcmError as error:
         sys.exit(f"evaluate: {error}")
-    print(json.dumps(figures))
+    if "json=true" in words:
+        print(json.dumps({**figures, "test": asdict(test) if test else None}))
+    else:
+        print_figures(figures, test)
+
+
+def print_figures(figures: Mapping[str, Any], test: Results | None) -> None:
+    """Print the figures of a run as tables."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in _pool_rows(figures):
+        table.add_row(name, value)
+    console.print(table)
+    if test is None:
+        return
+    console.print(f"\n{_of_test(test)}")
+    if test.majority is None:
+        return
+    table = Table("condition", *(name for name, _ in COLUMNS), "labellings", box=None, padding=(0, 2, 0, 0))
+    for name, result in test.conditions.items():
+        cells = [_shown(of(result.figures)) if result.figures else "-" for _, of in COLUMNS]
+        table.add_row(
+            name, *cells, f"{len(result.done.seeds)}" + (f" ({result.done.left_out})" if result.done.left_out else "")
+        )
+    console.print(table)
+    for one in test.tests:
+        console.print(
+            f"{one.first} and {one.second}: {one.only_first} rows only right by the first, {one.only_second} only by the"
+            f" second (McNemar's exact test: p = {one.p:.3g})"
+        )
+
+
+def _pool_rows(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if not figures["labelled"]:
+        yield "pool", "no gold labels"
+        return
+    yield "pool", f"{figures['agreeing']} of {figures['labelled']} labels agree with gold ({figures['agreement']:.3f})"
+    yield "one label for all", f"{figures['majority']:.3f}"
+    yield "balanced accuracy", f"{figures['balanced_accuracy']:.3f}"
+    yield "AUROC", f"{figures['auroc']:.3f}" if figures["auroc"] is not None else figures["auroc_left_out"]
+    for one in figures["confusions"]:
+        yield "confusion", f"gold {one['gold']}, labelled {one['label']}: {one['examples']}"
+
+
+def _of_test(test: Results) -> str:
+    missing = f"; not done yet: {', '.join(test.missing)} (resume the run)" if test.missing else ""
+    if test.majority is None:
+        return f"held-out: {test.rows} rows, {results.NO_GOLD}{missing}"
+    return (
+        f"held-out: {test.compared} rows with gold labels (one label for all: {test.majority:.3f}); with 95 %"
+        f" intervals{missing}"
+    )
+
+
+def _shown(one: Interval | None) -> str:
+    return "-" if one is None else f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})"
 
 
 if __name__ == "__main__":

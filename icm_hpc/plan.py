@@ -17,7 +17,10 @@ from .capacity.plan import Plan
 from .config import credentials, describe, loading
 from .errors import IcmError
 
-ARGUMENTS = {"json=false": "true: print the plan as one JSON object"}
+ARGUMENTS = {
+    "preset=NAME": "the size of an experiment, with held-out rows: small, full (docs/evaluation.md)",
+    "json=false": "true: print the plan as one JSON object",
+}
 
 console = Console(
     highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200
@@ -35,7 +38,8 @@ def main() -> None:
         given = [word for word in words if word not in ("json=true", "json=false")]
         addressed, url_from = credentials.addressed(loading.load(given))
         config, where = executor.resolved(addressed)
-        found = plan.plan(config, tasks.load(config.task, seed=config.search.seed))
+        task = tasks.load(config.task, seed=config.search.seed)
+        found = plan.plan(config, task, tasks.load_test(config.task, task, seed=config.search.seed))
         found.lines = {"cluster": where, **plan.defaults_read(), **found.lines}
         if config.external_url:
             found.lines["server"] += f" ({url_from})"

@@ -16,7 +16,7 @@ from .rundir.folder import RunDir
 ARGUMENTS = {
     "run=NAME": "the run: the name of its folder (required)",
     "run.root=runs": "the folder of all runs",
-    **submit.ARGUMENTS,
+    **submit.FLAG_ARGUMENTS,
 }
 
 
@@ -35,6 +35,8 @@ def main() -> None:
         command = plan.Command("resume", (*words, here), run_dir.config)
         config = launch.named(loading.load_file(run_dir.config, command.words))
         if status.is_finished(run_dir, config):
+            if config.search.pool_run:
+                raise ConfigError(f"{run_dir.path} has finished: its labels are in {run_dir.labels}")
             raise ConfigError(
                 f"{run_dir.path} has finished: its labels are in {run_dir.labels}. To continue, raise search.restarts (to"
                 f" {config.search.restarts + 1}); or search.steps or search.scorings, if they were the limit"

@@ -17,6 +17,7 @@ from .config import describe, loading
 from .config.schema import Config
 from .config.searching import budget_of
 from .errors import ConfigError, IcmError, SchedulerError
+from .heldout import conditions
 from .rundir import checkpoint, lock
 from .rundir.attempts import attempts as attempts_of
 from .rundir.files import read_json
@@ -57,7 +58,7 @@ class Status:
     saved_s: float | None = None  # since the last save
     attempts: int = 0
     eta_s: float | None = None  # forecast, from the speed of this attempt so far
-    applied: int | None = None  # examples beyond the pool that are labelled
+    applied: int | None = None  # examples that are labelled given the pool
     to_apply: int | None = None  # of so many
     exit: str | None = None  # CODE:SIGNAL of a driver that failed, as the accounting has it
 
@@ -192,7 +193,7 @@ def _changed_s(path: Path) -> float:
 
 
 def is_finished(run_dir: RunDir, config: Config) -> bool:
-    """Return whether the labels are there, of as many steps, scorings and restarts as the settings ask for."""
+    """Return whether the labels are there, of as many steps, scorings, restarts and conditions as the settings ask for."""
     summary = block_until_done(lambda: read_json(run_dir.summary), COMMAND_S)
     if summary is None or not run_dir.labels.exists():
         return False
@@ -203,7 +204,7 @@ def is_finished(run_dir: RunDir, config: Config) -> bool:
             return False
         if not all(one["settled"] or budget.is_spent(one["steps"], one["scorings"]) for one in searches):
             return False
-    return True
+    return conditions.is_finished(run_dir, config)
 
 
 def _saved_searches(run_dir: RunDir, number: int) -> list[dict[str, Any]]:

@@ -13,9 +13,13 @@ from .errors import ConfigError, IcmError, Interrupted
 from .jobs import launch
 
 FLAGS = ("dry_run", "wait")
-ARGUMENTS = {
+FLAG_ARGUMENTS = {
     "dry_run=false": "true: print the batch script, and queue nothing",
     "wait=false": "true: return when the Slurm job has ended",
+}
+ARGUMENTS = {
+    "preset=NAME": "the size of an experiment, with held-out rows: small, full (docs/evaluation.md)",
+    **FLAG_ARGUMENTS,
 }
 INTERRUPTED = 130  # exit code
 

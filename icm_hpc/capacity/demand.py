@@ -10,12 +10,13 @@ from typing import Any
 from .. import tasks
 from ..config.schema import Config, ModelConfig
 from ..config.searching import require_prior
+from ..driver import pools
 from ..engines import ENGINES
 from ..scoring import prompts, tokenizer
 from ..scoring.prompts import TokenPrompts
 from ..scoring.tokenizer import LocalTokenizer
 from ..serving import weights
-from ..tasks import Task
+from ..tasks import Division, Task
 from . import forecast
 from .fit import Hardware, Model, Serving
 from .forecast import GPUS
@@ -30,19 +31,26 @@ class Demand:
     parts: tuple[tuple[Task, TokenPrompts], ...]  # by shard
     counted: bool  # by the model's own tokenizer; else estimated
     beyond: tuple[Task, TokenPrompts] | None = None  # what is labelled given the one shard
+    pool_is_given: bool = False  # the shard is the pool of another run, and is not searched
+    test: tuple[Task, TokenPrompts] | None = None  # held-out examples, labelled given the first shard
 
     @property
     def longest(self) -> int:
         """Tokens of the longest prompt."""
-        if self.beyond:
-            (_, pool), (_, tokens) = self.parts[0], self.beyond
-            return pool.longest_after(max(map(len, tokens.lengths.texts)))
-        return max(tokens.longest for _, tokens in self.parts)
+        (_, pool), given = self.parts[0], [one for one in (self.beyond, self.test) if one]
+        behind = [pool.longest_after(max(map(len, tokens.lengths.texts))) for _, tokens in given]
+        longest: int = max([*behind, *(() if self.beyond else (tokens.longest for _, tokens in self.parts))])
+        return longest
+
+    @property
+    def searched(self) -> tuple[tuple[Task, TokenPrompts], ...]:
+        """The parts that are searched."""
+        return () if self.pool_is_given else self.parts
 
     @property
     def every(self) -> tuple[tuple[Task, TokenPrompts], ...]:
-        """All parts, and what is beyond the pool."""
-        return (*self.parts, *([self.beyond] if self.beyond else []))
+        """All that is labelled: the parts that are searched, and what is beyond the pool."""
+        return (*self.searched, *([self.beyond] if self.beyond else []))
 
     @property
     def at_least(self) -> int:
@@ -56,10 +64,9 @@ class Demand:
 
     def _estimated(self, tokens: Callable[[str], float]) -> int:
         """Return the length of the longest prompt, and of the token that is generated, by what each text is worth."""
-        if self.beyond:
-            (pool, _), (task, _) = self.parts[0], self.beyond
-            return int(_longest(pool, tokens, max(tokens(example.text) for example in task.examples)))
-        return int(max(_longest(part, tokens) for part, _ in self.parts))
+        (pool, _), given = self.parts[0], [task for task, _ in filter(None, (self.beyond, self.test))]
+        behind = [_longest(pool, tokens, max(tokens(example.text) for example in task.examples)) for task in given]
+        return int(max([*behind, *(() if self.beyond else (_longest(part, tokens) for part, _ in self.parts))]))
 
     @property
     def context(self) -> int:
@@ -74,16 +81,21 @@ def _longest(task: Task, tokens: Callable[[str], float], after: float | None = N
     return sum(tokens(example.text) for example in task.examples) + ends + 1
 
 
-def demand_of(config: Config, task: Task, folder: Path | None) -> Demand:
+def demand_of(config: Config, task: Task, folder: Path | None, test: Task | None = None) -> Demand:
     """Return a task's prompts, in the model's tokens or in estimated ones; raises TaskError for unusable label words."""
     prompts.require_readable(task, config.search.scoring)
     require_prior(config.search, task.label_words)
     local = LocalTokenizer(config.model.name, folder)
-    division = tasks.divided(task, config.search.pool_size, config.search.beyond)
+    if config.search.pool_run:
+        division = Division((pools.task_for(config),), task)
+    else:
+        division = tasks.divided(task, config.search.pool_size, config.search.beyond)
     parts = [*division.shards, *([division.beyond] if division.beyond else [])]
     tokens = [asyncio.run(prompts.of_tokens(local, part)) for part in parts]
     every = tuple(zip(parts, tokens, strict=True))
-    return Demand(every[: len(division.shards)], local.exact, every[-1] if division.beyond else None)
+    shards, beyond = every[: len(division.shards)], every[-1] if division.beyond else None
+    held_out = (test, asyncio.run(prompts.of_tokens(local, test))) if test else None
+    return Demand(shards, local.exact, beyond, pool_is_given=bool(config.search.pool_run), test=held_out)
 
 
 def model_of(configured: ModelConfig, folder: Path | None) -> Model | None:

@@ -13,6 +13,7 @@ from ..config.fingerprint import draw_the_same_examples
 from ..config.schema import Config
 from ..engines import ENGINES
 from ..errors import FitError, IcmError
+from ..heldout import conditions
 from ..rundir.folder import RunDir
 from ..scoring import prompts
 from ..serving import weights
@@ -51,15 +52,15 @@ def defaults_read() -> dict[str, str]:
     return {"defaults": ", ".join(files)} if files else {}
 
 
-def plan(config: Config, task: Task) -> Plan:
-    """Return what a run will need, and what of it cannot work.
+def plan(config: Config, task: Task, test: Task | None = None) -> Plan:
+    """Return what a run will need, and what of it cannot work, its held-out rows included.
 
     Raises TaskError for label words that cannot be told apart.
     """
     found = Plan()
     folder = weights.on_disk(config.model)
-    found.notes.extend(task.notes)
-    demand = demand_of(config, task, folder)
+    found.notes.extend([*task.notes, *(test.notes if test else ())])
+    demand = demand_of(config, task, folder, test)
     _plan_data(found, config, demand)
     found.misfits += executor.misfits(config)
     if found.misfits:
@@ -79,14 +80,15 @@ def plan(config: Config, task: Task) -> Plan:
 class Command:
     """What the user typed, so that a refusal can end in a command that works."""
 
-    module: str  # submit, or resume
+    module: str  # submit, resume or apply
     words: tuple[str, ...]  # settings
-    run_config: Path | None = None  # of the run that is resumed
+    run_config: Path | None = None  # of the run that is resumed, or applied
+    implied: tuple[str, ...] = ()  # settings that the command itself makes, under those of the user
 
     def settings(self) -> Config:
         """Return the settings that these words stand for, with their executor decided."""
         if self.run_config:  # a resume looks for no server but the run's own
-            return executor.resolved(loading.load_file(self.run_config, self.words))[0]
+            return executor.resolved(loading.load_file(self.run_config, (*self.implied, *self.words)))[0]
         return executor.resolved(credentials.addressed(loading.load(self.words))[0])[0]
 
     def with_(self, remedy: str) -> "Command":
@@ -131,7 +133,8 @@ def _planned(command: Command) -> Plan | None:
         config, copy = command.settings(), None
         if command.run_config and draw_the_same_examples(config, loading.load_file(command.run_config)):
             copy = RunDir(command.run_config.parent).data
-        return plan(config, tasks.load(config.task, seed=config.search.seed, copy=copy))
+        task = tasks.load(config.task, seed=config.search.seed, copy=copy)
+        return plan(config, task, tasks.load_test(config.task, task, seed=config.search.seed))
     except IcmError:
         return None
 
@@ -143,6 +146,8 @@ def _plan_data(found: Plan, config: Config, demand: Demand) -> None:
     if demand.beyond:
         pool, beyond = len(demand.parts[0][0].examples), len(demand.beyond[0].examples)
         split = f"a pool of {pool}, and {beyond:,} beyond it"
+        if demand.pool_is_given:
+            split = f"no search, behind the pool of {pool} of {config.search.pool_run}"
         found.figures["beyond"] = beyond
     how = "counted with the model's tokenizer" if demand.counted else "estimated: its tokenizer is not on this disk"
     found.lines["data"] = (
@@ -273,14 +278,17 @@ def _plan_memory(found: Plan, config: Config, model: Model, hardware: Hardware, 
 
 def _plan_time(found: Plan, config: Config, model: Model, demand: Demand) -> None:
     """Forecast the run: the scorings that the search method is expected to do, each from an empty cache."""
-    restarts, ends = config.search.restarts, len(demand.parts)  # each shard ends with its labels on other texts
+    restarts, ends = config.search.restarts, len(demand.searched)  # each shard ends with its labels on other texts
     found.figures["forecast_scorings"] = ends + restarts * sum(
-        len(search_time.scorings(config, part)) for part, _ in demand.parts
+        len(search_time.scorings(config, part)) for part, _ in demand.searched
     )
     beyond = search_time.applied_cost(config, demand)
-    once = [*(search_time.cost(config, part, tokens) for part, tokens in demand.parts), *([beyond] if beyond else [])]
-    seconds = restarts * sum(search_time.seconds(config, model, part, tokens) for part, tokens in demand.parts)
+    once = [search_time.cost(config, part, tokens) for part, tokens in demand.searched]
+    once += [beyond] if beyond else []
+    seconds = restarts * sum(search_time.seconds(config, model, part, tokens) for part, tokens in demand.searched)
     seconds += sum(search_time.seconds_of(config, model, one) for one in once)
+    if demand.test:
+        seconds += _plan_test(found, config, model, demand)
     hours = seconds / 3600
     gpus = config.nodes * config.gpus_per_node
     found.figures |= {"forecast_hours": hours, "forecast_gpu_hours": hours * gpus}
@@ -303,6 +311,24 @@ def _plan_time(found: Plan, config: Config, model: Model, demand: Demand) -> Non
         found.notes.append(
             f"the search will take about {int(hours / limit_h) + 1} starts of the job, each going on from the last"
         )
+
+
+def _plan_test(found: Plan, config: Config, model: Model, demand: Demand) -> float:
+    """Forecast the held-out evaluation; return its seconds."""
+    part, tokens = demand.parts[0]
+    one, scoring = search_time.test_cost(config, demand), search_time.cost(config, part, tokens)
+    wanted, restarts = conditions.wanted(config), config.search.restarts
+    labellings = sum(restarts if name in conditions.SEVERAL else 1 for name in wanted)
+    scorings = sum(conditions.SCORINGS[name] * (restarts if name in conditions.SEVERAL else 1) for name in wanted)
+    if one is None:
+        return 0.0
+    found.figures |= {"test": one.prompts, "forecast_test_tokens": labellings * one.computed_tokens}
+    found.lines["evaluation"] = (
+        f"forecast: {one.prompts:,} held-out examples given {labellings} labellings of the pool"
+        f" ({labellings * one.computed_tokens:,} tokens), {scorings} scorings of the pool"
+    )
+    once_s = search_time.seconds_of(config, model, one)
+    return labellings * once_s + scorings * search_time.seconds_of(config, model, scoring)
 
 
 def _plan_host_memory(found: Plan, config: Config, model: Model) -> None:
@@ -332,8 +358,8 @@ def _plan_disk(found: Plan, config: Config, demand: Demand) -> None:
             f"run.root={config.run.root} is on {local}, which each machine has for itself: the job's nodes may not see the"
             " run's folder; set run.root to a folder that all nodes see"
         )
-    searches = len(demand.parts) * config.search.restarts
-    steps = max((len(search_time.scorings(config, part)) for part, _ in demand.parts), default=0)
+    searches = len(demand.searched) * config.search.restarts
+    steps = max((len(search_time.scorings(config, part)) for part, _ in demand.searched), default=0)
     line_bytes = TRACE_BYTES + CHANGE_BYTES * max(len(part.examples) for part, _ in demand.parts)
     run_mb = searches * (4 * config.search.memo_mb + steps * line_bytes / 1e6 + 1)
     run_mb += (

@@ -31,6 +31,18 @@ def applied_cost(config: Config, demand: Demand) -> Cost | None:
     if demand.beyond is None:
         return None
     (_, pool), (_, tokens) = demand.parts[0], demand.beyond
+    return _given_cost(config, pool, tokens)
+
+
+def test_cost(config: Config, demand: Demand) -> Cost | None:
+    """Return what it costs to label the held-out examples once, given the pool; None without any."""
+    if demand.test is None:
+        return None
+    (_, pool), (_, tokens) = demand.parts[0], demand.test
+    return _given_cost(config, pool, tokens)
+
+
+def _given_cost(config: Config, pool: TokenPrompts, tokens: TokenPrompts) -> Cost:
     size = config.model.block_size or BLOCK_SIZE
     once = applied_cost_of(pool.longest_after(0), tokens.lengths, size, replicas=config.server.replicas)
     return repeated(once, len(tokens.answers.nodes), size)

@@ -19,6 +19,7 @@ ADDED = {
     "search.calibration": 1.0,
     "search.beyond": "shards",
     "search.kicks": 0,
+    "search.pool_run": "",
 }
 PROMPT_FORMAT = 2  # of the tokens that are sent; 1: pieces of text tokenized by themselves; 2: cut from running text
 
@@ -31,6 +32,7 @@ def result_settings(config: Config) -> dict[str, Any]:
     """
     # The data's content counts instead of its name (`fingerprint`).
     free = {"task.data", "task.subset", "task.split", "search.scorings", "search.steps", "search.restarts"}
+    free |= {"task.test", "task.test_share", "task.test_limit"}  # the digest has what they leave of the data
     # The digest of the data has what these make of them.
     free |= {f"task.{key}" for key in ("prompt", "columns", "labels", "rule", "preamble", "separator")}
     free |= {"search.parallel_searches", "search.ahead", "search.memo_mb"}  # work saved, not decided otherwise
@@ -65,7 +67,9 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
 
 def draw_the_same_examples(ours: Config, theirs: Config) -> bool:
     """Return whether two settings take the same examples from the same data; label words do not matter for that."""
-    of_ours, of_theirs = (dataclasses.replace(one.task, label_words=None) for one in (ours, theirs))
+    of_ours, of_theirs = (
+        dataclasses.replace(one.task, label_words=None, test=None, test_limit=None) for one in (ours, theirs)
+    )
     return (of_ours, ours.search.seed) == (of_theirs, theirs.search.seed)
 
 

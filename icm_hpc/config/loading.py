@@ -28,6 +28,7 @@ from .typed import place_of, value_of
 from .written import NO_MAP, Tree, Written
 
 PRESET_SECTIONS = ("model", "task", "cluster")
+SIZE = "preset"  # the size of an experiment: a preset of several sections, which goes over those of one
 
 FORMAT = 4  # of a run's config.yaml; up to 2, every search was the published one; up to 3, blocks had no kicks
 
@@ -70,7 +71,8 @@ def load(arguments: Sequence[str], *, base: Mapping[str, Any] | None = None) -> 
         chosen.setdefault("model", engine)  # openai, stub: what they serve has a preset of their own
     layers = _layers_of_defaults(chosen) if base is None else _layers_of_run(base, chosen)
     layers += [_preset(section, chosen[section]) for section in PRESET_SECTIONS if section in chosen]
-    dotted = [(ALIASES.get(key, key), value) for key, value in pairs if key not in PRESET_SECTIONS]
+    layers += [_size(value, is_new=base is None) for key, value in pairs if key == SIZE]
+    dotted = [(ALIASES.get(key, key), value) for key, value in pairs if key not in (*PRESET_SECTIONS, SIZE)]
     for key, _ in dotted:
         _check_key(key, "the command line")
     tree: dict[str, Any] = {}
@@ -323,9 +325,22 @@ def _preset(section: str, name: str) -> dict[str, dict[str, Any]]:
     values = tree.get(section, {})
     named = {} if section == "task" and "prompt" not in values else {"name": Written(stem, quoted=True)}
     tree[section] = {**named, **values}
-    data = values.get("data") if section == "task" else None
-    if isinstance(data, Written) and data and (path.parent / data.text).exists():  # else as from the command line
-        tree[section]["data"] = dataclasses.replace(data, text=str((path.parent / data.text).absolute()))
+    for key in ("data", "test") if section == "task" else ():
+        rows = values.get(key)
+        if isinstance(rows, Written) and rows and (path.parent / rows.text).exists():  # else as from the command line
+            tree[section][key] = dataclasses.replace(rows, text=str((path.parent / rows.text).absolute()))
+    return tree
+
+
+def _size(name: str, *, is_new: bool) -> dict[str, dict[str, Any]]:
+    """Read the preset of the size of an experiment."""
+    if not is_new:
+        raise ConfigError(f"{SIZE}={name}: is for a new run; give the settings themselves")
+    files = presets(SIZE)
+    if name not in files:
+        raise ConfigError(_no_such_preset(SIZE, name))
+    tree: dict[str, dict[str, Any]] = written.read_yaml(files[name])
+    _require_sections(tree, files[name])
     return tree
 
 

@@ -162,6 +162,10 @@ class TaskConfig:
     subset: str | None = None  # of a Hugging Face data set, such as multiple_choice
     split: str = "train"  # of a Hugging Face data set, or of a folder
     limit: int | None = None  # label at most this many examples, whole groups, drawn by search.seed
+    # Held-out rows, which only the evaluation labels: a file, or a data set, of rows like those of data.
+    test: str | None = None
+    test_share: float = 0.0  # or this share of the examples of data, whole groups, drawn by search.seed: 0 to 0.9
+    test_limit: int | None = None  # of either, at most this many examples
     # groups: whole groups in random order; blocks: rows by position, as published. Default: set by search.protocol.
     draw: str = ""
     # What follows describes a task of your own (docs/your-data.md): the text of a row up to its label word, with columns in
@@ -181,6 +185,10 @@ class TaskConfig:
 
     def __post_init__(self) -> None:
         require_at_least(self, 2, "limit")
+        require_at_least(self, 1, "test_limit")
+        require(0 <= self.test_share <= 0.9, f"test_share={self.test_share}: 0 to 0.9")
+        both = f"test={self.test} and task.test_share={self.test_share} both name held-out rows: give one of them"
+        require(self.test is None or not self.test_share, both)
         require_one_of(self, draw=("", "groups", "blocks"))
         words = self.label_words
         require(words is None or len(set(words)) == len(words) >= 2, "label_words: two or more, all different")
@@ -200,6 +208,8 @@ class SearchConfig:
     steps: int | None = None  # of each search, at most; default: 6 for each example for method=single, else no limit
     restarts: int = 1  # searches, from seed, seed+1, ...; the best one is the result
     pool_size: int | None = None  # examples in one search, at most; default: all
+    # The folder of a finished run: no search is done, and its pool's labels are shown for all examples (icm_hpc.apply sets it).
+    pool_run: str = ""
     # What becomes of more, by group. shards: each part is searched by itself; apply: one pool is searched, and its labels are
     # shown for all others, each of which costs little more than its own tokens.
     beyond: str = "shards"
@@ -276,6 +286,24 @@ class SearchConfig:
         some = not prior or (len(prior) > 1 and min(prior) > 0 and max(prior) / sum(prior) < 1)
         require(some, "label_prior: of each label, a number over 0, none of them all of the sum")
         require(self.linked_weight > 0, f"linked_weight={self.linked_weight}: over 0")
+
+
+# Labels of the pool that held-out rows are labelled by: the run's own, gold labels, none, random ones, and those of
+# search.method=bootstrap.
+CONDITIONS = ("icm", "gold", "zero_shot", "random", "bootstrap")
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateConfig:
+    """The held-out evaluation at the end of a run that has test rows (task.test, task.test_share)."""
+
+    # Whose labels of the pool the test rows are given: icm: the run's own; gold; zero_shot: no pool is shown; random;
+    # bootstrap (docs/evaluation.md). Default: all; with search.method=zero_shot only that.
+    conditions: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for name in self.conditions:
+            require(name in CONDITIONS, f"conditions={name}: one of {', '.join(CONDITIONS)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,6 +393,7 @@ class Config:
     search: SearchConfig
     cluster: ClusterConfig
     run: RunConfig
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
 
     @property
     def external_url(self) -> str | None:

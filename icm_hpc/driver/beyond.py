@@ -1,4 +1,6 @@
-"""Examples beyond the pool (search.beyond=apply): each labelled given the pool's labels, once the search has ended.
+"""Examples that no search labels: each labelled given the labels of a pool, once there are any.
+
+They are those beyond the pool of a run (search.beyond=apply), new rows (icm_hpc.apply), or held-out ones (heldout).
 
 All their prompts begin with the whole pool, which the server's prefix cache keeps: each costs little more than its own
 tokens. They are asked and saved in pieces, so that a later start goes on from what is there.
@@ -17,13 +19,11 @@ from ..config.fingerprint import fingerprint
 from ..config.schema import Config
 from ..config.searching import annealing_of
 from ..core import search
-from ..core.types import UNLABELLED, Labelling, frozen_labels
+from ..core.types import UNLABELLED, Labelling, frozen_labels, pool_of
 from ..errors import FitError
 from ..rundir import applied
 from ..rundir.applied import Piece
-from ..rundir.folder import RunDir
 from ..rundir.lock import Lock
-from ..rundir.outcome import Outcome
 from ..rundir.polling import until_done
 from ..scoring import prompts
 from ..scoring.client import Client, all_of
@@ -70,20 +70,22 @@ async def prepared(client: Client, pool: Task, task: Task) -> Beyond:
 
 async def label(
     config: Config,
-    run_dir: RunDir,
+    folder: Path,
     beyond: Beyond,
-    found: Outcome,
+    pool: Labelling,
     client: Client,
     *,
     work: Work,
     report: Callable[[int], None],
     held: Lock | None = None,
 ) -> Piece:
-    """Label all examples beyond the pool, those that earlier starts have saved included; `report` is told how many are done."""
-    pool = Labelling(found.labels, found.scores, found.energy)
+    """Label all examples given a pool, those that earlier starts have saved in `folder` included.
+
+    `report` is told how many are done.
+    """
     mark = applied.mark_of(fingerprint(config, beyond.task.sha256()), pool)
-    folder, slots, done = run_dir.beyond, asyncio.Semaphore(AT_A_TIME), 0
-    await until_done(lambda: folder.mkdir(exist_ok=True))
+    slots, done = asyncio.Semaphore(AT_A_TIME), 0
+    await until_done(lambda: folder.mkdir(parents=True, exist_ok=True))
 
     async def one(path: Path, task: Task) -> Piece:
         nonlocal done
@@ -104,16 +106,22 @@ async def label(
 
 
 async def _asked(config: Config, client: Client, work: Work, *, pool_task: Task, pool: Labelling, task: Task) -> Piece:
-    """Ask for the scores of a piece, and choose its labels."""
-    together = replace(pool_task, examples=(*pool_task.examples, *task.examples))
+    """Ask for the scores of a piece, and choose its labels.
+
+    Its examples may have ids and groups that the pool has, too; no rule is between the two.
+    """
+    members = pool_of(pool.labels)  # the others are not shown, nor asked
+    apart = [replace(one, id=f"beyond {i}", group=f"beyond {one.group}") for i, one in enumerate(task.examples)]
+    shown = [replace(one, id=f"pool {i}", group=f"pool {one.group}") for i, one in enumerate(pool_task.examples)]
+    together = replace(task, examples=(*(shown[i] for i in members), *apart))
     _, written = await prompts.written(client, together, config.search.scoring)
-    problem, n, m = together.problem(), len(pool_task.examples), len(task.examples)
-    shown = Labelling(
-        labels=frozen_labels([*pool.labels, *[UNLABELLED] * m]),
-        scores=np.concatenate([pool.scores, np.full((m, problem.n_labels), np.nan)]),
+    problem, n, m = together.problem(), len(members), len(task.examples)
+    given = Labelling(
+        labels=frozen_labels([*pool.labels[members], *[UNLABELLED] * m]),
+        scores=np.concatenate([pool.scores[members], np.full((m, problem.n_labels), np.nan)]),
         energy=pool.energy,
     )
     scorer = Scorer(client, written, problem, config.search.layout, memo_bytes=0, work=work)
-    asking = search.complete(problem, annealing_of(config.search), shown)
+    asking = search.complete(problem, annealing_of(config.search), given)
     labels, scores = await answered(asking, scorer.answer)
     return Piece(labels[n:], scores[n:])

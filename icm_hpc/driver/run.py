@@ -7,17 +7,18 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 from .. import scheduler, tasks
 from ..config.schema import Config
 from ..config.searching import annealing_of, require_prior
+from ..core.types import Labelling
 from ..engines import ENGINES
 from ..engines.engine import Metrics
-from ..errors import BadAnswer, Interrupted, NoAnswer, RateLimited, RequestError, ScoringError, ServerError
+from ..errors import Interrupted, NoAnswer, RateLimited, ScoringError, ServerError
 from ..rundir import checkpoint, lock, outcome, polling
 from ..rundir.attempts import record_attempt, record_end, record_served
 from ..rundir.files import write_atomically
@@ -25,17 +26,16 @@ from ..rundir.folder import RunDir, ServerExit
 from ..rundir.lock import Lock
 from ..rundir.outcome import Outcome
 from ..rundir.progress import Progress, Watch
-from ..scoring import checks, connect, identity, prompts
-from ..scoring.checks import Check
-from ..scoring.client import Client, Traffic, all_of
-from ..scoring.scorer import Work
+from ..scoring import connect, identity, prompts
+from ..scoring.client import Client, all_of
 from ..tasks import Task
-from . import beyond, shard
+from . import beyond, checking, given, shard
 from .beyond import Beyond
+from .counting import Counts, known_metrics
 from .labels import of_outcome, of_piece, write_labels
 from .reporting import Reporter
 from .shard import Shard, Surroundings
-from .summary import SinceStart, beyond_figures_of, figures_of, summary_of, to_json, warnings
+from .summary import beyond_figures_of, figures_of, summary_of, to_json, warnings
 
 MAX_RECONNECTS_WITHOUT_PROGRESS = 5  # times that a server is lost and found again without a step between
 LAST_WORDS_S = 10.0  # how long a server that stopped answering has to leave its exit record
@@ -43,8 +43,18 @@ LAST_WORDS_S = 10.0  # how long a server that stopped answering has to leave its
 log = logging.getLogger(__name__)
 
 
+# What is done with the server once a run has its labels; told of the last progress.
+Then: TypeAlias = Callable[[Client, Counts, Watch, Progress, Lock], Awaitable[None]]
+
+
 def drive(
-    config: Config, run_dir: RunDir, *, attempt: str, watch: Watch, received: list[int] | None = None
+    config: Config,
+    run_dir: RunDir,
+    *,
+    attempt: str,
+    watch: Watch,
+    received: list[int] | None = None,
+    then: Then | None = None,
 ) -> dict[str, Any]:
     """Do `run` in an event loop of its own; SIGINT, SIGTERM and SIGUSR2 stop it, and are noted in `received`."""
 
@@ -58,17 +68,21 @@ def drive(
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
             asyncio.get_running_loop().add_signal_handler(number, note, number)
-        return await run(config, run_dir, attempt=attempt, stop=stop, watch=watch)
+        return await run(config, run_dir, attempt=attempt, stop=stop, watch=watch, then=then)
 
     return asyncio.run(main())
 
 
-async def run(config: Config, run_dir: RunDir, *, attempt: str, stop: asyncio.Event, watch: Watch) -> dict[str, Any]:
+async def run(
+    config: Config, run_dir: RunDir, *, attempt: str, stop: asyncio.Event, watch: Watch, then: Then | None = None
+) -> dict[str, Any]:
     """Search from the saved state, or from the seeds, to the end; return the summary, as summary.json holds it.
+
+    `then` is done with the server once the labels are there.
 
     Raises Interrupted once `stop` is set and the state is saved, and IcmError for what the user must see to.
     """
-    work = asyncio.ensure_future(_alone(config, run_dir, attempt, watch))
+    work = asyncio.ensure_future(_alone(config, run_dir, attempt, watch, then))
     server_end = _server_end(config, run_dir, attempt)
     stopped: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
     try:
@@ -113,7 +127,7 @@ async def _hear_why(server_end: "asyncio.Future[ServerExit]", stopped: "asyncio.
         await asyncio.wait([stopped], timeout=LAST_WORDS_S)
 
 
-async def _alone(config: Config, run_dir: RunDir, attempt: str, watch: Watch) -> dict[str, Any]:
+async def _alone(config: Config, run_dir: RunDir, attempt: str, watch: Watch, then: Then | None) -> dict[str, Any]:
     """Keep other drivers out, and note how this attempt began and ended."""
     job = scheduler.job_id()
     who = f"attempt {attempt} on {socket.gethostname()}, process {os.getpid()}" + (f", job {job}" if job else "")
@@ -122,7 +136,9 @@ async def _alone(config: Config, run_dir: RunDir, attempt: str, watch: Watch) ->
         start = await polling.until_done(lambda: record_attempt(run_dir, attempt))
         end = "killed"
         try:
-            summary = await _with_server(config, run_dir, attempt, start, watch=watch, counts=counts, held=held)
+            summary = await _with_server(
+                config, run_dir, attempt, start, watch=watch, counts=counts, held=held, then=then
+            )
             end = "finished"
         except asyncio.CancelledError:
             end = "stopped, state saved"
@@ -137,18 +153,29 @@ async def _alone(config: Config, run_dir: RunDir, attempt: str, watch: Watch) ->
 
 
 async def _with_server(
-    config: Config, run_dir: RunDir, attempt: str, start: int, *, watch: Watch, counts: "Counts", held: Lock
+    config: Config,
+    run_dir: RunDir,
+    attempt: str,
+    start: int,
+    *,
+    watch: Watch,
+    counts: Counts,
+    held: Lock,
+    then: Then | None,
 ) -> dict[str, Any]:
     """Label with this attempt's server; when it is lost and comes back, go on from the state that was saved.
 
     It must serve the model that the run began with.
     """
-    without_progress = reached = 0
+    without_progress, reached = 0, 0.0
+    last: Progress | None = None
+    summary: dict[str, Any] | None = None
 
     def noting(now: Progress) -> None:
-        nonlocal without_progress, reached
-        if now.step > reached:
-            without_progress, reached = 0, now.step
+        nonlocal without_progress, reached, last
+        if now.done > reached:
+            without_progress, reached = 0, now.done
+        last = now
         watch(now)
 
     while True:
@@ -157,7 +184,10 @@ async def _with_server(
                 served = await identity.of_server(client, config)
                 await polling.until_done(partial(identity.require_same, run_dir, served))
                 await polling.until_done(partial(record_served, run_dir, start, served))
-                return await label(config, run_dir, client, noting, counts, held=held)
+                summary = summary or await label(config, run_dir, client, noting, counts, held=held)
+                if then and last:
+                    await then(client, counts, noting, last, held)
+                return summary
         except NoAnswer as error:
             without_progress += 1
             if without_progress > MAX_RECONNECTS_WITHOUT_PROGRESS or isinstance(
@@ -166,16 +196,6 @@ async def _with_server(
                 raise
             counts.servers_lost += 1
             log.warning("the server is lost (%s); the state is saved; waiting for a server", error)
-
-
-@dataclass(slots=True)
-class Counts:
-    """What this attempt did so far, all measured."""
-
-    work: Work = field(default_factory=Work)
-    traffic: Traffic = field(default_factory=Traffic)
-    servers_lost: int = 0
-    checked: bool = False  # the server, once
 
 
 async def label(
@@ -191,24 +211,26 @@ async def label(
 
     Nothing is saved once `held` is no longer ours.
     """
+    counts = counts or Counts(traffic=client.traffic)
+    if config.search.pool_run:
+        return await given.label(config, run_dir, client, watch, counts, held=held)
     task = tasks.load(config.task, seed=config.search.seed, copy=run_dir.data)
     prompts.require_readable(task, config.search.scoring)
     require_prior(config.search, task.label_words)
-    counts = counts or Counts(traffic=client.traffic)
     work = counts.work
-    before = await _known_metrics(client)
+    before = await known_metrics(client)
     division = tasks.divided(task, config.search.pool_size, config.search.beyond)
     parts = division.shards
     outcomes = await _finished(config, run_dir, parts)
     missing = {number: part for number, part in enumerate(parts) if number not in outcomes}
-    shards = await _shards(config, missing, client, (before and before.block_size) or 1)
+    shards = await shard.prepared(config, missing, client, (before and before.block_size) or 1)
     further = await beyond.prepared(client, parts[0], division.beyond) if division.beyond else None
     asked: list[Shard | Beyond] = [*shards, *([further] if further else [])]
     if asked and ENGINES[config.model.engine].is_checked and not counts.checked:
         longest = max(one.longest for one in asked)
-        await _check(client, run_dir, longest, asked[0].label_ids, shared=config.external_url is not None)
+        await checking.check(client, run_dir, longest, asked[0].label_ids, shared=config.external_url is not None)
         counts.checked = True
-        before = await _known_metrics(client) if before else None  # one warning is enough
+        before = await known_metrics(client) if before else None  # one warning is enough
     if before:
         _warn_of_small_cache(config, shards, before)
     searches = max(1, min(config.search.parallel_searches, len(shards) * config.search.restarts))
@@ -228,25 +250,19 @@ async def label(
     ]
     rest = None
     if further:
+        pool = Labelling(outcomes[0].labels, outcomes[0].scores, outcomes[0].energy)
         applied = await beyond.label(
-            config, run_dir, further, outcomes[0], client, work=work, report=report.applied, held=held
+            config, run_dir.beyond, further, pool, client, work=work, report=report.applied, held=held
         )
         labelled.append(of_piece(further.task, applied))
         rest = beyond_figures_of(applied, further.task.problem(), task.label_words)
     if held:
         held.require_held()
     write_labels(run_dir.labels, task, labelled)
-    after = await _known_metrics(client) if before else None
+    after = await known_metrics(client) if before else None
     for warning in warnings(described):
         log.warning("%s", warning)
-    since_start = SinceStart(
-        **asdict(work),
-        **asdict(counts.traffic),
-        servers_lost=counts.servers_lost,
-        server_prompt_tokens=after.prompt_tokens - before.prompt_tokens if before and after else None,
-        server_computed_tokens=after.computed_tokens - before.computed_tokens if before and after else None,
-    )
-    summary = to_json(summary_of(config, described, since_start, run_dir.read_served_model(), rest))
+    summary = to_json(summary_of(config, described, counts.since(before, after), run_dir.read_served_model(), rest))
     write_atomically(run_dir.summary, json.dumps(summary, indent=2).encode())
     return summary
 
@@ -262,62 +278,6 @@ async def _finished(config: Config, run_dir: RunDir, parts: Sequence[Task]) -> d
     if found:
         log.info("%d of %d shards are finished", len(found), len(parts))
     return found
-
-
-async def _known_metrics(client: Client) -> Metrics | None:
-    """Return the server's counts, or None where they cannot be had: the API of others, a proxy that does not pass them on, or a
-    server that is gone once the labels are there.
-    """
-    if client.engine.counters is None:
-        return None
-    try:
-        return await client.metrics()
-    except RequestError as error:
-        log.warning("the server's own counts are not known: %s", error)
-        return None
-
-
-async def _shards(config: Config, parts: Mapping[int, Task], client: Client, block_size: int) -> list[Shard]:
-    """Return the shards that are still to be searched; raises FitError if one does not fit the model's context."""
-    context, scoring = await client.max_model_len(), config.search.scoring
-    made = []
-    for number, part in parts.items():
-        tokens, written = await prompts.written(client, part, scoring)
-        for caution in prompts.cautions(tokens, scoring):
-            log.warning("shard %d: %s", number, caution)
-        if client.exact:
-            prompts.require_fit(tokens, context)
-        elif tokens.longest > context:  # the plan has refused what certainly does not fit
-            log.warning("the longest prompt may be %d tokens, and the context is %d", tokens.longest, context)
-        problem = part.problem()
-        cost = tokens.cost(config.search.layout, problem.groups, block_size, replicas=client.replicas)
-        made.append(Shard(number, part, problem, written, cost, tokens.longest, tokens.label_ids))
-    return made
-
-
-async def _check(client: Client, run_dir: RunDir, longest: int, label_ids: Sequence[int], *, shared: bool) -> None:
-    """Check that the server can do what a prompt of so many tokens and the labels ask of it.
-
-    A prompt of full length is timed once in a run: a start may be too short to time it again.
-
-    Raises ServerError if it cannot, and NoAnswer if it is lost meanwhile. What is only slower for it is logged.
-    """
-
-    def heed(check: Check) -> None:
-        log.log(logging.WARNING if check.passed is False else logging.INFO, "%s", check)
-        if check.passed is not False or check.name not in checks.NEEDED:
-            return
-        if isinstance(check.error, NoAnswer):
-            raise check.error
-        if shared and check.name == checks.LABELS and isinstance(check.error, BadAnswer):
-            return  # another run asks for labels at the same time, which spoils plain log-probabilities; ours were proved
-        raise ServerError(f"the server cannot score the labels of this run: {check}") from check.error
-
-    served = run_dir.read_served_model()
-    timed = served.timed_tokens if served else 0
-    done = await checks.run(client, heed, context=longest, label_ids=label_ids, clock=longest > timed)
-    if served and any(check.name == checks.CLOCK and check.passed for check in done):
-        run_dir.write_served_model(replace(served, timed_tokens=longest))
 
 
 def _warn_of_small_cache(config: Config, shards: Sequence[Shard], metrics: Metrics) -> None:

@@ -5,7 +5,7 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from ..rundir.lock import Lock
 from ..rundir.outcome import Asked, End, Outcome
 from ..rundir.polling import Outage, until_done
 from ..rundir.trace import Trace
+from ..scoring import prompts
 from ..scoring.client import Client, all_of
 from ..scoring.prompts import Prompts
 from ..scoring.scorer import Scorer, Work, answered
@@ -64,6 +65,24 @@ class Shard:
             remembered=saved.memo if saved else None,
             work=work,
         )
+
+
+async def prepared(config: Config, parts: Mapping[int, Task], client: Client, block_size: int) -> list[Shard]:
+    """Return the shards that are still to be searched; raises FitError if one does not fit the model's context."""
+    context, scoring = await client.max_model_len(), config.search.scoring
+    made = []
+    for number, part in parts.items():
+        tokens, written = await prompts.written(client, part, scoring)
+        for caution in prompts.cautions(tokens, scoring):
+            log.warning("shard %d: %s", number, caution)
+        if client.exact:
+            prompts.require_fit(tokens, context)
+        elif tokens.longest > context:  # the plan has refused what certainly does not fit
+            log.warning("the longest prompt may be %d tokens, and the context is %d", tokens.longest, context)
+        problem = part.problem()
+        cost = tokens.cost(config.search.layout, problem.groups, block_size, replicas=client.replicas)
+        made.append(Shard(number, part, problem, written, cost, tokens.longest, tokens.label_ids))
+    return made
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,7 +117,7 @@ class Summary:
     labelled_by_search: int
     labelled_by_completion: int  # by the last pass
     label_counts: dict[str, int]  # by label word
-    energy: float  # of the labels of all examples of a shard; mean over shards
+    energy: float  # of the labels of all examples of a shard; mean over shards; of icm_hpc.apply, of the pool shown
     conflicts: int  # pairs of the result that break a rule
     steps: int  # of the best search of each shard, summed
     flips: int  # accepted proposals of these
@@ -198,12 +198,7 @@ def summary_of(
 
     every: list[ShardFigures | BeyondFigures] = [*shards, *([beyond] if beyond else [])]
     return Summary(
-        task=config.task.name,
-        model=config.model.name,
-        served_model={"name": served.name, "root": served.root} if served else None,
-        protocol=config.search.protocol,
-        method=config.search.method,
-        seed=config.search.seed,
+        **_of_settings(config, served),
         examples=sum(figures.examples for figures in every),
         labelled_by_search=total("labelled_by_search"),
         labelled_by_completion=total("examples") - total("labelled_by_search"),
@@ -218,6 +213,38 @@ def summary_of(
         zero_shot_counts=_total([figures.zero_shot_counts for figures in shards]),
         beyond=beyond,
     )
+
+
+def given_summary_of(
+    config: Config, pool_energy: float, since_start: SinceStart, served: ServedModel | None, given: BeyondFigures
+) -> Summary:
+    """Return the figures of a run without a search, whose examples were labelled given the pool of another run."""
+    return Summary(
+        **_of_settings(config, served),
+        examples=given.examples,
+        labelled_by_search=0,
+        labelled_by_completion=0,
+        label_counts=given.label_counts,
+        energy=pool_energy,
+        conflicts=given.conflicts,
+        steps=0,
+        flips=0,
+        restarts_agree=None,
+        shards=(),
+        since_start=since_start,
+        beyond=given,
+    )
+
+
+def _of_settings(config: Config, served: ServedModel | None) -> dict[str, Any]:
+    return {
+        "task": config.task.name,
+        "model": config.model.name,
+        "served_model": {"name": served.name, "root": served.root} if served else None,
+        "protocol": config.search.protocol,
+        "method": config.search.method,
+        "seed": config.search.seed,
+    }
 
 
 def warnings(shards: Sequence[ShardFigures]) -> Iterator[str]:

@@ -21,8 +21,11 @@ from ..capacity import executor, plan
 from ..config import credentials, home, loading
 from ..config.fingerprint import differences, draw_the_same_examples, result_settings
 from ..config.schema import Config
+from ..driver import pools
 from ..driver.summary import Summary, from_json, warnings
 from ..errors import ClusterError, ConfigError, Interrupted, SchedulerError, TaskError
+from ..heldout import conditions, results
+from ..heldout import rows as test_rows
 from ..rundir import lock, progress
 from ..rundir.folder import RunDir, log_to_files
 from ..rundir.progress import Watch
@@ -44,11 +47,16 @@ def named(config: Config) -> Config:
     root = loading.run_folder(dataclasses.replace(config.run, name=""))
     run = dataclasses.replace(config.run, name=name, root=str(root))
     task, model = config.task, config.model
-    if task.data and (data := home.expanded(task.data, instead="task.data without ~")).exists():
-        task = dataclasses.replace(task, data=str(data.absolute()))
+    task = dataclasses.replace(task, data=_absolute(task.data, "data"), test=_absolute(task.test, "test"))
     if model.path and (folder := home.expanded(model.path, instead="model.path without ~")).is_dir():
         model = dataclasses.replace(model, path=str(folder.absolute()))
     return dataclasses.replace(config, run=run, task=task, model=model)
+
+
+def _absolute(rows: str | None, key: str) -> str | None:
+    """Return the absolute path of a file or a folder of rows; another name as it is."""
+    path = home.expanded(rows, instead=f"task.{key} without ~") if rows else None
+    return str(path.absolute()) if path and path.exists() else rows
 
 
 def start(
@@ -75,9 +83,10 @@ def start(
             console.print(f"{name:<8} {text}")
     run_dir = RunDir(Path(config.run.root) / config.run.name)
     task, gold_labels = _data(config, run_dir, resumed=resumed, is_new=name_is_made_up)
+    test = test_rows.of_run(config, run_dir, task, is_new=name_is_made_up)
     if dry_run:
         print(sbatch.text(config, run_dir), end="")
-        for note in task.notes:
+        for note in (*task.notes, *(test.notes if test else ())):
             print(f"icm_hpc: {note}", file=sys.stderr)
         if config.external_url:
             print(f"icm_hpc: {config.external_url} runs already ({url_from})", file=sys.stderr)
@@ -88,7 +97,7 @@ def start(
     key = credentials.of_server(config) if config.external_url else None
     misfits, remedies = executor.missing(config)
     plan.require_fit(plan.Plan(misfits=misfits, remedies=remedies), command)
-    planned = plan.plan(config, task)
+    planned = plan.plan(config, task, test)
     plan.require_fit(planned, command)
     if config.cluster.executor == "slurm":
         sbatch.require_startable(sbatch.text(config, run_dir))
@@ -101,10 +110,15 @@ def start(
         files = {run_dir.config: loading.to_yaml(config).encode()}
         if gold_labels is not None:
             files |= {run_dir.data: tasks.packed(task), run_dir.gold: gold.packed(gold_labels)}
+        files |= test_rows.files(config, run_dir, test)
+        if config.search.pool_run and not run_dir.pool.exists():
+            files |= pools.files_of_run(RunDir(Path(config.search.pool_run)), run_dir)
         with claim.written(run_dir, files):
             job = submission.submit(config, run_dir) if config.cluster.executor == "slurm" else None
         console.print(f"run      {run_dir.path}")
         console.print(f"task     {task.name}: {len(task.examples)} examples, {_words(task.label_words)}")
+        if test is not None:
+            console.print(f"test     {len(test.examples)} held-out examples, by {', '.join(conditions.wanted(config))}")
         if config.external_url:
             planned.lines["server"] += f" ({url_from})"
         for name in ("server", "time", "cost"):
@@ -256,7 +270,7 @@ def _progress_bar() -> Iterator[Watch]:
                 f"  flips {now.flips}  {each_s:.2f} s a scoring"
             )
             if now.applied:
-                figures = f"{now.applied}/{now.to_apply} beyond the pool"
+                figures = f"{now.applied}/{now.to_apply} given the pool"
             doing = "applying" if now.applied else "searching"
             bar.update(shown, description=doing, total=now.expected, completed=now.done, figures=figures)
 
@@ -302,6 +316,11 @@ def _print_summary(config: Config, run_dir: RunDir, summary: Summary) -> None:
         "scorings": f"{since.scorings} of the pool, {since.single_examples} of single examples,"
         f" {since.scorings_from_memo} answered from memory",
     }
+    if config.search.pool_run:
+        rows["labelled"] = (
+            f"{summary.examples} given the pool of {config.search.pool_run} (its energy: {summary.energy:.3f})"
+        )
+        rows = {name: rows[name] for name in ("labelled", "labels", "prompts")}
     if since.server_prompt_tokens:
         computed = since.server_computed_tokens
         whose = "the server (its own counters" + (", since it came back)" if since.servers_lost else ")")
@@ -320,6 +339,11 @@ def _print_summary(config: Config, run_dir: RunDir, summary: Summary) -> None:
             f"{found.share:.3f} of {found.labelled} (one label for all: {found.majority:.3f}; balanced accuracy"
             f" {found.balanced_accuracy:.3f}; the search never saw gold)"
         )
+    test = results.of_run(config, run_dir)
+    if test and test.majority is not None:
+        known = {name: one.figures.accuracy for name, one in test.conditions.items() if one.figures}
+        shown = ", ".join(f"{name} {one.value:.3f} ({one.low:.3f} to {one.high:.3f})" for name, one in known.items())
+        rows["held-out accuracy"] = f"{shown}; {test.compared} rows, one label for all: {test.majority:.3f}"
     for number, warning in enumerate(warnings(summary.shards)):
         rows[f"warning {number}"] = warning
     rows["result"] = str(run_dir.labels)

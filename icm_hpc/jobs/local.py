@@ -10,6 +10,7 @@ from typing import Any
 
 from ..config.schema import Config
 from ..driver.run import drive
+from ..heldout import label as heldout
 from ..rundir import progress
 from ..rundir.attempts import new_attempt
 from ..rundir.files import private_append
@@ -28,7 +29,7 @@ def run(config: Config, run_dir: RunDir, watch: Watch) -> dict[str, Any]:
     attempt = new_attempt()
     with serving(run_dir, attempt) if config.external_url is None else nullcontext():
         both = progress.all_of(watch, progress.to_file(run_dir, attempt))
-        return drive(config, run_dir, attempt=attempt, watch=both)
+        return drive(config, run_dir, attempt=attempt, watch=both, then=heldout.step(config, run_dir))
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from ..config.loading import load_file
 from ..config.schema import Config
 from ..driver.run import drive
 from ..errors import ClusterError, IcmError, Interrupted, SchedulerError
+from ..heldout import label as heldout
 from ..rundir import progress
 from ..rundir.attempts import attempts, scored_anything
 from ..rundir.files import require_private
@@ -94,7 +95,8 @@ class DriverJob:
         watch = progress.all_of(progress.to_log(), progress.to_file(run_dir, attempt))
         try:
             self._require_attempts_left(config, run_dir)
-            summary = drive(config, run_dir, attempt=attempt, watch=watch, received=received)
+            test = heldout.step(config, run_dir)
+            summary = drive(config, run_dir, attempt=attempt, watch=watch, received=received, then=test)
             _ignore_signals()  # the run has ended: a requeue would start the server again for nothing
             write_report(run_dir)
             return summary

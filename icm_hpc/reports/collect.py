@@ -14,13 +14,14 @@ from ..config.schema import Config
 from ..core.layout import LAYOUTS
 from ..driver.summary import ShardFigures, Summary, from_json
 from ..errors import IcmError
+from ..heldout import results
 from ..rundir.attempts import attempts
 from ..rundir.files import read_json
 from ..rundir.folder import RunDir
 from ..rundir.trace import digest_of
 from ..tasks import Task
-from . import comparison, cost, courses, labelling, repeat, rows
-from .figures import Degenerate, Fact, Numbers, OneLabel, Report, SearchFigures
+from . import beside, comparison, cost, courses, labelling, repeat, rows
+from .figures import Degenerate, Fact, Numbers, OneLabel, Report, SearchFigures, Series
 from .labelling import Labelled
 from .prompts import Prompts, prompts_of
 from .verdict import verdict
@@ -47,6 +48,8 @@ def collect(run_dir: RunDir) -> Report:
     listed = cost.starts(known)
     ends = _ends(summary) if summary else []
     degenerate = _degenerate(summary) if summary else []
+    test = results.of_run(config, run_dir)
+    bars = beside.bars_of(test) if test else []
     command, note = repeat.command(config)
     return Report(
         name=run_dir.path.name,
@@ -76,6 +79,9 @@ def collect(run_dir: RunDir) -> Report:
         least_certain=rows.least_certain(lister) if lister else [],
         broken=broken,
         all_broken=all_broken,
+        held_out=Series(config.model.name, [run_dir.path.name], bars) if bars else None,
+        held_out_majority=test.majority if test else None,
+        test=test,
         gold=compared,
         cost=list(cost.facts(config, known, summary)),
         starts=listed[-cost.STARTS :],

@@ -10,13 +10,12 @@ from scipy.stats import binomtest
 from .. import evaluate
 from ..config.schema import Config
 from ..errors import IcmError
+from ..heldout import statistics
 from ..rundir.folder import RunDir
 from ..tasks import gold
-from .figures import Bin, GoldFigures, Numbers
+from .figures import GoldFigures
 from .labelling import Ints, Labelled
 
-BINS = 10  # of probability, with as many examples each
-FEWEST = 5  # examples in a bin
 TABLE = 12  # labels, at most, of a table of all pairs
 CONFUSED = 20  # pairs of labels
 
@@ -38,7 +37,7 @@ def compared(found: Labelled, known: Mapping[str, int], words: Sequence[str]) ->
     labels, true = found.labels[places], np.array([known[found.ids[place]] for place in places])
     right, probabilities = labels == true, expit(found.margins[places])
     interval = binomtest(agreement.agreeing, agreement.labelled).proportion_ci(method="wilson")
-    bins = _bins(probabilities, right)
+    bins = statistics.bins(probabilities, right)
     wrong = Counter((words[t], words[given]) for t, given in zip(true, labels, strict=True) if t != given)
     return GoldFigures(
         compared=agreement.labelled,
@@ -59,13 +58,3 @@ def _confusion(true: Ints, labels: Ints, n_labels: int) -> list[list[int]]:
     table = np.zeros((n_labels, n_labels), dtype=np.int64)
     np.add.at(table, (true, labels), 1)
     return [[int(count) for count in row] for row in table]
-
-
-def _bins(probabilities: Numbers, right: "np.typing.NDArray[np.bool_]") -> list[Bin]:
-    """Return bins of equal counts, by probability."""
-    order = np.argsort(probabilities, kind="stable")
-    count = max(1, min(BINS, len(order) // FEWEST))
-    return [
-        Bin(len(part), float(probabilities[part].mean()), float(right[part].mean()))
-        for part in np.array_split(order, count)
-    ]

@@ -7,8 +7,33 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from ..heldout.results import Results
+from ..heldout.statistics import Bin, Interval
+
 Numbers: TypeAlias = npt.NDArray[np.float64]
 Fact: TypeAlias = tuple[str, str]  # a name, and what it is
+
+POOL = "pool"  # stands for a condition: the labels of the pool itself, of a run without held-out rows
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """The accuracy of a condition in a series: mean over its runs, and over the labellings of each."""
+
+    condition: str
+    # Of one run a bootstrap over rows; of several Student's t over runs, or the mean of their bootstraps where that is wider.
+    accuracy: Interval
+    accuracies: Sequence[float]  # of each run
+    rows: int  # of each run, at most
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Runs that differ in their seed alone."""
+
+    name: str  # the model, and the settings in which it differs from other series
+    runs: Sequence[str]
+    bars: Sequence[Bar]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,15 +155,6 @@ class Broken:
 
 
 @dataclass(frozen=True, slots=True)
-class Bin:
-    """Examples whose label has about the same probability."""
-
-    count: int
-    probability: float  # mean
-    agreement: float  # share that agree with gold
-
-
-@dataclass(frozen=True, slots=True)
 class GoldFigures:
     """The labels beside gold labels, which the search never saw."""
 
@@ -193,6 +209,9 @@ class Report:
     least_certain: Sequence[Row]
     broken: Sequence[Broken]
     all_broken: int
+    held_out: Series | None  # the conditions of held-out rows
+    held_out_majority: float | None  # accuracy of one label for all of them
+    test: Results | None  # all figures of the held-out rows
     gold: GoldFigures | None
     cost: Sequence[Fact]
     starts: Sequence[Start]

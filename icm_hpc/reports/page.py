@@ -38,24 +38,33 @@ def render(report: Report) -> str:
     except Exception as error:  # of a library that is not installed, or not as it should be
         log.warning("the page has no plots: %s", type(error).__name__)
         drawn, without_plots = {}, f"matplotlib cannot be used here ({type(error).__name__}). pip install matplotlib"
-    environment = Environment(
+    style, script = (files(__package__).joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    return (
+        environment()
+        .get_template("page.html")
+        .render(
+            report=report,
+            plots={name: Markup(svg) for name, svg in drawn.items()},  # noqa: S704
+            without_plots=without_plots,
+            evenness=evenness(report.verdict.balance),
+            style=Markup(style),  # noqa: S704
+            script=Markup(script),  # noqa: S704
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        )
+    )
+
+
+def environment() -> Environment:
+    """Return what fills in a template of this folder: every value is escaped."""
+    made = Environment(
         loader=PackageLoader(__package__, "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["plain"] = plain
-    style, script = (files(__package__).joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    return environment.get_template("page.html").render(
-        report=report,
-        plots={name: Markup(svg) for name, svg in drawn.items()},  # noqa: S704
-        without_plots=without_plots,
-        evenness=evenness(report.verdict.balance),
-        style=Markup(style),  # noqa: S704
-        script=Markup(script),  # noqa: S704
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-    )
+    made.filters["plain"] = plain
+    return made
 
 
 def plain(text: str) -> str:

@@ -1,50 +1,23 @@
-"""The plots, as SVG for the page: no colour of their own for text and axes, so that they are readable in light and dark.
+"""The plots of a run's page, as SVG."""
 
-matplotlib is imported when a plot is drawn, and not before.
-"""
-
-import io
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import bars
+from .drawing import COLOURS, GREY, INK, Draw, short, svg
 from .figures import Course, GoldFigures, LabelMargins, Numbers, Report
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-INK = "#010203"  # stands for the colour of the page's text
-COLOURS = ("#3d85c6", "#c9761a", "#2f9c6a", "#a56cd6", "#d65a5a", "#1f9aa8", "#98861f", "#cc5f9e")
-GREY = "#8b9098"
 BOXES = 30  # labels of a plot of margins
-WIDTH = 4.6  # inches: a phone's width at the size of the page's small text
-STYLE = {
-    "svg.fonttype": "none",
-    "text.parse_math": False,
-    "font.size": 9.5,
-    "text.color": INK,
-    "axes.edgecolor": GREY,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "legend.frameon": False,
-    "path.simplify_threshold": 0.5,
-}
-
-log = logging.getLogger(__name__)
-
-Draw = Callable[["Axes"], None]
 
 
 def plots(report: Report) -> dict[str, str]:
     """Return the SVG of each plot that the run has figures for, by name; raises ImportError without matplotlib."""
-    return {name: svg for name, height, draw in _wanted(report) if (svg := _svg(name, height, draw))}
+    return {name: element for name, height, draw in _wanted(report) if (element := svg(name, height, draw))}
 
 
 def _wanted(report: Report) -> Iterator[tuple[str, float, Draw]]:
@@ -61,50 +34,16 @@ def _wanted(report: Report) -> Iterator[tuple[str, float, Draw]]:
         yield "margins", max(1.6, 0.9 + 0.22 * len(used)), lambda axes: _margins(axes, report, used)
     if len(report.stability):
         yield "stability", 2.2, lambda axes: _stability(axes, report.stability)
-    bars = _bars(report) if report.degenerate else []
-    if len(bars) > 1:
-        yield "degenerate", 0.9 + 0.24 * len(bars), lambda axes: _degenerate(axes, bars)
+    degenerate = _bars(report) if report.degenerate else []
+    if len(degenerate) > 1:
+        yield "degenerate", 0.9 + 0.24 * len(degenerate), lambda axes: _degenerate(axes, degenerate)
+    series = report.held_out
+    if series:
+        yield "held-out", bars.height([series]), lambda axes: bars.draw(axes, [series], report.held_out_majority)
     gold = report.gold
     if gold:
         yield "gold", 1.6, lambda axes: _gold(axes, gold)
         yield "reliability", 2.9, lambda axes: _reliability(axes, gold)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep words about signs that a font lacks, or about folders that cannot be written, out of the run's log."""
-    logger = logging.getLogger("matplotlib")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        finally:
-            logger.setLevel(before)
-
-
-def _svg(name: str, height: float, draw: Draw) -> str:
-    """Return one plot, to stand in the page."""
-    with _quiet():
-        from matplotlib import style
-        from matplotlib.figure import Figure
-
-        with style.context(["default", {**STYLE, "svg.hashsalt": name}]):  # not what a matplotlibrc says
-            figure = Figure(figsize=(WIDTH, height), layout="constrained")
-            draw(figure.add_subplot())
-            buffer = io.StringIO()
-            nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-            figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    return _embedded(buffer.getvalue(), name)
-
-
-def _embedded(svg: str, name: str) -> str:
-    """Return the element itself, in the page's colour, with ids that no other plot has."""
-    element = svg[svg.index("<svg") :].replace(INK, "currentColor")
-    return (
-        element.replace('id="', f'id="{name}-').replace('href="#', f'href="#{name}-').replace("url(#", f"url(#{name}-")
-    )
 
 
 def _energy(axes: "Axes", courses: Sequence[Course]) -> None:
@@ -138,7 +77,7 @@ def _counts(axes: "Axes", course: Course, words: Sequence[str]) -> None:
     shares = counts / np.maximum(1.0, counts.sum(axis=0))
     order = np.argsort(-counts[:, -1], kind="stable")
     first, rest = order[: len(COLOURS)], order[len(COLOURS) :]
-    names = [_short(words[label]) for label in first]
+    names = [short(words[label]) for label in first]
     stacked, colours = [shares[label] for label in first], list(COLOURS[: len(first)])
     if len(rest):
         stacked, names, colours = (
@@ -171,7 +110,7 @@ def _margins(axes: "Axes", report: Report, used: Sequence[LabelMargins]) -> None
         capprops={"color": GREY},
     )
     axes.axvline(0, color=COLOURS[4], linewidth=1)
-    axes.set_yticks(range(1, len(used) + 1), [f"{_short(one.word)} ({one.count:,})" for one in used])
+    axes.set_yticks(range(1, len(used) + 1), [f"{short(one.word)} ({one.count:,})" for one in used])
     axes.invert_yaxis()
     axes.set_xlabel("margin, nats")
 
@@ -199,7 +138,7 @@ def _bars(report: Report) -> list[Bar]:
     name = "the result" if len(report.degenerate) == 1 else f"the result of shard {shard.shard}"
     return [
         (name, shard.energy, COLOURS[0]),
-        *((f"all {_short(one.word)}", one.energy, GREY) for one in shard.labels if one.energy is not None),
+        *((f"all {short(one.word)}", one.energy, GREY) for one in shard.labels if one.energy is not None),
     ]
 
 
@@ -224,9 +163,3 @@ def _reliability(axes: "Axes", gold: GoldFigures) -> None:
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--")
     axes.plot([one.probability for one in gold.bins], [one.agreement for one in gold.bins], "o-", color=COLOURS[0])
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="probability of the label", ylabel="agreement with gold")
-
-
-def _short(word: str) -> str:
-    """Return a label word as it fits beside a plot, without signs that are no text."""
-    shown = "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in word)
-    return shown if len(shown) <= 24 else f"{shown[:22]}…"

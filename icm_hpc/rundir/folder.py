@@ -154,6 +154,31 @@ class RunDir:
         return self.path / "gold.json"
 
     @property
+    def test_data(self) -> Path:
+        """The held-out examples, without gold labels."""
+        return self.path / "test.jsonl.gz"
+
+    @property
+    def test_gold(self) -> Path:
+        """Their gold labels."""
+        return self.path / "test-gold.json"
+
+    @property
+    def test(self) -> Path:
+        """The folder of what held-out examples were labelled by each condition."""
+        return self.path / "test"
+
+    @property
+    def pool_data(self) -> Path:
+        """The examples of another run's pool, whose labels are shown for all examples of this one."""
+        return self.path / "pool.jsonl.gz"
+
+    @property
+    def pool(self) -> Path:
+        """The labels of that pool, with its scores."""
+        return self.path / "pool.json"
+
+    @property
     def submitit(self) -> Path:
         """What submitit keeps of its jobs."""
         return self.path / "submitit"

@@ -28,7 +28,7 @@ class Progress:
     flips: int
     waits: int  # for answers, since this start
     waiting_s: float  # summed over the searches
-    applied: int = 0  # examples beyond the pool that are labelled
+    applied: int = 0  # examples that are labelled given the pool: beyond it, new or held-out ones
     to_apply: int = 0  # of so many
     applied_step: float = 0.0  # steps of work that one of them is, by the tokens that it computes; a forecast
 
@@ -64,7 +64,7 @@ def to_log() -> Watch:
             "step %d/%d, pool %d/%d, labels %s, entropy %.3f, energy %.3f, flips %d%s",
             *(progress.step, progress.steps, progress.pool, progress.examples),
             *("+".join(map(str, progress.counts)), entropy(progress.counts), progress.energy, progress.flips),
-            f", beyond the pool {progress.applied}/{progress.to_apply}" if progress.to_apply else "",
+            f", given the pool {progress.applied}/{progress.to_apply}" if progress.to_apply else "",
         )
 
     return _now_and_then(tell)

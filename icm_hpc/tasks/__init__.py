@@ -7,7 +7,7 @@ from ..config.schema import TaskConfig
 from ..errors import TaskError
 from . import claims, comparison, declared, gsm8k, kept, plugins, reviews, topics, truthfulqa
 from .family import Family, read
-from .task import Division, Example, Task, divided, drawn_in_blocks, limited, pieces
+from .task import Division, Drawn, Example, Task, divided, drawn_in_blocks, limited, pieces, within
 from .words import require_distinct
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "family_of",
     "label_words",
     "load",
+    "load_test",
     "packed",
     "pieces",
 ]
@@ -58,8 +59,35 @@ def load(config: TaskConfig, *, seed: int, copy: Path | None = None) -> Task:
     """
     family = family_of(config)
     kept_there = copy is not None and copy.exists()
-    task = _task(family, config, kept.unpacked(copy)) if copy and kept_there else _drawn(family, config, seed)
+    task = _task(family, config, kept.unpacked(copy)) if copy and kept_there else _drawn(family, config, seed).task
     return replace(task, label_words=label_words(family, config))
+
+
+def load_test(config: TaskConfig, pool: Task, *, seed: int, copy: Path | None = None) -> Task | None:
+    """Return the held-out examples of a task, None without any: those of a run's `copy`, where there is one.
+
+    Examples that the pool has, by their text, are left out, with a note. No rule is between them: each is labelled by itself.
+    """
+    if copy and copy.exists():
+        return replace(pool, examples=kept.unpacked(copy), conflict_rule=None, notes=())
+    family = family_of(config)
+    if config.test is not None:
+        drawn = _drawn(family, replace(config, data=config.test, limit=None, test=None), seed)
+        examples, notes = drawn.task.examples, drawn.task.notes
+    elif config.test_share:
+        examples, notes = _drawn(family, config, seed).test, ()
+    else:
+        return None
+    texts = {example.text for example in pool.examples}
+    unseen = [example for example in examples if example.text not in texts]
+    if len(unseen) < len(examples):
+        notes = (*notes, f"{len(examples) - len(unseen)} of {len(examples)} test rows are in the pool, too: left out")
+    test = within(unseen, config.test_limit)
+    if not test:
+        raise TaskError(
+            f"no test row is left: {'; '.join(notes) or f'task.test_limit={config.test_limit} holds no group'}"
+        )
+    return replace(pool, examples=test, conflict_rule=None, notes=tuple(f"test: {note}" for note in notes))
 
 
 def label_words(family: Family, config: TaskConfig) -> tuple[str, ...]:
@@ -85,17 +113,18 @@ def _task(family: Family, config: TaskConfig, examples: tuple[Example, ...]) -> 
     )
 
 
-def _drawn(family: Family, config: TaskConfig, seed: int) -> Task:
+def _drawn(family: Family, config: TaskConfig, seed: int) -> Drawn:
     data = read(family, config)
     examples = tuple(family.example(row.without_gold(), place) for place, row in enumerate(data.rows))
     if family.check:
         family.check(examples)
     task = replace(_task(family, config, examples), notes=(*family.notes, *data.notes))
     if config.draw == "blocks":
-        task = drawn_in_blocks(task, config.limit, seed, family.block_size)
+        drawn = drawn_in_blocks(task, config.limit, seed, family.block_size, test_share=config.test_share)
     else:
-        task = limited(task, config.limit, seed)
+        drawn = limited(task, config.limit, seed, test_share=config.test_share)
+    task = drawn.task
     if task.conflict_rule and not task.has_conflicts():
         note = f"no two rows {family.conflicting}, as task={config.name} expects: the search may collapse to one label"
         task = replace(task, notes=(*task.notes, note))
-    return task
+    return replace(drawn, task=task)

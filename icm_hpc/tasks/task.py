@@ -104,22 +104,53 @@ class Task:
                 yield Conflict(a, b, rule)
 
 
-def limited(task: Task, limit: int | None, seed: int) -> Task:
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A task's examples, and those that are held out, which no search sees."""
+
+    task: Task
+    test: tuple[Example, ...] = ()
+
+
+def limited(task: Task, limit: int | None, seed: int, *, test_share: float = 0.0) -> Drawn:
     """Return `task` with its groups in the random order that `seed` gives, cut to at most `limit` examples.
 
-    Groups stay whole. The order decides which examples are seeds of the search.
+    Groups stay whole. The order decides which examples are seeds of the search. Held out are the last ones of the order: of
+    the others, a limit takes the same with and without a test.
     """
     groups = _grouped(task.examples)
-    kept, _ = _held((groups[place] for place in np.random.default_rng(seed).permutation(len(groups))), limit)
-    return _cut(task, kept, limit)
+    ordered, test = _held_out(
+        [groups[place] for place in np.random.default_rng(seed).permutation(len(groups))], test_share
+    )
+    kept, _ = _held(ordered, limit)
+    return Drawn(_cut(task, kept, limit, test_share), test)
 
 
-def drawn_in_blocks(task: Task, limit: int | None, seed: int, size: int) -> Task:
-    """Return `task` as the published code chooses its batch: blocks of `size` rows, drawn without replacement."""
+def drawn_in_blocks(task: Task, limit: int | None, seed: int, size: int, *, test_share: float = 0.0) -> Drawn:
+    """Return `task` as the published code chooses its batch: blocks of `size` rows, drawn without replacement.
+
+    Held out are blocks, too, the last ones that are drawn.
+    """
     whole = blocks([example.group for example in task.examples], size)
     order = np.random.default_rng(seed).permutation(len(whole))
-    kept = order if limit is None else order[: limit // size]
-    return _cut(task, [task.examples[row] for place in kept for row in whole[place]], limit)
+    ordered, test = _held_out([[task.examples[row] for row in whole[place]] for place in order], test_share)
+    kept = ordered if limit is None else ordered[: limit // size]
+    return Drawn(_cut(task, [example for block in kept for example in block], limit, test_share), test)
+
+
+def within(examples: Sequence[Example], limit: int | None) -> tuple[Example, ...]:
+    """Return examples cut to at most `limit`, whole groups."""
+    kept, _ = _held(_grouped(examples), limit)
+    return tuple(kept)
+
+
+def _held_out(parts: list[list[Example]], share: float) -> tuple[list[list[Example]], tuple[Example, ...]]:
+    """Return parts without the last ones, and the examples of those: at least that share of all."""
+    wanted, first, count = share * sum(map(len, parts)), len(parts), 0
+    while count < wanted:
+        first -= 1
+        count += len(parts[first])
+    return parts[:first], tuple(example for part in parts[first:] for example in part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,9 +227,10 @@ def _grouped(examples: Iterable[Example]) -> list[list[Example]]:
     return list(members.values())
 
 
-def _cut(task: Task, kept: Sequence[Example], limit: int | None) -> Task:
+def _cut(task: Task, kept: Sequence[Example], limit: int | None, test_share: float) -> Task:
     if len(kept) < 2:
         count = "1 example" if len(kept) == 1 else f"{len(kept)} examples"
-        have = f"the data have {count}" if limit is None else f"task.limit={limit} leaves {count}"
+        whole = f"task.test_share={test_share:g} leaves {count}" if test_share else f"the data have {count}"
+        have = whole if limit is None else f"task.limit={limit} leaves {count}"
         raise TaskError(f"task {task.name}: {have}; at least 2 are required")
     return replace(task, examples=tuple(kept))

@@ -11,8 +11,8 @@ from icm_hpc.config import describe, loading
 from icm_hpc.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("submit", "resume", "status", "plan", "verify", "evaluate", "export", "report")
-TAKE_SETTINGS = ("submit", "resume", "plan")
+COMMANDS = ("submit", "resume", "status", "plan", "verify", "evaluate", "export", "report", "apply", "compare")
+TAKE_SETTINGS = ("submit", "resume", "plan", "apply")
 KEYS = [f"{section}.{f.name}" for section, kind in loading.SECTIONS.items() for f in dataclasses.fields(kind)]
 
 

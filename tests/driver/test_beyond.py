@@ -11,11 +11,10 @@ import pytest
 from icm_hpc import tasks
 from icm_hpc.config import loading
 from icm_hpc.core.cost import applied_cost
+from icm_hpc.core.types import Labelling
 from icm_hpc.driver import beyond, run
 from icm_hpc.errors import BadAnswer, ConfigError, FitError, TaskError
 from icm_hpc.rundir import sealed
-from icm_hpc.rundir.folder import RunDir
-from icm_hpc.rundir.outcome import Outcome
 from icm_hpc.rundir.progress import Progress
 from icm_hpc.scoring import connect, prompts
 from icm_hpc.scoring.scorer import Work
@@ -172,14 +171,12 @@ async def test_on_vllm_each_costs_about_its_own_tokens(tiny_server: Served, tmp_
     division = tasks.divided(task, 16, "apply")
     pool, rest = division.shards[0], division.beyond
     assert rest is not None
-    run_dir = RunDir(tmp_path)
-    labels = np.zeros(16, dtype=np.int8)
-    found = Outcome(labels, labels, np.zeros((16, 2)), 0.0, 0.0, 0, (), ())
+    shown = Labelling(np.zeros(16, dtype=np.int8), np.zeros((16, 2)), 0.0)
     async with connect.connected(settings, tiny_server.run_dir, tiny_server.attempt) as connected:
         client = connected.salted("beyond")
         further = await beyond.prepared(client, pool, rest)
         before = await client.metrics()
-        piece = await beyond.label(settings, run_dir, further, found, client, work=Work(), report=lambda _: None)
+        piece = await beyond.label(settings, tmp_path, further, shown, client, work=Work(), report=lambda _: None)
         after = await client.metrics()
         prefix, tokens = await prompts.of_tokens(client, pool), await prompts.of_tokens(client, rest)
     expected = applied_cost(prefix.longest_after(0), tokens.lengths, before.block_size or 1)

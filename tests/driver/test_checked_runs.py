@@ -9,7 +9,7 @@ import pytest
 from aiohttp.test_utils import TestServer
 
 from icm_hpc.driver import run
-from icm_hpc.driver.run import Counts
+from icm_hpc.driver.counting import Counts
 from icm_hpc.engines import stub
 from icm_hpc.errors import BadAnswer, NoAnswer, ScoringError, ServerError
 from icm_hpc.scoring import checks

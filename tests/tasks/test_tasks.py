@@ -244,14 +244,14 @@ def test_fewer_than_two_examples_are_refused(groups: list[int], limit: int | Non
 
 def test_a_limit_keeps_groups_whole_and_depends_on_the_seed() -> None:
     task = of_groups([3] * 10)
-    kept = limited(task, 10, seed=1)
+    kept = limited(task, 10, seed=1).task
     assert len(kept.examples) == 9
-    assert kept == limited(task, 10, seed=1)
-    assert kept != limited(task, 10, seed=2)
+    assert kept == limited(task, 10, seed=1).task
+    assert kept != limited(task, 10, seed=2).task
 
 
 def test_published_batches_are_blocks_by_position_that_can_straddle_groups() -> None:
-    kept = drawn_in_blocks(of_groups([3, 1, 2, 2, 3]), 8, seed=0, size=4)
+    kept = drawn_in_blocks(of_groups([3, 1, 2, 2, 3]), 8, seed=0, size=4).task
     ids = [example.id for example in kept.examples]
     assert sorted([ids[:4], ids[4:]]) == [["0-0", "0-1", "0-2", "1-0"], ["2-0", "2-1", "3-0", "3-1"]]
 

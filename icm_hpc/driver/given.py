@@ -1,0 +1,68 @@
+"""A run without a search (icm_hpc.apply): all of its examples are labelled given the pool of a finished run."""
+
+import json
+import logging
+from typing import Any
+
+from .. import tasks
+from ..config.schema import Config
+from ..core import energy
+from ..engines import ENGINES
+from ..rundir.files import write_atomically
+from ..rundir.folder import RunDir
+from ..rundir.lock import Lock
+from ..rundir.progress import Progress, Watch
+from ..scoring import prompts
+from ..scoring.client import Client
+from . import beyond, checking, pools
+from .counting import Counts, known_metrics
+from .labels import of_piece, write_labels
+from .summary import beyond_figures_of, given_summary_of, to_json
+
+log = logging.getLogger(__name__)
+
+
+async def label(
+    config: Config, run_dir: RunDir, client: Client, watch: Watch, counts: Counts, *, held: Lock | None
+) -> dict[str, Any]:
+    """Check a server that is ready, label with it, write labels.jsonl and summary.json, and return the summary."""
+    task = tasks.load(config.task, seed=config.search.seed, copy=run_dir.data)
+    prompts.require_readable(task, config.search.scoring)
+    pool, shown = pools.of_copy(config, run_dir)
+    asked = await beyond.prepared(client, pool, task)
+    if ENGINES[config.model.engine].is_checked and not counts.checked:
+        shared = config.external_url is not None
+        await checking.check(client, run_dir, asked.longest, asked.label_ids, shared=shared)
+        counts.checked = True
+    before = await known_metrics(client)
+
+    def report(done: int) -> None:
+        watch(
+            Progress(
+                step=0,
+                steps=0,
+                pool=len(pool.examples),
+                examples=len(pool.examples),
+                counts=tuple(energy.counts(shown.labels, len(pool.label_words))),
+                energy=shown.energy,
+                flips=0,
+                waits=counts.work.waits,
+                waiting_s=counts.work.waiting_s,
+                applied=done,
+                to_apply=len(task.examples),
+                applied_step=1.0,
+            )
+        )
+
+    report(0)
+    found = await beyond.label(config, run_dir.beyond, asked, shown, client, work=counts.work, report=report, held=held)
+    if held:
+        held.require_held()
+    write_labels(run_dir.labels, task, [of_piece(task, found)])
+    after = await known_metrics(client) if before else None
+    figures = beyond_figures_of(found, task.problem(), task.label_words)
+    summary = to_json(
+        given_summary_of(config, shown.energy, counts.since(before, after), run_dir.read_served_model(), figures)
+    )
+    write_atomically(run_dir.summary, json.dumps(summary, indent=2).encode())
+    return summary

@@ -1,0 +1,76 @@
+"""The pool of a finished run, whose labels are shown for examples that it does not have."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from .. import tasks
+from ..config.fingerprint import sha256_of
+from ..config.loading import load_file, run_folder
+from ..config.schema import Config
+from ..config.searching import annealing_of
+from ..core import energy
+from ..core.types import Labelling, frozen_labels
+from ..errors import ConfigError, TaskError
+from ..rundir.folder import RunDir
+from ..tasks import Task, kept
+from .labels import read_scored
+
+
+def task_of_run(run_dir: RunDir) -> Task:
+    """Return the examples of a run's pool: of several shards the first. Raises ConfigError where there are no labels yet."""
+    config = load_file(run_dir.config)
+    if config.search.pool_run:
+        raise ConfigError(
+            f"{run_dir.path.name} has no pool of its own: its labels are given by that of"
+            f" run={Path(config.search.pool_run).name}; name that one"
+        )
+    if not run_dir.labels.exists():
+        raise ConfigError(f"{run_dir.path} has no labels yet: python -m icm_hpc.resume run={run_dir.path.name}")
+    task = tasks.load(config.task, seed=config.search.seed, copy=run_dir.data)
+    return tasks.divided(task, config.search.pool_size, config.search.beyond).shards[0]
+
+
+def task_for(config: Config) -> Task:
+    """Return the examples of the pool that a run is to be shown: its own copy, or those of the run that it names."""
+    copy = RunDir(run_folder(config.run)).pool_data
+    if copy.exists():
+        return tasks.load(config.task, seed=config.search.seed, copy=copy)
+    return task_of_run(RunDir(Path(config.search.pool_run)))
+
+
+def files_of_run(run_dir: RunDir, copy: RunDir) -> dict[Path, bytes]:
+    """Return, by path, what the folder of another run is to hold of the pool of a finished one."""
+    pool, rows = task_of_run(run_dir), read_scored(run_dir.labels)
+    try:
+        own = [rows[str(example.id)] for example in pool.examples]
+    except LookupError:
+        raise ConfigError(f"{run_dir.labels} does not have all examples of the run's pool") from None
+    labels, scores = [row.label for row in own], [list(row.logprobs.values()) for row in own]
+    if {len(row) for row in scores} != {len(pool.label_words)}:
+        raise ConfigError(f"{run_dir.labels} does not have the log-probability of every label word")
+    shown = json.dumps({"pool": _digest(pool), "labels": labels, "scores": scores})
+    return {copy.pool_data: tasks.packed(pool), copy.pool: shown.encode()}
+
+
+def of_copy(config: Config, run_dir: RunDir) -> tuple[Task, Labelling]:
+    """Return the pool that a run's folder has a copy of. Raises TaskError if it is damaged."""
+    try:
+        pool = replace(
+            tasks.load(config.task, seed=config.search.seed, copy=run_dir.data),
+            examples=kept.unpacked(run_dir.pool_data),
+        )
+        shown = json.loads(run_dir.pool.read_bytes())
+        labels, scores = frozen_labels(shown["labels"]), np.array(shown["scores"], dtype=np.float64)
+        is_its = shown["pool"] == _digest(pool)
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise TaskError(f"{run_dir.pool}: the pool cannot be read: {error}") from error
+    if not is_its:
+        raise TaskError(f"{run_dir.pool}: its labels are of other examples than {run_dir.pool_data} has")
+    return pool, energy.evaluation(pool.problem(), annealing_of(config.search), labels, scores).labelling
+
+
+def _digest(pool: Task) -> str:
+    return sha256_of(f"{one.id} {one.text}" for one in pool.examples)

@@ -43,7 +43,7 @@ LAST_WORDS_S = 10.0  # how long a server that stopped answering has to leave its
 log = logging.getLogger(__name__)
 
 
-# What is done with the server once a run has its labels; told of the last progress.
+# What is done with the server once a run has its labels, given the last progress.
 Then: TypeAlias = Callable[[Client, Counts, Watch, Progress, Lock], Awaitable[None]]
 
 

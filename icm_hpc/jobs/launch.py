@@ -28,6 +28,7 @@ from ..rundir.folder import RunDir, log_to_files
 from ..rundir.progress import Watch
 from ..tasks import Task, gold
 from . import claim, local, sbatch, submission
+from .notifying import notes, notify
 from .reporting import write_report
 
 LISTED_LABELS = 8  # whose counts are printed, at most
@@ -43,6 +44,9 @@ def named(config: Config) -> Config:
     name = config.run.name or f"{made}-{time.strftime('%Y%m%d-%H%M%S')}"
     root = loading.run_folder(dataclasses.replace(config.run, name=""))
     run = dataclasses.replace(config.run, name=name, root=str(root))
+    if run.notify_command and "/" in run.notify_command[0]:
+        command = home.expanded(run.notify_command[0], instead="run.notify_command without ~").absolute()
+        run = dataclasses.replace(run, notify_command=[str(command), *run.notify_command[1:]])
     task, model = config.task, config.model
     if task.data and (data := home.expanded(task.data, instead="task.data without ~")).exists():
         task = dataclasses.replace(task, data=str(data.absolute()))
@@ -112,7 +116,7 @@ def start(
                 console.print(f"{name:<8} {planned.lines[name]}")
         if config.external_url:
             console.print(f"key      {key.source if key else 'none: the server must want none'}")
-        for note in planned.notes:
+        for note in (*planned.notes, *notes(config)):
             console.print(f"note     {note}")
         if job is None:
             _run_here(config, run_dir)
@@ -211,8 +215,13 @@ def _run_here(config: Config, run_dir: RunDir) -> None:
             summary = local.run(config, run_dir, watch)
     except Interrupted:
         console.print("stopped; the state is saved")
+        notify(config, run_dir, "stopped")
+        raise
+    except Exception:
+        notify(config, run_dir, "failed")
         raise
     write_report(run_dir)
+    notify(config, run_dir, "finished")
     _print_summary(config, run_dir, from_json(summary))
 
 

@@ -31,8 +31,6 @@ from . import claim, local, sbatch, submission
 from .notifying import notes, notify
 from .reporting import write_report
 
-LISTED_LABELS = 8  # whose counts are printed, at most
-
 console = Console(
     highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200
 )
@@ -261,7 +259,7 @@ def _progress_bar() -> Iterator[Watch]:
         def watch(now: progress.Progress) -> None:
             each_s = now.waiting_s / now.waits if now.waits else 0.0
             figures = (
-                f"pool {now.pool}/{now.examples} ({_balance(now.counts)})  energy {now.energy:.2f}"
+                f"pool {now.pool}/{now.examples} ({progress.balance(now.counts)})  energy {now.energy:.2f}"
                 f"  flips {now.flips}  {each_s:.2f} s a scoring"
             )
             if now.applied:
@@ -274,25 +272,17 @@ def _progress_bar() -> Iterator[Watch]:
 
 def _words(words: Sequence[str]) -> str:
     """Return the label words; of many, the first."""
-    listed = ", ".join(map(repr, words[:LISTED_LABELS]))
-    return f"labels {listed}" if len(words) <= LISTED_LABELS else f"{len(words)} labels {listed}, ..."
-
-
-def _balance(counts: Sequence[int]) -> str:
-    """Return how many examples have each label; of many labels, the largest numbers."""
-    if len(counts) <= LISTED_LABELS:
-        return "+".join(map(str, counts))
-    most = sorted(counts, reverse=True)[:LISTED_LABELS]
-    return f"{'+'.join(map(str, most))}+..., {sum(count > 0 for count in counts)} of {len(counts)} labels"
+    listed = ", ".join(map(repr, words[: progress.LISTED_LABELS]))
+    return f"labels {listed}" if len(words) <= progress.LISTED_LABELS else f"{len(words)} labels {listed}, ..."
 
 
 def _labels(counts: Mapping[str, int]) -> str:
     """Return how many examples have each label word; of many words, the commonest."""
-    if len(counts) <= LISTED_LABELS:
+    if len(counts) <= progress.LISTED_LABELS:
         return ", ".join(f"{word} {count}" for word, count in counts.items())
     used = [(word, count) for word, count in Counter(counts).most_common() if count]
-    listed = ", ".join(f"{word} {count}" for word, count in used[:LISTED_LABELS])
-    more = f", {len(used) - LISTED_LABELS} others" if len(used) > LISTED_LABELS else ""
+    listed = ", ".join(f"{word} {count}" for word, count in used[: progress.LISTED_LABELS])
+    more = f", {len(used) - progress.LISTED_LABELS} others" if len(used) > progress.LISTED_LABELS else ""
     return f"{listed}{more} ({len(used)} of {len(counts)} labels are used)"
 
 

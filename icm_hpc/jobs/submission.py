@@ -30,7 +30,7 @@ from ..rundir.files import require_private
 from ..rundir.folder import RunDir, log_to_files
 from . import sbatch
 from .notifying import notify
-from .reporting import write_report
+from .reporting import IN_JOB_S, write_report
 
 TRY_FOR_S = 60.0  # to requeue or to resubmit; a part of cluster.signal_s
 ENDED_WITHIN_S = 900.0  # by Slurm, once the driver was told to stop; until then the job keeps its nodes
@@ -107,7 +107,7 @@ class DriverJob:
             notify(config, run_dir, "failed")
             raise
         _ignore_signals()  # the run has ended: a requeue would start the server again for nothing
-        write_report(run_dir)
+        write_report(run_dir, IN_JOB_S)
         notify(config, run_dir, "finished")
         return summary
 

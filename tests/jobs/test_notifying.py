@@ -193,7 +193,7 @@ def test_a_job_calls_the_command_only_if_the_run_does_not_go_on(
     run_dir.config.write_text(loading.to_yaml(config))
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setattr(submission, "drive", drive)
-    monkeypatch.setattr(submission, "write_report", lambda _: None)
+    monkeypatch.setattr(submission, "write_report", lambda *_: None)
     monkeypatch.setattr(submission.DriverJob, "_resubmit", lambda *_: "8")
     monkeypatch.setattr(scheduler, "is_to_go_on", lambda _: False)
     monkeypatch.setattr(submission, "ENDED_WITHIN_S", 0)

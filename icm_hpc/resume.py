@@ -6,11 +6,12 @@ Settings of the command line replace those of the run. Settings that decide its 
 
 import sys
 
-from . import status, submit
+from . import submit
 from .capacity import plan
 from .config import describe, loading
 from .errors import ConfigError, IcmError, Interrupted
 from .jobs import launch
+from .monitoring import state
 from .rundir.folder import RunDir
 
 ARGUMENTS = {
@@ -34,7 +35,7 @@ def main() -> None:
         words = [word for word in arguments if not word.startswith("run.root=")]
         command = plan.Command("resume", (*words, here), run_dir.config)
         config = launch.named(loading.load_file(run_dir.config, command.words))
-        if status.is_finished(run_dir, config):
+        if state.is_finished(run_dir, config):
             if config.search.pool_run:
                 raise ConfigError(f"{run_dir.path} has finished: its labels are in {run_dir.labels}")
             raise ConfigError(

@@ -22,27 +22,31 @@ ASSIGNMENT = re.compile(r"\b([A-Za-z_]\w*)=(\"[^\"]*\"|'[^']*'|[^\s;,&|]*)")
 OPTION = re.compile(
     r"--(token|password|passwd|secret|api[-_]key|apikey)[= ](\"[^\"]*\"|'[^']*'|[^\s;,&|]+)", re.IGNORECASE
 )
-LISTS = ("setup", "driver_flags", "server_flags", "server_srun_flags", "server_launcher")
+LISTS = {
+    "cluster": ("setup", "driver_flags", "server_flags", "server_srun_flags", "server_launcher"),
+    "run": ("notify_command",),
+}
 
 
 def require_none(tree: Mapping[str, Tree]) -> None:
-    """Raise ConfigError, which does not quote it, for a secret in model.env or in a list of cluster.
+    """Raise ConfigError, which does not quote it, for a secret in model.env or in a list of LISTS.
 
     What a run's own config.yaml holds is not checked again.
     """
     variables = tree.get("model", {}).get("env", {})
     for name, value in variables.items() if isinstance(variables, Mapping) else ():
-        if isinstance(value, Written) and not value.saved and _is_secret(name, value.text):
+        if isinstance(value, Written) and not value.saved and is_secret(name, value.text):
             raise ConfigError(f"model.env.{name}: {_remedy(name)}")
-    for key in LISTS:
-        lines = tree.get("cluster", {}).get(key, [])
+    for section, key in ((section, key) for section, keys in LISTS.items() for key in keys):
+        lines = tree.get(section, {}).get(key, [])
         for number, line in enumerate(lines if isinstance(lines, list) else []):
             name = _secret_of(line.text) if isinstance(line, Written) and not line.saved else None
             if name is not None:
-                raise ConfigError(f"cluster.{key}[{number}]: {name} {_remedy(name)}")
+                raise ConfigError(f"{section}.{key}[{number}]: {name} {_remedy(name)}")
 
 
-def _is_secret(name: str, value: str) -> bool:
+def is_secret(name: str, value: str) -> bool:
+    """Return whether a variable looks like a secret, by its name or by the form of its value."""
     return SHAPE.search(value) is not None or bool(NAME.fullmatch(name) and not NO_SECRET.fullmatch(value))
 
 
@@ -51,7 +55,7 @@ def _secret_of(line: str) -> str | None:
     found: Iterator[re.Match[str]] = (match for form in (ASSIGNMENT, OPTION) for match in form.finditer(line))
     for match in found:
         value = match[2].strip("\"'")
-        if not re.match(r"\$|`", value) and _is_secret(match[1], value):
+        if not re.match(r"\$|`", value) and is_secret(match[1], value):
             return match[1]
     return "it" if SHAPE.search(line) else None
 

@@ -374,6 +374,9 @@ class RunConfig:
     name: str = ""  # of the run's folder; default: made from task, model and time
     root: str = "runs"  # folder of all runs; on Slurm, on a file system that all nodes see
     save_interval_s: float = 30.0  # seconds between saves of the state: the most work that a fault can cost
+    # A command that is run when the run has ended and does not go on by itself, with the run's folder as its last argument
+    # and finished, failed or stopped as $ICM_OUTCOME: [mail-me, --short]. 20 s at most; no shell reads it.
+    notify_command: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         legal = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*|", self.name)
@@ -381,6 +384,7 @@ class RunConfig:
         length = len(self.name)
         require(length <= MAX_NAME, f"name={self.name[:20]}...: has {length} letters; {MAX_NAME} or fewer")
         require_at_least(self, 0, "save_interval_s")
+        require(self.notify_command[:1] != [""], "notify_command: the first word is empty: [COMMAND, ARGUMENT, ...]")
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,9 +31,8 @@ from ..rundir.folder import RunDir, log_to_files
 from ..rundir.progress import Watch
 from ..tasks import Task, gold
 from . import claim, local, sbatch, submission
+from .notifying import notes, notify
 from .reporting import write_report
-
-LISTED_LABELS = 8  # whose counts are printed, at most
 
 console = Console(
     highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200
@@ -46,6 +45,9 @@ def named(config: Config) -> Config:
     name = config.run.name or f"{made}-{time.strftime('%Y%m%d-%H%M%S')}"
     root = loading.run_folder(dataclasses.replace(config.run, name=""))
     run = dataclasses.replace(config.run, name=name, root=str(root))
+    if run.notify_command and "/" in run.notify_command[0]:
+        command = home.expanded(run.notify_command[0], instead="run.notify_command without ~").absolute()
+        run = dataclasses.replace(run, notify_command=[str(command), *run.notify_command[1:]])
     task, model = config.task, config.model
     task = dataclasses.replace(task, data=_absolute(task.data, "data"), test=_absolute(task.test, "test"))
     if model.path and (folder := home.expanded(model.path, instead="model.path without ~")).is_dir():
@@ -126,7 +128,7 @@ def start(
                 console.print(f"{name:<8} {planned.lines[name]}")
         if config.external_url:
             console.print(f"key      {key.source if key else 'none: the server must want none'}")
-        for note in planned.notes:
+        for note in (*planned.notes, *notes(config)):
             console.print(f"note     {note}")
         if job is None:
             _run_here(config, run_dir)
@@ -225,8 +227,13 @@ def _run_here(config: Config, run_dir: RunDir) -> None:
             summary = local.run(config, run_dir, watch)
     except Interrupted:
         console.print("stopped; the state is saved")
+        notify(config, run_dir, "stopped")
+        raise
+    except Exception:
+        notify(config, run_dir, "failed")
         raise
     write_report(run_dir)
+    notify(config, run_dir, "finished")
     _print_summary(config, run_dir, from_json(summary))
 
 
@@ -266,7 +273,7 @@ def _progress_bar() -> Iterator[Watch]:
         def watch(now: progress.Progress) -> None:
             each_s = now.waiting_s / now.waits if now.waits else 0.0
             figures = (
-                f"pool {now.pool}/{now.examples} ({_balance(now.counts)})  energy {now.energy:.2f}"
+                f"pool {now.pool}/{now.examples} ({progress.balance(now.counts)})  energy {now.energy:.2f}"
                 f"  flips {now.flips}  {each_s:.2f} s a scoring"
             )
             if now.applied:
@@ -279,25 +286,17 @@ def _progress_bar() -> Iterator[Watch]:
 
 def _words(words: Sequence[str]) -> str:
     """Return the label words; of many, the first."""
-    listed = ", ".join(map(repr, words[:LISTED_LABELS]))
-    return f"labels {listed}" if len(words) <= LISTED_LABELS else f"{len(words)} labels {listed}, ..."
-
-
-def _balance(counts: Sequence[int]) -> str:
-    """Return how many examples have each label; of many labels, the largest numbers."""
-    if len(counts) <= LISTED_LABELS:
-        return "+".join(map(str, counts))
-    most = sorted(counts, reverse=True)[:LISTED_LABELS]
-    return f"{'+'.join(map(str, most))}+..., {sum(count > 0 for count in counts)} of {len(counts)} labels"
+    listed = ", ".join(map(repr, words[: progress.LISTED_LABELS]))
+    return f"labels {listed}" if len(words) <= progress.LISTED_LABELS else f"{len(words)} labels {listed}, ..."
 
 
 def _labels(counts: Mapping[str, int]) -> str:
     """Return how many examples have each label word; of many words, the commonest."""
-    if len(counts) <= LISTED_LABELS:
+    if len(counts) <= progress.LISTED_LABELS:
         return ", ".join(f"{word} {count}" for word, count in counts.items())
     used = [(word, count) for word, count in Counter(counts).most_common() if count]
-    listed = ", ".join(f"{word} {count}" for word, count in used[:LISTED_LABELS])
-    more = f", {len(used) - LISTED_LABELS} others" if len(used) > LISTED_LABELS else ""
+    listed = ", ".join(f"{word} {count}" for word, count in used[: progress.LISTED_LABELS])
+    more = f", {len(used) - progress.LISTED_LABELS} others" if len(used) > progress.LISTED_LABELS else ""
     return f"{listed}{more} ({len(used)} of {len(counts)} labels are used)"
 
 

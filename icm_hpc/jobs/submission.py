@@ -30,7 +30,8 @@ from ..rundir.attempts import attempts, scored_anything
 from ..rundir.files import require_private
 from ..rundir.folder import RunDir, log_to_files
 from . import sbatch
-from .reporting import write_report
+from .notifying import notify
+from .reporting import IN_JOB_S, write_report
 
 TRY_FOR_S = 60.0  # to requeue or to resubmit; a part of cluster.signal_s
 ENDED_WITHIN_S = 900.0  # by Slurm, once the driver was told to stop; until then the job keeps its nodes
@@ -85,7 +86,7 @@ class DriverJob:
     earlier: int = 0  # starts of the driver in jobs before this one, since a person last submitted or resumed the run
 
     def __call__(self) -> dict[str, Any]:
-        """Drive the run inside the job. Told to stop, save, and see to it that the run goes on as cluster.on_preempt says."""
+        """Drive the run inside the job; told to stop, save and go on as cluster.on_preempt says; else report and notify."""
         run_dir = RunDir(Path(self.run_folder))
         config = load_file(run_dir.config)
         log_to_files(run_dir)
@@ -97,14 +98,26 @@ class DriverJob:
             self._require_attempts_left(config, run_dir)
             test = heldout.step(config, run_dir)
             summary = drive(config, run_dir, attempt=attempt, watch=watch, received=received, then=test)
-            _ignore_signals()  # the run has ended: a requeue would start the server again for nothing
-            write_report(run_dir)
-            return summary
         except Interrupted:
             _ignore_signals()
             log.info("state saved after %s", signal.Signals(received[0]).name)
-            then = config.cluster.on_preempt
-            goes_on = then != "stop" and (signal.SIGUSR2 in received or _is_to_go_on())
+            return self._continued(config, run_dir, received, submitits)
+        except Exception as error:
+            _ignore_signals()  # the run has ended: it is not to be requeued while the user's command runs
+            if isinstance(error, IcmError):
+                log.error("%s", error)
+            notify(config, run_dir, "failed")
+            raise
+        _ignore_signals()  # the run has ended: a requeue would start the server again for nothing
+        write_report(run_dir, IN_JOB_S)
+        notify(config, run_dir, "finished")
+        return summary
+
+    def _continued(self, config: Config, run_dir: RunDir, received: list[int], submitits: Any) -> dict[str, Any]:
+        """See to it that a run that was told to stop goes on as cluster.on_preempt says; returns in this job if in another."""
+        then = config.cluster.on_preempt
+        goes_on = then != "stop" and (signal.SIGUSR2 in received or _is_to_go_on())
+        try:
             if then == "stop":
                 log.info("stopped; go on with: %s", resume_command(run_dir))
                 raise ClusterError(f"stopped, the state is saved; go on with: {resume_command(run_dir)}") from None
@@ -112,11 +125,13 @@ class DriverJob:
                 return {CONTINUED_AS: self._resubmit(config, run_dir)}
             if then == "requeue" and goes_on and callable(submitits):
                 submitits(signal.SIGUSR2, None)  # Slurm would, too, but maybe at the end of a long grace only
-            time.sleep(ENDED_WITHIN_S)  # Slurm ends us: to return or to raise would leave a result
-            raise ClusterError(f"told to stop, and not ended; go on with: {resume_command(run_dir)}") from None
-        except IcmError as error:
-            log.error("%s", error)
+        except Exception:
+            notify(config, run_dir, "stopped")
             raise
+        if not goes_on:
+            notify(config, run_dir, "stopped")
+        time.sleep(ENDED_WITHIN_S)  # Slurm ends us: to return or to raise would leave a result
+        raise ClusterError(f"told to stop, and not ended; go on with: {resume_command(run_dir)}") from None
 
     def checkpoint(self) -> utils.DelayedSubmission:
         """Return what submitit is to run after a requeue: the same, which finds its saved state in the folder."""

@@ -129,6 +129,11 @@ class RunDir:
         return self.path / "driver.log"
 
     @property
+    def notify_log(self) -> Path:
+        """What run.notify_command printed."""
+        return self.path / "notify.log"
+
+    @property
     def labels(self) -> Path:
         """The result: one line an example."""
         return self.path / "labels.jsonl"

@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from ..core.energy import entropy
@@ -11,6 +11,7 @@ from .files import write_atomically
 from .folder import RunDir
 
 REPORT_S = 10.0
+LISTED_LABELS = 8  # whose counts are printed, at most
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +90,14 @@ def to_file(run_dir: RunDir, attempt: str) -> Watch:
             log.warning("%s cannot be written: %s", run_dir.progress, error)
 
     return _now_and_then(tell)
+
+
+def balance(counts: Sequence[int]) -> str:
+    """Return how many examples have each label; of many labels, the largest numbers."""
+    if len(counts) <= LISTED_LABELS:
+        return "+".join(map(str, counts))
+    most = sorted(counts, reverse=True)[:LISTED_LABELS]
+    return f"{'+'.join(map(str, most))}+..., {sum(count > 0 for count in counts)} of {len(counts)} labels"
 
 
 def _now_and_then(tell: Watch) -> Watch:

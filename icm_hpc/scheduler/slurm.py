@@ -4,7 +4,7 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,30 +83,46 @@ def queued(job: str, cluster: str | None = None) -> list[Component]:
 
     Raises SchedulerError if Slurm does not answer: whether the job is in the queue is then not known.
     """
+    return all_queued([job], cluster).get(job, [])
+
+
+def all_queued(jobs: Sequence[str], cluster: str | None = None) -> dict[str, list[Component]]:
+    """Return the components of those jobs that are in the queue, by job; raises SchedulerError if Slurm does not answer."""
     try:
-        printed = ask("squeue", "--noheader", "--format=%i|%T|%R", f"--jobs={job}", *on_cluster(cluster))
+        printed = ask("squeue", "--noheader", "--format=%i|%T|%R", f"--jobs={','.join(jobs)}", *on_cluster(cluster))
     except SchedulerError as error:
-        if "Invalid job id" in str(error):  # it has left the queue so long ago that the controller has forgotten it
-            return []
+        if (
+            "Invalid job id" in str(error) and len(jobs) == 1
+        ):  # it left so long ago that the controller has forgotten it
+            return {}
         raise
-    rows = sorted(line.split("|", 2) for line in printed.splitlines() if line.count("|") >= 2)
-    return [Component(state, reason) for _, state, reason in rows]
+    found: dict[str, list[Component]] = {}
+    for id_, state, reason in sorted(line.split("|", 2) for line in printed.splitlines() if line.count("|") >= 2):
+        found.setdefault(id_.partition("+")[0], []).append(Component(state, reason))
+    return found
 
 
 def accounted(job: str, cluster: str | None = None) -> list[Component]:
     """Return the components of a job as the accounting has them, none if it does not know the job or does not answer."""
+    return all_accounted([job], cluster).get(job, [])
+
+
+def all_accounted(jobs: Sequence[str], cluster: str | None = None) -> dict[str, list[Component]]:
+    """Return the same of several jobs, by job."""
     fields = "JobID,State,NodeList,ExitCode,DerivedExitCode"
-    flags = ("--allocations", "--noheader", "--parsable2", f"--format={fields}", f"--jobs={job}")
+    flags = ("--allocations", "--noheader", "--parsable2", f"--format={fields}", f"--jobs={','.join(jobs)}")
     try:
         printed = ask("sacct", *flags, *on_cluster(cluster))
     except SchedulerError:
-        return []
-    rows = [row.split("|") for row in printed.splitlines() if row.count("|") == fields.count(",")]
-    return [
-        Component(state.split()[0], nodes, steps if steps not in ("", "0:0") else script)
-        for _, state, nodes, script, steps in rows
-        if state
-    ]
+        return {}
+    found: dict[str, list[Component]] = {}
+    for id_, state, nodes, script, steps in (
+        row.split("|") for row in printed.splitlines() if row.count("|") == fields.count(",")
+    ):
+        if state:
+            exit_code = steps if steps not in ("", "0:0") else script
+            found.setdefault(id_.partition("+")[0], []).append(Component(state.split()[0], nodes, exit_code))
+    return found
 
 
 def is_to_go_on(job: str) -> bool:

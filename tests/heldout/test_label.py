@@ -177,7 +177,7 @@ class Failing(OfflineClient):
         return super().say(prompt, label_ids)
 
 
-def test_a_search_that_goes_on_is_evaluated_anew(tmp_path: Path) -> None:
+def test_a_search_that_goes_on_is_evaluated_again(tmp_path: Path) -> None:
     config, run_dir, client = prepare(tmp_path, *shares(tmp_path), "evaluate.conditions=[icm,zero_shot]")
     labelled(config, run_dir, client)
     longer, _, _ = offline.prepare(

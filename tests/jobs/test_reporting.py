@@ -29,11 +29,8 @@ def test_a_failure_is_logged_with_the_command_that_tries_again(
     assert f"python -m icm_hpc.report run=none run.root={tmp_path}" in caplog.text
 
 
-def test_a_report_that_takes_too_long_is_given_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(reporting, "WITHIN_S", 0.01)
-    reporting.write_report(runs.finished(tmp_path, "task.limit=8"))
+def test_a_report_that_takes_too_long_is_given_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    reporting.write_report(runs.finished(tmp_path, "task.limit=8"), within_s=0.01)
     assert "not done within 0.01 s" in caplog.text
 
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from icm_hpc import status
 from icm_hpc.driver import run
 from icm_hpc.errors import FolderError
 from icm_hpc.jobs import local
+from icm_hpc.monitoring import state
 from icm_hpc.rundir import checkpoint, lock, polling
 from icm_hpc.rundir.files import read_json
 from icm_hpc.rundir.folder import Rendezvous, RunDir
@@ -205,7 +205,7 @@ def test_status_outlives_a_read_that_fails_for_a_moment(tmp_path: Path, monkeypa
     _, run_dir = prepare_run(tmp_path, *STUB)
     monkeypatch.setattr(polling, "RETRY_S", 0.01)
     Away(monkeypatch, "ESTALE", lambda _, number: number == 1)
-    assert status._told(run_dir).driver == "not started"
+    assert state.readable_status(run_dir).driver == "not started"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from tests.test_readme import ROOT, code_of
 
 PAGE = (ROOT / "docs" / "tutorial.md").read_text()
 COMMANDS = re.findall(r"^python .*$", code_of(PAGE), flags=re.MULTILINE)
-ROWS = 24
+ROWS = 16
 
 
 def in_short(command: str) -> str:

@@ -11,7 +11,7 @@ from .. import tasks
 from ..config.schema import Config, ModelConfig
 from ..config.searching import require_prior
 from ..engines import ENGINES
-from ..scoring import prompts, tokenizer
+from ..scoring import prompts, tokenizer, word_prior
 from ..scoring.prompts import TokenPrompts
 from ..scoring.tokenizer import LocalTokenizer
 from ..serving import weights
@@ -79,6 +79,8 @@ def demand_of(config: Config, task: Task, folder: Path | None) -> Demand:
     prompts.require_readable(task, config.search.scoring)
     require_prior(config.search, task.label_words)
     local = LocalTokenizer(config.model.name, folder)
+    if config.search.word_prior:
+        asyncio.run(word_prior.prompts_of(local, task))  # its errors are known before the job is queued
     division = tasks.divided(task, config.search.pool_size, config.search.beyond)
     parts = [*division.shards, *([division.beyond] if division.beyond else [])]
     tokens = [asyncio.run(prompts.of_tokens(local, part)) for part in parts]

@@ -19,6 +19,7 @@ ADDED = {
     "search.calibration": 1.0,
     "search.beyond": "shards",
     "search.kicks": 0,
+    "search.word_prior": False,
 }
 PROMPT_FORMAT = 2  # of the tokens that are sent; 1: pieces of text tokenized by themselves; 2: cut from running text
 

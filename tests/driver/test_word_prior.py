@@ -128,13 +128,16 @@ async def test_a_premise_without_a_score_ends_the_run(tmp_path: Path, monkeypatc
         ("search.protocol=reference",),
         ("search.protocol=reference", "search.scoring=exact"),
         ("search.scoring=top20",),
-        ("engine=openai",),
     ],
-    ids=["reference", "reference-exact", "top20", "openai"],
+    ids=["reference", "reference-exact", "top20"],
 )
 def test_what_does_not_ask_for_every_label_word_refuses_it(words: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError, match=r"word_prior=true: requires the default protocol and scoring=exact"):
         loading.load([*words, PRIOR])
+    with pytest.raises(
+        ConfigError, match=r"search\.word_prior=true: engine=openai returns top-k log-probabilities only"
+    ):
+        loading.load(["engine=openai", PRIOR])
 
 
 def test_texts_without_a_common_end_are_refused_before_anything_is_queued(tmp_path: Path) -> None:

@@ -415,9 +415,9 @@ def _with_engine(config: Config) -> Config:
         return config
     possible = next(name for name, one in SCORINGS.items() if one.reads_top_tokens)
     if search.word_prior or (search.scoring and not SCORINGS[search.scoring].reads_top_tokens):
-        told = "search.word_prior=true" if search.word_prior else f"search.scoring={search.scoring}"
+        refused = "search.word_prior=true" if search.word_prior else f"search.scoring={search.scoring}"
         raise ConfigError(
-            f"{told}: engine={model.engine} returns top-k log-probabilities only, not every label's:"
+            f"{refused}: engine={model.engine} returns top-k log-probabilities only, not every label's:"
             " leave it out, or use a vLLM server"
         )
     return dataclasses.replace(config, search=dataclasses.replace(search, scoring=possible))

@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from icm_hpc import tasks
+from icm_hpc import evaluate, tasks
 from icm_hpc.capacity import plan
 from icm_hpc.config import loading
 from icm_hpc.driver import run
@@ -18,6 +18,7 @@ from icm_hpc.errors import BadAnswer, ConfigError, NoAnswer, ScoringError, TaskE
 from icm_hpc.jobs import claim
 from icm_hpc.rundir.folder import RunDir
 from tests import offline
+from tests.exports.runs import exported, finished
 from tests.offline import OfflineClient
 
 PRIOR = "search.word_prior=true"
@@ -151,3 +152,12 @@ def test_texts_without_a_common_end_are_refused_before_anything_is_queued(tmp_pa
     with pytest.raises(TaskError, match=refused):
         asyncio.run(run.label(settings, run_dir, client, lambda _: None))
     assert cast(OfflineClient, client).prompts == []
+
+
+def test_evaluation_and_the_card_of_an_export_know_such_a_run(tmp_path: Path) -> None:
+    run_dir = finished(tmp_path, *TOPICS, PRIOR)
+    assert 0 <= evaluate.figures_of_run(loading.load_file(run_dir.config), run_dir)["auroc"] <= 1
+    card = (exported(run_dir, "hf") / "README.md").read_text()
+    assert (
+        "| objective | `calibrated`, alpha 30; scores are less log P of the word after the end that all texts" in card
+    )

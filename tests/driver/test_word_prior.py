@@ -161,3 +161,17 @@ def test_evaluation_and_the_card_of_an_export_know_such_a_run(tmp_path: Path) ->
     assert (
         "| objective | `calibrated`, alpha 30; scores are less log P of the word after the end that all texts" in card
     )
+
+
+@pytest.mark.parametrize("objective", ["calibrated", "margin"])
+async def test_with_two_labels_the_calibrated_objective_finds_the_same_labels_without_it(
+    tmp_path: Path, objective: str
+) -> None:
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps({"text": f"It is {place}"}) + "\n" for place in range(24)))
+    found = []
+    for name, words in {"plain": (), "less": (PRIOR,)}.items():
+        run = ("task=reviews", f"task.data={data}", f"search.objective={objective}", *words)
+        _, run_dir, _ = await offline.label(tmp_path / name, *run)
+        found.append([json.loads(line)["label"] for line in run_dir.labels.read_text().splitlines()])
+    assert (found[0] == found[1]) is (objective == "calibrated")

@@ -2,9 +2,10 @@
 
 Of the same examples: the published margin; calibrated with no prior, with the true shares of labels as the prior, and with
 the shares that zero-shot labels have; and zero-shot labels. `alone` are the reviews without their pairs, so without a rule;
-`unbalanced` are such reviews of which 80 % are positive. Agreement is with gold labels; a run has collapsed if one label has
-95 % of the examples. `by=margin;calibrated` compares these only. `data=FOLDER` has the files of tasks without built-in rows;
-`out=FILE` gets each seed's figures as JSON.
+`unbalanced` are such reviews of which 80 % are positive; `headlines` are the topics without their pairs, with label words of
+one to three tokens. Agreement is with gold labels; a run has collapsed if one label has 95 % of the examples.
+`by=margin;calibrated` compares these only, and `by="margin;margin, word prior"` with search.word_prior. `data=FOLDER` has the
+files of tasks without built-in rows; `out=FILE` gets each seed's figures as JSON.
 """
 
 import dataclasses
@@ -25,7 +26,7 @@ from icm_hpc import tasks
 from icm_hpc.config import loading
 from icm_hpc.config.schema import Config
 from icm_hpc.scoring.client import Client
-from icm_hpc.tasks import gold, reviews
+from icm_hpc.tasks import gold
 
 COLUMNS = (
     "task",
@@ -45,11 +46,20 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "calibrated, zero-shot prior": {},
     "zero-shot": {"method": "zero_shot"},
 }
+WORD_PRIOR: dict[str, dict[str, Any]] = {  # compared if they are named
+    "margin, word prior": {"objective": "margin", "word_prior": True},
+    "calibrated, word prior": {"word_prior": True},
+    "zero-shot, word prior": {"method": "zero_shot", "word_prior": True},
+}
+UNEQUAL = [" sports", " food and drink", " music", " personal finance"]
+WITHOUT_PAIRS = {"alone": "reviews", "unbalanced": "reviews", "headlines": "topics"}  # whose built-in rows they are
 
 
 def written(folder: Path, name: str) -> Path:
-    """Write reviews without their pairs; of the unbalanced, as many as can be."""
-    rows = [json.loads(line) for line in reviews.DATA.read_text().splitlines()]
+    """Write rows without their pairs; of the unbalanced, as many as can be."""
+    data = tasks.TASKS[WITHOUT_PAIRS[name]].data
+    assert data is not None
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
     alone = [{key: value for key, value in row.items() if key != "pair"} for row in rows]
     if name == "unbalanced":
         of = {label: [row for row in alone if row["label"] == label] for label in (0, 1)}
@@ -64,8 +74,9 @@ def written(folder: Path, name: str) -> Path:
 def settings_of(task: str, limit: str, data: Path, folder: Path, rest: Sequence[str]) -> Config:
     """Return the settings of a task's runs."""
     words = [f"task={task}", *rest]
-    if task in ("alone", "unbalanced"):
-        words = ["task=reviews", f"task.data={written(folder, task)}", *rest]
+    if task in WITHOUT_PAIRS:
+        named = [f"task.label_words={json.dumps(UNEQUAL)}"] if task == "headlines" else []
+        words = [f"task={WITHOUT_PAIRS[task]}", *named, f"task.data={written(folder, task)}", *rest]
     elif task in FILES:
         words.append(f"task.data={data / FILES[task]}")
     return loading.load([*words, f"task.limit={limit}"])
@@ -90,7 +101,7 @@ async def of_seed(config: Config, ways: Sequence[str], folder: Path, client: Cli
         elif name.endswith("zero-shot prior"):
             counts = Counter(found["zero-shot"].label_counts)
             own = prior(config, [place for place, word in enumerate(words) for _ in range(counts[word])], len(words))
-        search = dataclasses.replace(own.search, **OBJECTIVES[name])
+        search = dataclasses.replace(own.search, **{**OBJECTIVES, **WORD_PRIOR}[name])
         found[name] = await measured(dataclasses.replace(own, search=search), folder / name.replace(" ", "-"), client)
     return found
 

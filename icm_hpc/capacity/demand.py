@@ -12,7 +12,7 @@ from ..config.schema import Config, ModelConfig
 from ..config.searching import require_prior
 from ..driver import pools
 from ..engines import ENGINES
-from ..scoring import prompts, tokenizer
+from ..scoring import prompts, tokenizer, word_prior
 from ..scoring.prompts import TokenPrompts
 from ..scoring.tokenizer import LocalTokenizer
 from ..serving import weights
@@ -86,6 +86,8 @@ def demand_of(config: Config, task: Task, folder: Path | None, test: Task | None
     prompts.require_readable(task, config.search.scoring)
     require_prior(config.search, task.label_words)
     local = LocalTokenizer(config.model.name, folder)
+    if config.search.word_prior and not config.search.pool_run:
+        asyncio.run(word_prior.prompts_of(local, task))  # its errors are known before the job is queued
     if config.search.pool_run:
         division = Division((pools.task_for(config),), task)
     else:

@@ -20,6 +20,7 @@ ADDED = {
     "search.beyond": "shards",
     "search.kicks": 0,
     "search.pool_run": "",
+    "search.word_prior": False,
 }
 PROMPT_FORMAT = 2  # of the tokens that are sent; 1: pieces of text tokenized by themselves; 2: cut from running text
 

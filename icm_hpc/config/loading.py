@@ -429,9 +429,10 @@ def _with_engine(config: Config) -> Config:
     if engine.labels is not None:
         return config
     possible = next(name for name, one in SCORINGS.items() if one.reads_top_tokens)
-    if search.scoring and not SCORINGS[search.scoring].reads_top_tokens:
+    if search.word_prior or (search.scoring and not SCORINGS[search.scoring].reads_top_tokens):
+        refused = "search.word_prior=true" if search.word_prior else f"search.scoring={search.scoring}"
         raise ConfigError(
-            f"search.scoring={search.scoring}: engine={model.engine} returns top-k log-probabilities only, not every label's:"
+            f"{refused}: engine={model.engine} returns top-k log-probabilities only, not every label's:"
             " leave it out, or use a vLLM server"
         )
     return dataclasses.replace(config, search=dataclasses.replace(search, scoring=possible))

@@ -237,6 +237,9 @@ class SearchConfig:
     # objective=calibrated only: the share of each label, in the order of the label words. Default: all equal.
     label_prior: list[float] = field(default_factory=list)
     calibration: float = ANNEALING.calibration  # objective=calibrated only: how much of the mean is subtracted, 0 to 1
+    # Subtract from each score log P(label word | the end that all texts have in common), such as "Sentiment:", so that words
+    # that are frequent by themselves have no advantage (docs/search.md); scoring=exact only.
+    word_prior: bool = False
     alpha: float = ANNEALING.alpha  # weight of the mean objective against one conflicting pair
     num_seeds: int = ANNEALING.num_seeds  # examples that are labelled first
     # Which they are, and how. zero_shot: those that the model is most certain of without demonstrations, in the first
@@ -285,6 +288,9 @@ class SearchConfig:
         prior = self.label_prior
         some = not prior or (len(prior) > 1 and min(prior) > 0 and max(prior) / sum(prior) < 1)
         require(some, "label_prior: of each label, a number over 0, none of them all of the sum")
+        top = self.protocol == "reference" or (self.scoring != "" and SCORINGS[self.scoring].reads_top_tokens)
+        exact = "word_prior=true: requires the default protocol and scoring=exact, which asks for every label word"
+        require(not (self.word_prior and top), exact)
         require(self.linked_weight > 0, f"linked_weight={self.linked_weight}: over 0")
 
 

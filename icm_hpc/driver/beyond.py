@@ -19,6 +19,7 @@ from ..config.fingerprint import fingerprint
 from ..config.schema import Config
 from ..config.searching import annealing_of
 from ..core import search
+from ..core.memo import Rows
 from ..core.types import UNLABELLED, Labelling, frozen_labels, pool_of
 from ..errors import FitError
 from ..rundir import applied
@@ -78,6 +79,7 @@ async def label(
     work: Work,
     report: Callable[[int], None],
     held: Lock | None = None,
+    word_prior: Rows | None = None,
 ) -> Piece:
     """Label all examples given a pool, those that earlier starts have saved in `folder` included.
 
@@ -92,7 +94,9 @@ async def label(
         async with slots:
             piece = await until_done(lambda: applied.load(path, mark))
             if piece is None:
-                piece = await _asked(config, client, work, pool_task=beyond.pool, pool=pool, task=task)
+                piece = await _asked(
+                    config, client, work, pool_task=beyond.pool, pool=pool, task=task, word_prior=word_prior
+                )
                 if held:
                     held.require_held()
                 await until_done(lambda: applied.save(path, piece, mark))
@@ -105,7 +109,16 @@ async def label(
     return Piece(*(np.concatenate([getattr(piece, name) for piece in pieces]) for name in ("labels", "scores")))
 
 
-async def _asked(config: Config, client: Client, work: Work, *, pool_task: Task, pool: Labelling, task: Task) -> Piece:
+async def _asked(
+    config: Config,
+    client: Client,
+    work: Work,
+    *,
+    pool_task: Task,
+    pool: Labelling,
+    task: Task,
+    word_prior: Rows | None,
+) -> Piece:
     """Ask for the scores of a piece, and choose its labels.
 
     Its examples may have ids and groups that the pool has, too; no rule is between the two.
@@ -121,7 +134,7 @@ async def _asked(config: Config, client: Client, work: Work, *, pool_task: Task,
         scores=np.concatenate([pool.scores[members], np.full((m, problem.n_labels), np.nan)]),
         energy=pool.energy,
     )
-    scorer = Scorer(client, written, problem, config.search.layout, memo_bytes=0, work=work)
+    scorer = Scorer(client, written, problem, config.search.layout, memo_bytes=0, work=work, word_prior=word_prior)
     asking = search.complete(problem, annealing_of(config.search), given)
     labels, scores = await answered(asking, scorer.answer)
     return Piece(labels[n:], scores[n:])

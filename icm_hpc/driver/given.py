@@ -12,7 +12,7 @@ from ..rundir.files import write_atomically
 from ..rundir.folder import RunDir
 from ..rundir.lock import Lock
 from ..rundir.progress import Progress, Watch
-from ..scoring import prompts
+from ..scoring import prompts, word_prior
 from ..scoring.client import Client
 from . import beyond, checking, pools
 from .counting import Counts, known_metrics
@@ -55,7 +55,14 @@ async def label(
         )
 
     report(0)
-    found = await beyond.label(config, run_dir.beyond, asked, shown, client, work=counts.work, report=report, held=held)
+    prior = await word_prior.of_run(run_dir, client, pool) if config.search.word_prior else None
+    found = await beyond.label(
+        *(config, run_dir.beyond, asked, shown, client),
+        work=counts.work,
+        report=report,
+        held=held,
+        word_prior=prior,
+    )
     if held:
         held.require_held()
     write_labels(run_dir.labels, task, [of_piece(task, found)])

@@ -47,7 +47,8 @@ class LabelRow:
     text: str  # as it stands in prompts
     label: int  # the number of its label word
     word: str  # the label word, without spaces around it
-    logprobs: dict[str, float]  # log P of each label word given the other examples, nats
+    # log P of each label word given the other examples, nats; with search.word_prior less log P(word | premise)
+    logprobs: dict[str, float]
     margin: float  # log P(label) - log P(all other labels), nats: under 0, the model prefers another label
     group: str  # of examples about the same question
     # search; completion: the last pass, which labels what the search left; apply: beyond the pool, given the pool's labels

@@ -52,7 +52,8 @@ def files_of_run(run_dir: RunDir, copy: RunDir) -> dict[Path, bytes]:
     if {len(row) for row in scores} != {len(pool.label_words)}:
         raise ConfigError(f"{run_dir.labels} does not have the log-probability of every label word")
     shown = json.dumps({"pool": _digest(pool), "labels": labels, "scores": scores})
-    return {copy.pool_data: tasks.packed(pool), copy.pool: shown.encode()}
+    prior = {copy.word_prior: run_dir.word_prior.read_bytes()} if run_dir.word_prior.exists() else {}
+    return {copy.pool_data: tasks.packed(pool), copy.pool: shown.encode(), **prior}
 
 
 def of_copy(config: Config, run_dir: RunDir) -> tuple[Task, Labelling]:

@@ -26,7 +26,7 @@ from ..rundir.folder import RunDir, ServerExit
 from ..rundir.lock import Lock
 from ..rundir.outcome import Outcome
 from ..rundir.progress import Progress, Watch
-from ..scoring import connect, identity, prompts
+from ..scoring import connect, identity, prompts, word_prior
 from ..scoring.client import Client, all_of
 from ..tasks import Task
 from . import beyond, checking, given, shard
@@ -238,7 +238,8 @@ async def label(
     for number, done in outcomes.items():
         for restart, end in enumerate(done.ends):
             report(number, restart, end.info, end.info.step)
-    around = Surroundings(client, work, searches, asyncio.Semaphore(searches), report, held)
+    prior = await word_prior.of_run(run_dir, client, task) if config.search.word_prior else None
+    around = Surroundings(client, work, searches, asyncio.Semaphore(searches), report, held, prior)
     # Searches take their slots in this order: what was begun ends before anything else begins.
     begun = sorted(shards, key=lambda one: not checkpoint.generations(run_dir.shard(one.number)))
     for one, ended in zip(begun, await all_of(shard.label(config, run_dir, one, around) for one in begun), strict=True):
@@ -252,7 +253,11 @@ async def label(
     if further:
         pool = Labelling(outcomes[0].labels, outcomes[0].scores, outcomes[0].energy)
         applied = await beyond.label(
-            config, run_dir.beyond, further, pool, client, work=work, report=report.applied, held=held
+            *(config, run_dir.beyond, further, pool, client),
+            work=work,
+            report=report.applied,
+            held=held,
+            word_prior=prior,
         )
         labelled.append(of_piece(further.task, applied))
         rest = beyond_figures_of(applied, further.task.problem(), task.label_words)

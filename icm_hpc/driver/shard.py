@@ -16,6 +16,7 @@ from ..config.searching import annealing_of, budget_of, method_of
 from ..core import alarms, energy, search, speculation
 from ..core.alarms import Permuted
 from ..core.cost import Cost
+from ..core.memo import Rows
 from ..core.methods.method import Method, forecast_of
 from ..core.search import Answer
 from ..core.speculation import Ahead
@@ -54,16 +55,17 @@ class Shard:
     longest: int  # tokens of a prompt with all examples, and the one that is generated
     label_ids: tuple[int, ...]  # by label
 
-    def scorer(self, client: Client, config: SearchConfig, work: Work, saved: Saved | None) -> Scorer:
+    def scorer(self, around: "Surroundings", config: SearchConfig, saved: Saved | None) -> Scorer:
         """Return what answers one search of this shard, with what it had remembered."""
         return Scorer(
-            client,
+            around.client,
             self.prompts,
             self.problem,
             config.layout,
             memo_bytes=int(config.memo_mb * 1e6),
             remembered=saved.memo if saved else None,
-            work=work,
+            work=around.work,
+            word_prior=around.word_prior,
         )
 
 
@@ -97,6 +99,7 @@ class Surroundings:
         [int, int, StepInfo, int], None
     ]  # of a shard and a restart: its last step, and how many are expected
     held: Lock | None = None  # nothing is saved once it is no longer ours
+    word_prior: Rows | None = None  # f64[L], nats: subtracted from all scores
 
 
 async def label(config: Config, run_dir: RunDir, shard: Shard, around: Surroundings) -> Outcome:
@@ -230,7 +233,7 @@ class Search:
     ) -> None:
         self._config, self._shard, self._restart, self._around = config, shard, restart, around
         self._folder, self._mark, self._trace = folder, mark, trace
-        self._scorer = shard.scorer(around.client, config.search, around.work, saved)
+        self._scorer = shard.scorer(around, config.search, saved)
         self.state = saved.reached if saved else None
         self._scorings = saved.scorings if saved else 0
         self._method: Method = method_of(config.search)

@@ -86,7 +86,10 @@ def _how(selection: Selection, count: int) -> Iterator[tuple[str, str]]:
         "method",
         f"`{search.method}`, protocol `{search.protocol}`, layout `{search.layout}`, scoring `{search.scoring}`",
     )
-    yield "objective", f"`{search.objective}`, alpha {search.alpha:g}"
+    less = (
+        "; scores are less log P of the word after the end that all texts have in common" if search.word_prior else ""
+    )
+    yield "objective", f"`{search.objective}`, alpha {search.alpha:g}{less}"
     yield "seeds", ", ".join(str(search.seed + number) for number in range(search.restarts))
     if summary:
         yield "labelled", _by(summary)

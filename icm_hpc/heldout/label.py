@@ -31,6 +31,7 @@ from ..rundir.lock import Lock
 from ..rundir.outcome import Outcome
 from ..rundir.polling import until_done
 from ..rundir.progress import Progress, Watch
+from ..scoring import word_prior
 from ..scoring.client import Client
 from ..scoring.scorer import answered
 from ..tasks import Task, gold
@@ -70,6 +71,7 @@ class _Asking:
     run_dir: RunDir
     client: Client
     counts: Counts
+    around: Surroundings
     pool: Shard
     test: Task
     shown: Beyond
@@ -108,14 +110,22 @@ async def label(
         done = max(done, left.index(name) * len(test.examples) + examples)
         watch(replace(last, applied=last.applied + done, to_apply=last.to_apply + total))
 
+    prior = await word_prior.of_run(run_dir, client, part) if config.search.word_prior else None
+    together = config.search.parallel_searches
+    slots = asyncio.Semaphore(together)
+    around = Surroundings(client, counts.work, together, slots, _unheard, held, word_prior=prior)
     for name in left:
-        asking = _Asking(config, run_dir, client, counts, pool, test, shown, mark, partial(report, name), held)
+        asking = _Asking(config, run_dir, client, counts, around, pool, test, shown, mark, partial(report, name), held)
         log.info("held-out rows: %d by condition %s", len(test.examples), name)
         found = await _of_condition(asking, name, before)
         if held:
             held.require_held()
         await until_done(partial(conditions.record, run_dir, name, found))
         before = await known_metrics(client) if before else None
+
+
+def _unheard(_shard: int, _restart: int, _info: StepInfo, _steps: int) -> None:
+    """Report no step of a baseline: held-out rows are what is waited for."""
 
 
 async def _of_condition(asking: _Asking, name: str, before: Metrics | None) -> Done:
@@ -137,6 +147,7 @@ async def _of_condition(asking: _Asking, name: str, before: Metrics | None) -> D
             work=asking.counts.work,
             report=asking.report,
             held=asking.held,
+            word_prior=asking.around.word_prior,
         )
         path = conditions.labels_of(asking.run_dir, name, pool.seed)
         await until_done(partial(write_labels, path, asking.test, [of_piece(asking.test, piece)]))
@@ -161,7 +172,7 @@ async def _scored(asking: _Asking, pool: _Pool, folder: Path) -> Labelling:
     mark = applied.mark_of(fingerprint(config, asking.pool.task.sha256()), unscored)
     saved = await until_done(lambda: applied.load(path, mark)) if path.exists() else None
     if saved is None:
-        scorer = asking.pool.scorer(asking.client, config.search, asking.counts.work, None)
+        scorer = asking.pool.scorer(asking.around, config.search, None)
         found = search.evaluate(problem, annealing_of(config.search), [pool.labels], "eval")
         (whole,) = await answered(found, scorer.answer)
         saved = Piece(pool.labels, whole.labelling.scores)
@@ -195,17 +206,9 @@ async def _baseline(method: str, asking: _Asking) -> tuple[list[_Pool], int]:
     usual = with_method(replace(config.search, method=method, steps=None, scorings=None))
     other, run_dir = replace(config, search=usual), RunDir(asking.run_dir.test / method)
     await until_done(lambda: run_dir.path.mkdir(parents=True, exist_ok=True))
-
-    def unheard(_shard: int, _restart: int, _info: StepInfo, _steps: int) -> None:
-        """Report nothing: held-out rows are what is waited for."""
-
-    together = config.search.parallel_searches
-    around = Surroundings(
-        asking.client, asking.counts.work, together, asyncio.Semaphore(together), unheard, asking.held
-    )
     folder, asked = run_dir.shard(0), shard.asked_of(other, asking.pool.task)
     found = await until_done(lambda: outcome.load(folder, asked))
-    found = found or await shard.label(other, run_dir, asking.pool, around)
+    found = found or await shard.label(other, run_dir, asking.pool, asking.around)
     return _pools_of(found), found.restart
 
 

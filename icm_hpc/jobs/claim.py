@@ -81,6 +81,7 @@ def written(run_dir: RunDir, files: Mapping[Path, bytes]) -> Iterator[None]:
     before = {path: path.read_bytes() if path.exists() else None for path in files}
     if not has_state(run_dir):
         run_dir.served_model.unlink(missing_ok=True)
+        run_dir.word_prior.unlink(missing_ok=True)
     for path, content in files.items():
         write_atomically(path, content)
     try:

@@ -56,6 +56,14 @@ class ServedModel:
 
 
 @dataclass(frozen=True, slots=True)
+class WordPrior:
+    """What search.word_prior=true subtracts from the scores of a run."""
+
+    premise: str  # what the texts of all examples end with
+    logprobs: dict[str, float]  # log P(word | premise) of each label word, in the order of labels, nats
+
+
+@dataclass(frozen=True, slots=True)
 class RunDir:
     """A run's folder."""
 
@@ -113,6 +121,11 @@ class RunDir:
     def served_model(self) -> Path:
         """Whose scores this run has."""
         return self.path / "served-model.json"
+
+    @property
+    def word_prior(self) -> Path:
+        """What is subtracted from the scores of this run."""
+        return self.path / "word-prior.json"
 
     @property
     def server_log(self) -> Path:
@@ -276,6 +289,15 @@ class RunDir:
         return ServedModel(
             values["name"], values.get("root"), token_ids=ids, **lists, timed_tokens=values.get("timed_tokens", 0)
         )
+
+    def write_word_prior(self, prior: WordPrior) -> None:
+        """Record what is subtracted from the scores of this run."""
+        write_json(self.word_prior, dataclasses.asdict(prior))
+
+    def read_word_prior(self) -> WordPrior | None:
+        """Return what is subtracted from the scores of this run, or None if it is not measured yet."""
+        values = read_json(self.word_prior)
+        return values and WordPrior(**values)
 
     def want_restart(self, attempt: str, start: int, reason: str) -> None:
         """Ask the server component to end a start of the engine that hangs, and to restart it."""

@@ -51,8 +51,10 @@ class Scorer:
         memo_bytes: int = 16_000_000,
         remembered: Remembered | None = None,
         work: Work | None = None,
+        word_prior: Rows | None = None,
     ) -> None:
         self._client, self._prompts, self._problem = client, prompts, problem
+        self._word_prior = word_prior  # f64[L], nats: subtracted from what the server answers, before anything keeps it
         self._arrange = LAYOUTS[layout].arrange
         self._arranged: dict[Purpose, list[Query]] = {}  # of the last pool, by purpose: labels do not matter
         self._whole: tuple[list[Query], tuple[Block, ...]] = ([], ())  # the last pool as arranged, and in one order
@@ -154,7 +156,7 @@ class Scorer:
         rows = np.empty((len(answering), self._problem.n_labels))
         for number, part in zip(used, parts, strict=True):
             rows[answering == number] = part
-        return rows
+        return rows if self._word_prior is None else rows - self._word_prior
 
     def _shaped(self, ask: Ask, rows: Rows) -> Answer:
         if isinstance(ask, ScoreOne):

@@ -7,6 +7,7 @@ from ..config.schema import TaskConfig
 from ..errors import TaskError
 from . import claims, comparison, declared, gsm8k, kept, plugins, reviews, topics, truthfulqa
 from .family import Family, read
+from .premise import premise_of
 from .task import Division, Drawn, Example, Task, divided, drawn_in_blocks, limited, pieces, within
 from .words import require_distinct
 
@@ -23,6 +24,7 @@ __all__ = [
     "load_test",
     "packed",
     "pieces",
+    "premise_of",
 ]
 
 TASKS: dict[str, Family] = {

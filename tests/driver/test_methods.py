@@ -134,10 +134,12 @@ def test_the_settings_of_a_run_from_before_there_were_methods_are_those_of_the_p
         ["model=stub", "search.method=single", "search.objective=margin", "search.steps=200", "search.kicks=0"]
     )
     lines = loading.to_yaml(now).replace("format: 4", "format: 2").splitlines()
-    added = ("method:", "scorings:", "first_labels:", "label_prior:", "calibration:", "kicks:")
+    added = ("method:", "scorings:", "first_labels:", "label_prior:", "calibration:", "kicks:", "word_prior:")
     old = tmp_path / "config.yaml"
     old.write_text("\n".join(line for line in lines if not line.strip().startswith(added)))
     then = loading.load_file(old)
     assert (then.search.method, then.search.schedule, then.search.initial_temperature) == ("single", "log", 10.0)
     assert result_settings(then) == result_settings(now)
-    assert not any(name.split(".")[1] in ("method", "label_prior", "calibration") for name in result_settings(now))
+    later = ("method", "label_prior", "calibration", "word_prior")
+    assert not any(name.split(".")[1] in later for name in result_settings(now))
+    assert result_settings(loading.load(["model=stub", "search.word_prior=true"]))["search.word_prior"] is True

@@ -16,8 +16,8 @@ from icm_hpc.config.loading import load
 from icm_hpc.core.cost import scoring_cost
 from icm_hpc.core.types import ScorePool, frozen_labels
 from icm_hpc.driver import run
-from icm_hpc.rundir.folder import Endpoint
-from icm_hpc.scoring import connect
+from icm_hpc.rundir.folder import Endpoint, RunDir
+from icm_hpc.scoring import connect, word_prior
 from icm_hpc.scoring.prompts import of_tokens
 from icm_hpc.scoring.scorer import Scorer
 from icm_hpc.scoring.tokenizer import LocalTokenizer
@@ -156,6 +156,39 @@ async def test_label_words_of_several_tokens_score_what_the_model_gives_to_all_o
                 logprobs = torch.log_softmax(model(torch.tensor([prompt + word])).logits[0], dim=-1)
             direct = sum(float(logprobs[len(prompt) - 1 + place, token]) for place, token in enumerate(word))
             assert scores[query.index, label] == pytest.approx(direct, abs=1e-4)
+
+
+async def test_the_prior_of_label_words_is_what_the_model_gives_to_them_after_the_end_of_all_texts(
+    tiny_server: Served, tmp_path: Path
+) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    words = (" zebra", " zebu", " positive")
+    task = replace(tasks.load(tiny_server.settings.task, seed=0), label_words=words, preamble="Reviews:\n")
+    async with connect.connected(tiny_server.settings, tiny_server.run_dir, tiny_server.attempt) as client:
+        prior = await word_prior.of_run(RunDir(tmp_path), client, task)
+        again = await word_prior.of_run(RunDir(tmp_path), client, task)
+        parts = await of_tokens(client, task)
+        ask = ScorePool(frozen_labels(np.arange(len(task.examples)) % 3), "eval")
+        (plain,) = await Scorer(client, parts, task.problem(), "trie").answer([ask])
+        (less,) = await Scorer(client, parts, task.problem(), "trie", word_prior=prior).answer([ask])
+    assert prior.tolist() == again.tolist()
+    np.testing.assert_allclose(less, plain - prior, atol=1e-4)
+    folder = weights.locate(tiny_server.settings.model)
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
+        AutoTokenizer.from_pretrained(folder),
+    )
+    premise = tokenizer("Reviews:\n\nSentiment:").input_ids
+    asked = [tokenizer("Reviews:\n\nSentiment:" + word).input_ids for word in words]
+    assert max(map(len, asked)) > len(premise) + 1
+    same = next(place for place, tokens in enumerate(zip(*asked, strict=False)) if len(set(tokens)) > 1)
+    for ids, value in zip(asked, prior, strict=True):
+        with torch.no_grad():
+            logprobs = torch.log_softmax(model(torch.tensor([ids])).logits[0], dim=-1)
+        direct = sum(float(logprobs[place - 1, ids[place]]) for place in range(same, len(ids)))
+        assert value == pytest.approx(direct, abs=1e-4)
 
 
 @pytest.mark.parametrize("layout", ["trie", "grouped"])

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from . import tasks
 from .config import describe, loading
-from .config.schema import Config, ModelConfig
+from .config.schema import Config
 from .errors import IcmError
 from .scoring import running_text
 from .scoring.tokenizer import LocalTokenizer
@@ -88,7 +88,8 @@ def _prompt(config: Config, task: Task) -> Iterator[tuple[str, str]]:
     yield "first prompt", f"{text}{shown[-1].text}{MARKS.format('?')}"
     tokenizer = LocalTokenizer(config.model.name, weights.on_disk(config.model))
     if not tokenizer.exact:
-        yield "tokens", f"not known: {_without_tokenizer(config.model)}"
+        later = "; the first run puts it there" if config.model.embedded else ""
+        yield "tokens", f"not known: the tokenizer of model={config.model.name} is not on this disk{later}"
         return
     found = asyncio.run(running_text.cut(tokenizer, task))
     parts = [_pieces(tokenizer, found.start)]
@@ -107,12 +108,6 @@ def _prompt(config: Config, task: Task) -> Iterator[tuple[str, str]]:
         )
     if found.proof.differing:
         yield "note", str(found.proof)
-
-
-def _without_tokenizer(model: ModelConfig) -> str:
-    if model.embedded or model.path:
-        return f"the tokenizer of model={model.name} is not on this disk; the first run puts it there"
-    return f"model={model.name} has no tokenizer of its own"
 
 
 def _pieces(tokenizer: LocalTokenizer, ids: Sequence[int]) -> str:

@@ -67,7 +67,7 @@ def found(config: TaskConfig) -> Gold:
     last = len(family.label_words) - 1
     if beyond:
         return Gold({}, (_note(beyond, f"none is compared, because this task's labels are 0 to {last}", column),))
-    values = list(family.gold or ())
+    values = list(config.labels)
     of_own = f"a gold value of task.labels ({', '.join(values[:SHOWN])}{', ...' if len(values) > SHOWN else ''})"
     names = of_own if family.gold else f"0 to {last}, true, false"
     expected = (

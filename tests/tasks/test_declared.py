@@ -85,7 +85,10 @@ def test_several_gold_values_may_have_one_word_and_others_none(tmp_path: Path) -
     word = written(tmp_path, yaml, rows_json=json.dumps(rows))
     found = gold.found(loading.load([word]).task)
     assert sorted(found.labels.values()) == [0, 0, 1, 1]
-    assert "1 gold label cannot be used: not compared" in found.notes[0]
+    assert (
+        "1 gold label cannot be used: not compared; expected: a gold value of task.labels (1, 2, 4, 5.0), bad or good"
+        in found.notes[0]
+    )
     assert loaded(word).label_words == (" bad", " good")
 
 

@@ -72,7 +72,7 @@ def _gold(config: Config, task: Task) -> Iterator[tuple[str, str]]:
     missing = known.pop(None, 0)
     names = {label: word.strip() for label, word in enumerate(task.label_words)}
     counts = _listed([f"{names[label]} {n}" for label, n in sorted(known.items()) if label is not None])
-    yield "gold labels", f"{counts or 'none'}" + (f"; {missing} examples have none" if known and missing else "")
+    yield "gold labels", f"{counts or 'none'}" + (f"; {missing} without" if known and missing else "")
     for note in found.notes:
         yield "note", note
 
@@ -88,7 +88,8 @@ def _prompt(config: Config, task: Task) -> Iterator[tuple[str, str]]:
     yield "first prompt", f"{text}{shown[-1].text}{MARKS.format('?')}"
     tokenizer = LocalTokenizer(config.model.name, weights.on_disk(config.model))
     if not tokenizer.exact:
-        yield "tokens", f"not known: the tokenizer of model={config.model.name} is not on this disk"
+        later = "; the first run puts it there" if config.model.embedded else ""
+        yield "tokens", f"not known: the tokenizer of model={config.model.name} is not on this disk{later}"
         return
     found = asyncio.run(running_text.cut(tokenizer, task))
     parts = [_pieces(tokenizer, found.start)]
@@ -101,7 +102,10 @@ def _prompt(config: Config, task: Task) -> Iterator[tuple[str, str]]:
     yield "lengths", f"{lengths[0]} to {lengths[-1]} tokens an example, {lengths[len(lengths) // 2]} on the median"
     several = [word for word, ids in zip(task.label_words, found.words, strict=True) if len(ids) > 1]
     if several:
-        yield "label words", f"{len(several)} of {len(task.label_words)} are several tokens: {_listed(several)}"
+        yield (
+            "label words",
+            f"{len(several)} of {len(task.label_words)} are several tokens: {_listed([word.strip() for word in several])}",
+        )
     if found.proof.differing:
         yield "note", str(found.proof)
 

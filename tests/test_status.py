@@ -33,6 +33,7 @@ def test_a_finished_run_is_reported_and_refused_by_resume(tmp_path: Path) -> Non
     assert icm("submit", *STUB, f"run.root={tmp_path}", "run=done").returncode == 0
     row = told(tmp_path)["done"]
     assert (row["driver"], row["step"], row["steps"], row["attempts"]) == ("finished", 40, 40, 1)
+    assert row["energy"] == json.loads((tmp_path / "done" / "summary.json").read_text())["energy"]
     assert row["saved_s"] < 120
     refused = icm("resume", "run=done", f"run.root={tmp_path}")
     assert refused.returncode == 1

@@ -208,6 +208,7 @@ def _split(argument: str) -> tuple[str, str]:
     if not equals or not key or dashed:
         near = f"; did you mean {key[2:].replace('-', '_')}={value or 'true'}?" if dashed else ""
         example = "such as model=smol or search.steps=200"
+        near = f"; did you mean task={argument}?" if argument.endswith((".yaml", ".yml")) else near
         raise ConfigError(f"{argument!r} is not a setting: write key=value, {example}{near}")
     return key, value
 
@@ -323,6 +324,8 @@ def _preset(section: str, name: str) -> dict[str, dict[str, Any]]:
     tree = written.read_yaml(path)
     _require_sections(tree, path)
     values = tree.get(section, {})
+    if section == "task" and not values:
+        raise ConfigError(f"{path}: has no section task: write task.prompt and task.labels (docs/your-data.md)")
     named = {} if section == "task" and "prompt" not in values else {"name": Written(stem, quoted=True)}
     tree[section] = {**named, **values}
     for key in ("data", "test") if section == "task" else ():
@@ -346,6 +349,8 @@ def _size(name: str, *, is_new: bool) -> dict[str, dict[str, Any]]:
 
 def _no_such_preset(section: str, name: str) -> str:
     files = presets(section)
+    if section == "task" and Path(name).is_file():
+        return f"task={name}: is no YAML file: describe it in one, by task.data, prompt and labels (docs/your-data.md)"
     return f"{section}={name}: no such preset{_nearest(name, list(files))}; there are {', '.join(sorted(files))}"
 
 

@@ -65,6 +65,15 @@ for _class in (_Loader, _Dumper):
     )
 
 
+REMEDIES = {  # what PyYAML says -> what to write instead
+    "mapping values are not allowed": 'a text with a colon stands in quotes, as "Review: {text}"',
+    "'\\t'": "lines are indented by spaces, not tabs",
+    "expected <block end>": "is a quote missing here or one line above, or the indent another?",
+    "unexpected end of stream": "a quote is not closed",
+    "unknown escape character": "in double quotes a backslash is written twice",
+}
+
+
 def to_yaml(values: dict[str, Any]) -> str:
     """Return typed values as YAML."""
     return str(yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
@@ -76,7 +85,9 @@ def read_yaml(path: Path, *, saved: bool = False) -> dict[str, Tree]:
         loader = _Loader(path.read_text(encoding="utf-8-sig"))
         node = loader.get_single_node()
         tree = {} if node is None else _tree(loader, node, path, saved=saved)
-    except (OSError, UnicodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8; convert the file, as by iconv -f latin1 -t utf-8") from error
+    except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     except RecursionError as error:
         raise ConfigError(f"{path}: is not YAML of settings: brackets are nested too deeply") from error
@@ -92,7 +103,8 @@ def _problem(error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     said = getattr(error, "problem", None) or getattr(error, "context", None) or str(error)
     line = f"line {mark.line + 1}: " if mark else ""
-    return line + " ".join(str(said).split())
+    said = " ".join(str(said).split())
+    return line + said + next((f": {remedy}" for sign, remedy in REMEDIES.items() if sign in said), "")
 
 
 def _tree(loader: _Loader, node: yaml.Node, path: Path, *, saved: bool, above: tuple[int, ...] = ()) -> Tree:

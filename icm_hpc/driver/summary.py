@@ -38,7 +38,7 @@ ANOTHER_BALANCE = (
 )
 LEFT_BY_SEARCH = (
     "shard {number}: the search labelled {labelled_by_search} of {examples} examples, and the last pass the others: search"
-    " longer (search.steps, search.scorings), or use search.method=blocks"
+    " longer (search.steps, search.scorings); search.method=blocks requires the fewest scorings"
 )
 
 

@@ -81,7 +81,7 @@ def status(run_dir: RunDir, slurm: Slurm = scheduler) -> Status:
         job=job,
         step=reached.step if reached else None,
         steps=steps,
-        energy=reached.energy if reached else None,
+        energy=_energy(run_dir, reached) if driving == "finished" else reached.energy if reached else None,
         flips=reached.flips if reached else None,
         saved_s=max(0.0, time.time() - max(map(_changed_s, traces))) if traces else None,
         attempts=len(attempts),
@@ -134,6 +134,16 @@ def _saved(traces: list[Path]) -> Reached | None:
         return None
     energy = sum(line["energy"] for line in last) / len(last)
     return Reached(sum(line["step"] for line in last), sum(line["flips"] for line in last), energy)
+
+
+def _energy(run_dir: RunDir, reached: Reached | None) -> float | None:
+    """Return the energy of a finished run's labels, which are not those of its last step if an earlier one was better."""
+    try:
+        summary = read_json(run_dir.summary)
+    except ValueError:
+        summary = None
+    found = summary.get("energy") if isinstance(summary, dict) else None
+    return float(found) if isinstance(found, int | float) else reached.energy if reached else None
 
 
 def _changed_s(path: Path) -> float:

@@ -48,7 +48,8 @@ def family_of(config: TaskConfig) -> Family:
     unused = [key for key in ("labels", "columns", "rule", "preamble") if getattr(config, key)]
     if unused:
         raise TaskError(
-            f"task.{unused[0]}: describes a task of your own, which has a task.prompt; {config.name} is built in"
+            f'task.{unused[0]}: describes a task of your own, which also has a task.prompt, as "Review: {{text}}\\nSentiment:";'
+            f" without it, this is the built-in task {config.name}"
         )
     return found
 

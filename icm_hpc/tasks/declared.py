@@ -212,6 +212,31 @@ def _compared(row: Row, column: str) -> str:
 
 
 def _notes(config: TaskConfig, words: Sequence[str]) -> tuple[str, ...]:
+    """Return what may not be meant, with what to write instead."""
+    return (*_escapes(config, words), *_shifted(config), *_glued(config, words))
+
+
+def _escapes(config: TaskConfig, words: Sequence[str]) -> Iterator[str]:
+    texts = {"prompt": [config.prompt], "preamble": [config.preamble], "separator": [config.separator], "labels": words}
+    for key, values in texts.items():
+        if any("\\n" in text for text in values):
+            yield f"task.{key} has a backslash and an n, no new line: YAML reads \\n as a new line only within double quotes"
+
+
+def _shifted(config: TaskConfig) -> Iterator[str]:
+    """Yield a note on a list of labels whose words are other numbers than their places."""
+    listed = list(config.labels) == [str(place) for place in range(len(config.labels))]
+    others = [(value, word) for value, word in config.labels.items() if word.strip() != value]
+    if listed and others and all(word.strip().isdecimal() for word in config.labels.values()):
+        value, word = others[0]
+        number = word.strip()
+        yield (
+            f"the gold value {value} is the label {word!r}, as in a list; if the gold value {number} is, write"
+            f" {{{number}: {word!r}, ...}}"
+        )
+
+
+def _glued(config: TaskConfig, words: Sequence[str]) -> tuple[str, ...]:
     glued = [word for word in words if word[:1].isalnum() and not config.prompt[-1].isspace()]
     if not glued:
         return ()

@@ -46,7 +46,15 @@ def found(config: TaskConfig) -> Gold:
     labels: dict[str, int] = {}
     unread: list[Row] = []
     beyond: list[Row] = []
-    for place, row in enumerate(read(family, config).rows):
+    rows, column = read(family, config).rows, config.columns.get("label", GOLD)
+    shifted = _counted_from_one(rows, family.gold)
+    if shifted:
+        first = family.label_words[0]
+        reason = (
+            f"no row has 0, and task.labels is 0 to {len(family.gold or ()) - 1}: write a map, as {{1: {first!r}, ...}}"
+        )
+        return Gold({}, (_note(shifted, f"none is compared, because {reason}", column),))
+    for place, row in enumerate(rows):
         label = _label(row, words, family.gold)
         if label is None:
             continue
@@ -58,18 +66,32 @@ def found(config: TaskConfig) -> Gold:
             labels[str(family.example(row.without_gold(), place).id)] = label
     last = len(family.label_words) - 1
     if beyond:
-        return Gold({}, (_note(beyond, f"none is compared, because this task's labels are 0 to {last}"),))
-    names = "a gold value of task.labels" if family.gold else f"0 to {last}, true, false"
+        return Gold({}, (_note(beyond, f"none is compared, because this task's labels are 0 to {last}", column),))
+    values = list(config.labels)
+    of_own = f"a gold value of task.labels ({', '.join(values[:SHOWN])}{', ...' if len(values) > SHOWN else ''})"
+    names = of_own if family.gold else f"0 to {last}, true, false"
     expected = (
         f"{names}, {' or '.join(word.strip() for word in words[0][:SHOWN])}{' ...' if last >= SHOWN else ''}, or none"
     )
-    return Gold(labels, (_note(unread, f"not compared; expected: {expected}"),) if unread else ())
+    return Gold(labels, (_note(unread, f"not compared; expected: {expected}", column),) if unread else ())
 
 
-def _note(rows: Sequence[Row], consequence: str) -> str:
+def _counted_from_one(rows: Sequence[Row], known: Mapping[str, int] | None) -> list[Row]:
+    """Return the rows with a number beyond those of a list of labels, if no row has 0: these labels count from 1."""
+    if known is None or list(known) != [str(number) for number in range(len(known))]:
+        return []
+    told = [gold_key(row.values.get(GOLD)) for row in rows]
+    return (
+        []
+        if "0" in told
+        else [row for row, key in zip(rows, told, strict=True) if key.isdecimal() and key not in known]
+    )
+
+
+def _note(rows: Sequence[Row], consequence: str, column: str) -> str:
     first = rows[0]
     count = f"{len(rows)} gold {'label' if len(rows) == 1 else 'labels'} cannot be used"
-    return f"{count}: {consequence}; first is {first.where}: label is {kind_of(first.values[GOLD])}"
+    return f"{count}: {consequence}; first is {first.where}: {column} is {kind_of(first.values[GOLD])}"
 
 
 UNREAD = -2

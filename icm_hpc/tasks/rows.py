@@ -106,7 +106,7 @@ def kind_of(value: Any) -> str:
         case None:
             return "null"
         case str():
-            return f"a text of {len(value)} characters"
+            return f"a text of {len(value)} character{'s' * (len(value) != 1)}"
         case bool():
             return "a boolean"
         case int() | float() | Decimal():

@@ -71,7 +71,9 @@ class Task:
                 str(int(id_)) if isinstance(id_, float) and id_.is_integer() else str(id_)
             )  # 1, 1.0 and "1" are one id
             if name in seen:
-                raise TaskError(f"task {self.name}: the id {id_!r} occurs twice; ids must differ")
+                raise TaskError(
+                    f"task {self.name}: the id {id_!r} occurs twice; name a column of different ids, or drop that column"
+                )
             seen.add(name)
 
     def problem(self) -> Problem:

@@ -6,7 +6,7 @@ from itertools import permutations
 
 from ..errors import TaskError
 
-REMEDY = "choose other words with task.label_words=[...]"
+REMEDY = "choose other words (task.labels of a task of your own, or task.label_words=[...])"
 
 
 def require_distinct(words: Sequence[str]) -> None:

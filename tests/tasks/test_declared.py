@@ -85,7 +85,10 @@ def test_several_gold_values_may_have_one_word_and_others_none(tmp_path: Path) -
     word = written(tmp_path, yaml, rows_json=json.dumps(rows))
     found = gold.found(loading.load([word]).task)
     assert sorted(found.labels.values()) == [0, 0, 1, 1]
-    assert "1 gold label cannot be used: not compared" in found.notes[0]
+    assert (
+        "1 gold label cannot be used: not compared; expected: a gold value of task.labels (1, 2, 4, 5.0), bad or good"
+        in found.notes[0]
+    )
     assert loaded(word).label_words == (" bad", " good")
 
 
@@ -133,6 +136,10 @@ BAD: list[tuple[str, str, str]] = [
     ("reviews.csv", "none.csv", r"there is no such file"),
     ("reviews.csv", "empty.csv", r"holds no rows"),
     ("reviews.csv", "folder", r"none of \.json"),
+    ('"Review', "Review", r"line 5: mapping values are not allowed here: a text with a colon stands in quotes"),
+    ("  prompt", "\tprompt", r"line 5: .*: lines are indented by spaces"),
+    ('Sentiment:"', "Sentiment:", r"is a quote missing here"),
+    ("Review: {text}", r"Review\d: {text}", r"in double quotes a backslash is written twice"),
     ("prompt:", "promt:", r"task\.promt: no such key.*did you mean task\.prompt\?"),
 ]
 
@@ -149,8 +156,29 @@ def test_what_cannot_be_used_is_refused_with_the_reason(tmp_path: Path, good: st
 
 def test_a_description_without_a_prompt_is_refused(tmp_path: Path) -> None:
     word = written(tmp_path, YAML.replace("  prompt", "  name: reviews\n  # prompt"))
-    with pytest.raises(TaskError, match=r"task\.labels: describes a task of your own, which has a task\.prompt"):
+    with pytest.raises(TaskError, match=r"task\.labels: describes a task of your own, which also has a task\.prompt"):
         loaded(word)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n", "task:\n", "model: {dtype: float32}\n"])
+def test_a_file_that_describes_no_task_is_not_taken_for_the_built_in_one(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"shop\.yaml: has no section task: write task\.prompt and task\.labels"):
+        loaded(written(tmp_path, text))
+
+
+def test_a_description_in_latin_1_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    word = written(tmp_path)
+    (tmp_path / "shop.yaml").write_bytes(YAML.replace("Review", "\xdcber").encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"shop\.yaml: is not UTF-8; convert the file, as by iconv"):
+        loaded(word)
+
+
+def test_a_file_of_data_in_place_of_its_description_is_refused_with_what_to_write(tmp_path: Path) -> None:
+    written(tmp_path)
+    with pytest.raises(ConfigError, match=r"is no YAML file: describe it in one, by task\.data"):
+        loaded(f"task={tmp_path / 'reviews.csv'}")
+    with pytest.raises(ConfigError, match=r"'shop\.yaml' is not a setting: .*did you mean task=shop\.yaml\?"):
+        loading.load(["shop.yaml"])
 
 
 def test_a_word_without_a_space_before_it_is_noted(tmp_path: Path) -> None:
@@ -158,6 +186,45 @@ def test_a_word_without_a_space_before_it_is_noted(tmp_path: Path) -> None:
     assert task.notes == (
         "the label word 'good' follows 'Sentiment:' without a space: if one belongs there, write ' good'",
     )
+
+
+def test_numbers_as_label_words_in_a_list_are_noted_with_what_each_gold_value_means(tmp_path: Path) -> None:
+    listed = YAML.replace('{bad: " bad", good: " good"}', '[" 1", " 2"]')
+    assert loaded(written(tmp_path, listed)).notes == (
+        "the gold value 0 is the label ' 1', as in a list; if the gold value 1 is, write {1: ' 1', ...}",
+    )
+    for unambiguous in ('{1: " 1", 2: " 2"}', '[" 0", " 1"]', '[" one", " two"]'):
+        assert loaded(written(tmp_path, listed.replace('[" 1", " 2"]', unambiguous))).notes == ()
+
+
+def test_a_backslash_and_an_n_in_place_of_a_new_line_is_noted(tmp_path: Path) -> None:
+    (note,) = loaded(
+        written(tmp_path, YAML.replace('"Review: {text}\\nSentiment:"', "'Review: {text}\\nSentiment:'"))
+    ).notes
+    assert note.startswith("task.prompt has a backslash and an n, no new line")
+
+
+@pytest.mark.parametrize(
+    ("data", "labels", "compared"),
+    [
+        ([1, 2, 3, 1], '[" bad", " mixed", " good"]', 0),
+        (["1", "2", "3"], '[" 1", " 2", " 3"]', 0),
+        ([0, 1, 2, 3], '[" bad", " mixed", " good"]', 3),
+        ([1, 2, 3], '{1: " bad", 2: " good"}', 2),
+        ([1, 2, 1], '[" bad", " mixed", " good"]', 3),
+    ],
+)
+def test_a_list_of_labels_and_gold_values_that_count_from_one_are_not_compared(
+    tmp_path: Path, data: list[object], labels: str, compared: int
+) -> None:
+    rows = [{"text": f"T{place}", "stars": value} for place, value in enumerate(data)]
+    yaml = YAML.replace("reviews.csv", "rows.json").replace("id: review_id, group: product, ", "")
+    yaml = yaml.replace('{bad: " bad", good: " good"}', labels).replace("exactly_one", "none")
+    found = gold.found(loading.load([written(tmp_path, yaml, rows_json=json.dumps(rows))]).task)
+    assert len(found.labels) == compared
+    if not compared:
+        assert "no row has 0, and task.labels is 0 to 2: write a map, as {1: " in found.notes[0]
+        assert "line 3: stars is" in found.notes[0] or "row 3: stars is" in found.notes[0]
 
 
 def test_rows_without_a_value_are_dropped_and_counted(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_an_id_keeps_its_type(tmp_path: Path) -> None:
 
 def test_a_number_and_a_text_that_look_alike_are_one_id(tmp_path: Path) -> None:
     for one, other in ((1, "1"), (1, 1.0), (2.0, "2")):
-        with pytest.raises(TaskError, match=f"the id {other!r} occurs twice; ids must differ"):
+        with pytest.raises(TaskError, match=f"the id {other!r} occurs twice; name a column of different ids"):
             loaded(tmp_path, claims(id=[one, other]))
 
 

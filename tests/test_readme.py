@@ -47,7 +47,11 @@ def test_commands_are_found() -> None:
 def test_a_command_of_a_page_is_accepted(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "docs").symlink_to(ROOT / "docs")  # the task of the tutorial
     rows = [line for line in code_of(README).splitlines() if line.startswith("{")]
-    (tmp_path / "claims.jsonl").write_text("\n".join(rows))
+    more = [
+        json.dumps({"question": f"Q{i // 2}?", "choice": f"C{i}.", "exclusion_group": f"x{i // 2}"}) for i in range(8)
+    ]
+    (tmp_path / "claims.jsonl").write_text("\n".join([*rows, *more]))  # some for a held-out share
+    (tmp_path / "test.jsonl").write_text("\n".join(line.replace("C", "T") for line in more))
     (yaml,) = re.findall(r"```yaml\n(task:\n  data: shop.csv\n.*?)```", "".join(PAGES), flags=re.DOTALL)
     (tmp_path / "shop.yaml").write_text(yaml)
     (tmp_path / "shop.csv").write_text("review_id,product,text,stars\na1,lamp,Warm light.,5\na2,lamp,It flickers.,1\n")

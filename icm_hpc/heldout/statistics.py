@@ -10,7 +10,6 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 from scipy.special import expit
 
 from ..core.energy import each_label, margins
@@ -88,7 +87,7 @@ def figures(true: Ints, groups: Ints, given: Sequence[Given], main: int) -> Figu
     classes = np.unique(true)
     ranked = [_ranked(one, true, int(label)) for one in given for label in classes]
     accuracies = [float(right.mean()) for right in rights]
-    seed_error = float(stats.sem(accuracies)) if len(accuracies) > 1 else None
+    seed_error = float(np.std(accuracies, ddof=1) / len(accuracies) ** 0.5) if len(accuracies) > 1 else None
     interval = partial(_interval, groups)
     return Figures(
         accuracy=interval([partial(_share, right) for right in rights]),
@@ -103,6 +102,8 @@ def figures(true: Ints, groups: Ints, given: Sequence[Given], main: int) -> Figu
 
 def mcnemar(true: Ints, first: tuple[str, Given], second: tuple[str, Given]) -> Compared:
     """Return whether two conditions differ in more rows than chance explains: a binomial test of those that they differ in."""
+    from scipy import stats  # here: its import takes longer than most commands
+
     one, other = first[1].labels == true, second[1].labels == true
     only_one, only_other = int((one & ~other).sum()), int((other & ~one).sum())
     differing = only_one + only_other
@@ -140,6 +141,8 @@ def _interval(groups: Ints, of: Sequence[Statistic]) -> Interval:
     value = float(np.mean([statistic(np.ones((1, len(groups))))[0] for statistic in of]))
     if count == 1:
         return Interval(value, float("nan"), float("nan"))
+    from scipy import stats  # here: its import takes longer than most commands
+
     found = stats.bootstrap(
         (np.arange(count),),
         resampled,

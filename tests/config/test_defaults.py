@@ -171,7 +171,7 @@ def test_commands_find_runs_in_the_root_of_the_defaults(files: Files, tmp_path: 
     assert done.stdout.splitlines()[1] == f"defaults {files.site}"
     assert (tmp_path / "of ann" / "mine" / "labels.jsonl").exists()
     assert json.loads(submit("json=true", module="status", **variables).stdout)["run"] == "mine"
-    assert json.loads(submit("run=mine", module="evaluate", **variables).stdout)["labelled"] == 12
+    assert json.loads(submit("run=mine", "json=true", module="evaluate", **variables).stdout)["labelled"] == 12
     assert submit("run=mine", "search.steps=9", module="resume", **variables).returncode == 0
 
 

@@ -54,14 +54,14 @@ def test_an_id_that_is_a_number_is_one_in_the_labels(tmp_path: Path, data: Path)
 @pytest.mark.parametrize("fate", ["gone", "changed", "moved"])
 def test_a_run_goes_on_and_is_evaluated_whatever_happens_to_its_file(tmp_path: Path, data: Path, fate: str) -> None:
     assert run(tmp_path, data, "search.steps=5").returncode == 0
-    before = submit("run=mine", f"run.root={tmp_path}", command="evaluate").stdout
+    before = submit("run=mine", f"run.root={tmp_path}", "json=true", command="evaluate").stdout
     if fate == "moved":
         data.rename(tmp_path / "elsewhere.jsonl")
     elif fate == "gone":
         data.unlink()
     else:
         data.write_text("\n".join(json.dumps({**row, "choice": "other", "label": 1 - row["label"]}) for row in ROWS))
-    evaluated = submit("run=mine", f"run.root={tmp_path}", command="evaluate")
+    evaluated = submit("run=mine", f"run.root={tmp_path}", "json=true", command="evaluate")
     assert evaluated.stdout == before
     assert json.loads(before)["labelled"] == 8
     resumed = submit("run=mine", f"run.root={tmp_path}", "search.steps=9", command="resume")

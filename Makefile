@@ -47,7 +47,7 @@ check: setup
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m pytest
 
-# docs/settings.md, from the comments of icm_hpc/config/schema.py.
+# docs/settings.md, from the comments of icm_hpc/config/schema.py and place.py.
 docs: setup
 	$(BIN)/python -m icm_hpc.config.describe > docs/settings.md
 

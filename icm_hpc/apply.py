@@ -12,7 +12,7 @@ from pathlib import Path
 from . import submit
 from .capacity import plan
 from .config import describe, loading
-from .config.schema import MAX_NAME
+from .config.place import MAX_NAME
 from .driver import pools
 from .errors import ConfigError, IcmError, Interrupted
 from .jobs import launch

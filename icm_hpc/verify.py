@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from .config import credentials, describe
 from .config.addresses import require_url
-from .config.schema import ServerConfig
+from .config.place import ServerConfig
 from .engines import DEFAULT, ENGINES
 from .errors import ConfigError, IcmError
 from .scoring import checks

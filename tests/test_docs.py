@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from icm_hpc.config.loading import SECTIONS
+from icm_hpc.config.keys import SECTIONS
 from icm_hpc.driver.labels import LabelRow
 from icm_hpc.driver.summary import ShardFigures, SinceStart, Summary
 from icm_hpc.rundir.trace import TraceLine

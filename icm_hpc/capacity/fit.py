@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from ..config.schema import nodes_for
+from ..config.place import nodes_for
 from .forecast import ModelShape
 
 # Of each GPU, beside weights, activations and cache: CUDA's context, NCCL's buffers, CUDA graphs. An assumption.

@@ -1,4 +1,4 @@
-"""What each setting is, for docs/settings.md and for `--help`: read from the source of schema.py.
+"""What each setting is, for docs/settings.md and for `--help`: read from the source of schema.py and place.py.
 
 `python -m icm_hpc.config.describe > docs/settings.md` (`make docs`) writes the page. A field's meaning is its comments; its
 choices and lower limit are those that `__post_init__` checks.
@@ -15,9 +15,10 @@ import textwrap
 import tokenize
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import ConfigError
-from . import loading, schema
+from . import keys, loading
 
 # Of the short --help.
 COMMON = (
@@ -28,8 +29,8 @@ COMMON = (
 
 HEADER = """# Settings
 
-Generated from `icm_hpc/config/schema.py` by `make docs`; do not edit. Files, precedence and how values are written:
-[configuration.md](configuration.md). `python -m icm_hpc.submit --help=SECTION` prints the same.
+Generated from `icm_hpc/config/schema.py` and `place.py` by `make docs`; do not edit. Files, precedence and how values are
+written: [configuration.md](configuration.md). `python -m icm_hpc.submit --help=SECTION` prints the same.
 """
 
 COLUMNS = "| key | type | default | choices or limit | meaning |\n|---|---|---|---|---|"
@@ -51,13 +52,12 @@ class Setting:
 
 def settings() -> list[Setting]:
     """Return every setting, in the order of the schema."""
-    source = inspect.getsource(schema)
-    comments = _comments(source)
-    classes = {node.name: node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}
     found = []
-    for section, kind in loading.SECTIONS.items():
-        node = classes[kind.__name__]
-        allowed = {**dict(_lower_limits(node)), **dict(_choices(node))}
+    for section, kind in keys.SECTIONS.items():
+        source = textwrap.dedent(inspect.getsource(kind))
+        comments = _comments(source)
+        (node,) = (one for one in ast.parse(source).body if isinstance(one, ast.ClassDef))
+        allowed = {**dict(_lower_limits(node)), **dict(_choices(node, vars(sys.modules[kind.__module__])))}
         lines = {n.target.id: n for n in node.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)}
         for field in dataclasses.fields(kind):
             at = lines[field.name]
@@ -79,7 +79,7 @@ def settings() -> list[Setting]:
 def markdown() -> str:
     """Return docs/settings.md."""
     parts = [HEADER]
-    for section, kind in loading.SECTIONS.items():
+    for section, kind in keys.SECTIONS.items():
         parts += [f"## {section}\n", f"{inspect.getdoc(kind)}\n", COLUMNS]
         for one in settings():
             if one.section == section:
@@ -97,10 +97,10 @@ def markdown() -> str:
 
 def text(topic: str = "") -> str:
     """Return settings for a terminal: the common ones, those of one section, or `all`; raises ConfigError for another topic."""
-    if topic not in ("", "all", *loading.SECTIONS):
-        raise ConfigError(f"--help={topic}: one of all, {', '.join(loading.SECTIONS)}")
+    if topic not in ("", "all", *keys.SECTIONS):
+        raise ConfigError(f"--help={topic}: one of all, {', '.join(keys.SECTIONS)}")
     lines = []
-    for section, kind in loading.SECTIONS.items():
+    for section, kind in keys.SECTIONS.items():
         if topic in ("all", section):
             lines += ["", f"{section}: {(inspect.getdoc(kind) or '').splitlines()[0]}"]
         for one in settings():
@@ -137,14 +137,14 @@ def print_help(about: str, flags: Mapping[str, str], topic: str = "", *, takes_s
         if not topic:
             lines += ["", "presets:"]
             for section in loading.PRESET_SECTIONS:
-                default = loading.SECTIONS[section].__dataclass_fields__["name"].default  # type: ignore[attr-defined]
+                default = keys.SECTIONS[section].__dataclass_fields__["name"].default  # type: ignore[attr-defined]
                 lines += entry(
                     f"{section}={default}", f"{', '.join(sorted(loading.presets(section)))}; or a path: mine.yaml"
                 )
             lines += ["", "common settings:"]
         lines += text(topic).splitlines()
         if not topic:
-            lines += ["", f"all settings: --help=all; of a section: --help=NAME with {', '.join(loading.SECTIONS)}"]
+            lines += ["", f"all settings: --help=all; of a section: --help=NAME with {', '.join(keys.SECTIONS)}"]
     show("\n".join(lines))
 
 
@@ -180,10 +180,10 @@ def _calls(node: ast.ClassDef, name: str) -> Iterator[ast.Call]:
             yield call
 
 
-def _choices(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
+def _choices(node: ast.ClassDef, names: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for call in _calls(node, "require_one_of"):
         for keyword in call.keywords:
-            values = eval(ast.unparse(keyword.value), vars(schema))  # noqa: S307 - our own source
+            values = eval(ast.unparse(keyword.value), dict(names))  # noqa: S307 - our own source
             yield str(keyword.arg), ", ".join(value for value in values if value)
 
 

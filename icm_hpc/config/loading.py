@@ -6,7 +6,6 @@ written (written.py), and get their types at the end (typed.py).
 """
 
 import dataclasses
-import difflib
 import os
 import re
 import types
@@ -19,13 +18,14 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ..core.scorings import SCORINGS
-from ..engines import ENGINES
 from ..errors import ConfigError
-from . import engine_options, home, no_secrets, searching, written
-from .schema import PROTOCOLS, Config, RunConfig
+from . import engine_options, home, no_secrets, written
+from .filled import with_engine, with_protocol
+from .keys import ALIASES, HINTS, SECTIONS, check_key, nearest, require_sections
+from .place import RunConfig
+from .schema import Config
 from .typed import place_of, value_of
-from .written import NO_MAP, Tree, Written
+from .written import Tree, Written
 
 PRESET_SECTIONS = ("model", "task", "cluster")
 SIZE = "preset"  # the size of an experiment: a preset of several sections, which goes over those of one
@@ -37,16 +37,10 @@ TASK_PLUGINS = "icm_hpc.tasks"  # entry points of other packages
 # What a layer that names weights replaces in the layers below it.
 WEIGHTS = ("engine", "path", "embedded", "revision", "shape", "weights_gb")
 
-FREE_FORM = ("model.vllm_args", "model.env", "task.columns", "task.labels", "task.rule")
-MERGED = ("model.vllm_args", "model.env")  # of them, where a later map goes over an earlier one by key
+MERGED = ("model.vllm_args", "model.env")  # maps of any keys, where a later map goes over an earlier one by key
 
 # Where a value that is no map stands for one: a list for its numbered items, one rule for {else: RULE}.
 SHORT_FORMS = {"task.labels": list, "task.rule": Written}
-
-ALIASES = {"run": "run.name", "engine": "model.engine", "replicas": "server.replicas"}
-
-SECTIONS: dict[str, type] = {str(name): kind for name, kind in typing.get_type_hints(Config).items()}
-HINTS = {name: typing.get_type_hints(kind) for name, kind in SECTIONS.items()}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -74,7 +68,7 @@ def load(arguments: Sequence[str], *, base: Mapping[str, Any] | None = None) -> 
     layers += [_size(value, is_new=base is None) for key, value in pairs if key == SIZE]
     dotted = [(ALIASES.get(key, key), value) for key, value in pairs if key not in (*PRESET_SECTIONS, SIZE)]
     for key, _ in dotted:
-        _check_key(key, "the command line")
+        check_key(key, "the command line")
     tree: dict[str, Any] = {}
     for layer in layers:
         _overlay(tree, layer)
@@ -85,7 +79,7 @@ def load(arguments: Sequence[str], *, base: Mapping[str, Any] | None = None) -> 
     engine_options.require_allowed(tree.get("model", {}))
     no_secrets.require_none(tree)
     try:
-        return _with_protocol(_with_engine(_build(tree)))
+        return with_protocol(with_engine(_build(tree)))
     except ConfigError as error:
         raise ConfigError(f"{error}{_set_in(tree, str(error))}") from error
 
@@ -180,7 +174,7 @@ def load_file(path: Path, arguments: Sequence[str] = ()) -> Config:
     if written_as not in range(1, FORMAT + 1):
         shown = told.shown if isinstance(told, Written) else "unknown"
         raise ConfigError(f"{path}: is of format {shown}, which a newer icm_hpc has written: use that one")
-    _require_sections(tree, path)
+    require_sections(tree, path)
     server = tree.get("server", {})
     if written_as == 1 and "mem_gb" in server and not server["mem_gb"]:
         server["mem_gb"] = Written("0", saved=True)  # format 1 said null for all of the memory, which is 0 now
@@ -274,7 +268,7 @@ def _read_defaults(path: Path) -> Defaults:
             names[section] = str(path.absolute().parent / Path(name.text).expanduser())
         elif name.text not in presets(section):
             raise ConfigError(f"{path}: {_no_such_preset(section, name.text)}")
-    _require_sections(tree, path)
+    require_sections(tree, path)
     root = tree.get("run", {}).get("root")
     if isinstance(root, Written):
         tree["run"]["root"] = dataclasses.replace(root, text=_with_shell_variables(_with_variables(root), path))
@@ -322,7 +316,7 @@ def _preset(section: str, name: str) -> dict[str, dict[str, Any]]:
             raise ConfigError(_no_such_preset(section, name))
         path, stem = files[name], name
     tree = written.read_yaml(path)
-    _require_sections(tree, path)
+    require_sections(tree, path)
     values = tree.get(section, {})
     if section == "task" and not values:
         raise ConfigError(f"{path}: has no section task: write task.prompt and task.labels (docs/your-data.md)")
@@ -343,7 +337,7 @@ def _size(name: str, *, is_new: bool) -> dict[str, dict[str, Any]]:
     if name not in files:
         raise ConfigError(_no_such_preset(SIZE, name))
     tree: dict[str, dict[str, Any]] = written.read_yaml(files[name])
-    _require_sections(tree, files[name])
+    require_sections(tree, files[name])
     return tree
 
 
@@ -351,40 +345,7 @@ def _no_such_preset(section: str, name: str) -> str:
     files = presets(section)
     if section == "task" and Path(name).is_file():
         return f"task={name}: is no YAML file: describe it in one, by task.data, prompt and labels (docs/your-data.md)"
-    return f"{section}={name}: no such preset{_nearest(name, list(files))}; there are {', '.join(sorted(files))}"
-
-
-def _require_sections(tree: dict[str, Any], path: Path) -> None:
-    """Refuse what is no section, and a key that no section has; an empty section becomes one without keys."""
-    for section, values in tree.items():
-        if section != NO_MAP and isinstance(values, Written) and not values:
-            values = tree[section] = {}
-        if section not in SECTIONS and section != NO_MAP:
-            near = _nearest(str(ALIASES.get(section, section)), [*SECTIONS, *ALIASES.values()])
-            raise ConfigError(f"{path}: {section}: no such section{near}; sections: {', '.join(SECTIONS)}")
-        if not isinstance(values, dict):
-            raise ConfigError(f"{path}: must hold sections ({', '.join(SECTIONS)}), each with its keys")
-        for key in values:
-            _check_key(f"{section!s}.{key!s}", str(path))
-
-
-def _check_key(dotted: str, where: str) -> None:
-    """Refuse a key that no section has, with the nearest one that exists."""
-    section, _, rest = dotted.partition(".")
-    known = [f"{s}.{field.name}" for s, kind in SECTIONS.items() for field in dataclasses.fields(kind)]
-    key = rest.split(".", 1)[0]
-    free_form = f"{section}.{key}" in FREE_FORM
-    if f"{section}.{key}" in known and ("." not in rest or free_form):
-        return
-    by_leaf = [k for k in known if k.split(".")[1] == (key or section)]
-    near = f"; did you mean {by_leaf[0]}?" if by_leaf else _nearest(dotted, known)
-    raise ConfigError(f"{dotted}: no such key (in {where}){near or '; sections: ' + ', '.join(SECTIONS)}")
-
-
-def _nearest(word: str, known: Sequence[str]) -> str:
-    lowered = {k.lower(): k for k in known}
-    near = difflib.get_close_matches(word.lower(), list(lowered), n=1, cutoff=0.5)
-    return f"; did you mean {lowered[near[0]]}?" if near else ""
+    return f"{section}={name}: no such preset{nearest(name, list(files))}; there are {', '.join(sorted(files))}"
 
 
 def _build(tree: Mapping[str, Any]) -> Config:
@@ -416,38 +377,3 @@ def _in_full(dotted: str, tree: Tree) -> Tree:
     if isinstance(tree, Written) and SHORT_FORMS.get(dotted) is Written and tree:
         return {"else": tree}
     return tree
-
-
-def _with_engine(config: Config) -> Config:
-    """Fill in what the engine allows no choice of; raises ConfigError for what it cannot do."""
-    model, server, search = config.model, config.server, config.search
-    engine = ENGINES[model.engine]
-    if engine.start is not None:
-        limits = {"requests_per_min": server.requests_per_min, "tokens_per_min": server.tokens_per_min}
-        told = [f"server.{key}" for key, value in limits.items() if value is not None]
-        told += ["model.top_logprobs"] if model.top_logprobs is not None else []
-        if told:
-            others = " or ".join(name for name, one in ENGINES.items() if one.start is None)
-            raise ConfigError(f"{', '.join(told)}: only for engine={others}, and this is engine={model.engine}")
-    if server.replicas > 1 and engine.to_replica is None:
-        raise ConfigError(f"server.replicas={server.replicas}: engine={model.engine} has no replicas to choose from")
-    if engine.labels is not None:
-        return config
-    possible = next(name for name, one in SCORINGS.items() if one.reads_top_tokens)
-    if search.word_prior or (search.scoring and not SCORINGS[search.scoring].reads_top_tokens):
-        refused = "search.word_prior=true" if search.word_prior else f"search.scoring={search.scoring}"
-        raise ConfigError(
-            f"{refused}: engine={model.engine} returns top-k log-probabilities only, not every label's:"
-            " leave it out, or use a vLLM server"
-        )
-    return dataclasses.replace(config, search=dataclasses.replace(search, scoring=possible))
-
-
-def _with_protocol(config: Config) -> Config:
-    """Fill in what is left empty."""
-    for dotted, value in PROTOCOLS[config.search.protocol].items():
-        section, key = dotted.split(".")
-        if not getattr(getattr(config, section), key):
-            filled = dataclasses.replace(getattr(config, section), **{key: value})
-            config = dataclasses.replace(config, **{section: filled})
-    return dataclasses.replace(config, search=searching.with_method(config.search))

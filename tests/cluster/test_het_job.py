@@ -69,6 +69,21 @@ def test_status_tells_the_states_of_both_components(slurm: Cluster, tmp_path: Pa
     assert (row["driver"], row["eta_s"]) == ("CANCELLED", None)
 
 
+def test_a_job_labels_held_out_rows_and_another_new_ones(slurm: Cluster, tmp_path: Path) -> None:
+    settings = ("model=stub", "task.limit=12", "search.steps=5", "task.test_share=0.2", "wait=true")
+    done = submit(tmp_path, "run", *settings)
+    assert done.returncode == 0, logs(tmp_path / "run")
+    assert "held-out accuracy" in done.stdout
+    assert len((tmp_path / "run" / "test" / "gold-0.jsonl").read_text().splitlines()) >= 20
+    rows = [json.dumps({"id": f"new-{i}", "text": f"It is {i}."}) for i in range(6)]
+    (tmp_path / "new.jsonl").write_text("\n".join(rows))
+    new = icm("apply", "run=run", f"run.root={tmp_path}", f"task.data={tmp_path / 'new.jsonl'}", "wait=true")
+    assert new.returncode == 0, new.stderr
+    assert job_of(new.stdout)
+    labels = [json.loads(line) for line in (tmp_path / "run-apply" / "labels.jsonl").read_text().splitlines()]
+    assert {(row["id"], row["by"]) for row in labels} == {(f"new-{i}", "apply") for i in range(6)}
+
+
 def test_a_finished_run_frees_its_gpus_though_its_server_answers_no_signal(slurm: Cluster, tmp_path: Path) -> None:
     assert submit(tmp_path, "run", *STUB_SLOW).returncode == 0
     run = Run(tmp_path, "run")

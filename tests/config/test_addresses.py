@@ -4,7 +4,7 @@ import pytest
 
 from icm_hpc import verify
 from icm_hpc.config import credentials, loading
-from icm_hpc.config.schema import ServerConfig
+from icm_hpc.config.place import ServerConfig
 from icm_hpc.errors import ConfigError
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from icm_hpc.config import describe, loading
+from icm_hpc.config import describe, keys, loading
 from icm_hpc.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("submit", "resume", "status", "plan", "verify", "evaluate", "export", "report", "apply", "compare")
 TAKE_SETTINGS = ("submit", "resume", "plan", "apply")
-KEYS = [f"{section}.{f.name}" for section, kind in loading.SECTIONS.items() for f in dataclasses.fields(kind)]
+KEYS = [f"{section}.{f.name}" for section, kind in keys.SECTIONS.items() for f in dataclasses.fields(kind)]
 
 
 def help_of(command: str, *words: str) -> str:

@@ -69,3 +69,19 @@ def test_all_of_the_memory_in_an_older_runs_settings_stays_all_of_it(tmp_path: P
     saved.write_text("format: 9\n")
     with pytest.raises(ConfigError, match="is of format 9, which a newer icm_hpc has written"):
         loading.load_file(saved)
+
+
+def test_the_preset_of_an_experiment_sets_several_sections_and_the_command_line_goes_over_it() -> None:
+    config = loading.load(["model=stub", "preset=small", "search.restarts=2"])
+    assert (config.task.limit, config.task.test_limit, config.search.steps, config.search.restarts) == (32, 100, 50, 2)
+    assert (config.task.name, config.search.method) == ("reviews", "blocks")
+    assert loading.load(["preset=full"]).task.limit == 256
+    with pytest.raises(ConfigError, match="preset=tiny: no such preset; there are full, small"):
+        loading.load(["preset=tiny"])
+
+
+def test_the_preset_of_an_experiment_is_for_a_new_run(tmp_path: Path) -> None:
+    saved = tmp_path / "config.yaml"
+    saved.write_text(loading.to_yaml(loading.load(["model=stub"])))
+    with pytest.raises(ConfigError, match="preset=small: is for a new run"):
+        loading.load_file(saved, ["preset=small"])

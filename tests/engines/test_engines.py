@@ -9,7 +9,7 @@ import pytest
 
 import icm_hpc
 from icm_hpc.config import loading
-from icm_hpc.config.schema import ServerConfig
+from icm_hpc.config.place import ServerConfig
 from icm_hpc.engines import DEFAULT, ENGINES, inherited, start_of
 from icm_hpc.engines.engine import Engine
 from icm_hpc.errors import ConfigError

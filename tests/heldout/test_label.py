@@ -16,10 +16,12 @@ from icm_hpc.errors import NoAnswer
 from icm_hpc.heldout import conditions, label, results, rows
 from icm_hpc.rundir.folder import RunDir
 from icm_hpc.rundir.progress import Progress
+from icm_hpc.scoring import connect
 from icm_hpc.scoring.client import Client
 from icm_hpc.tasks import gold
 from icm_hpc.tasks.rows import GOLD
 from tests import offline
+from tests.conftest import Served
 from tests.offline import OfflineClient
 
 SETTINGS = ("task=claims", "search.restarts=2")
@@ -206,3 +208,24 @@ def test_a_baseline_without_a_pool_is_evaluated_without_one(tmp_path: Path) -> N
     config, run_dir, client = prepare(tmp_path, *shares(tmp_path), "search.method=zero_shot")
     labelled(config, run_dir, client)
     assert list(conditions.done(run_dir)) == ["zero_shot"]
+
+
+@pytest.mark.vllm
+async def test_on_vllm_a_condition_costs_the_pool_once_and_then_the_rows_own_tokens(
+    tiny_server: Served, tmp_path: Path
+) -> None:
+    arguments = ("model=tiny", "task.limit=16", "task.test_share=0.5", "task.test_limit=40", "search.steps=2")
+    config, run_dir, _ = prepare(tmp_path, *arguments, "evaluate.conditions=[icm,zero_shot]")
+    async with connect.connected(config, tiny_server.run_dir, tiny_server.attempt) as connected:
+        client, counts = connected.salted("held out"), Counts()
+        counts.traffic = client.traffic
+        await run.label(config, run_dir, client, lambda _: None, counts)
+        await label.label(config, run_dir, client, counts, watch=lambda _: None, last=LAST)
+    done = conditions.done(run_dir)
+    icm = done["icm"]
+    assert icm.server_computed_tokens is not None
+    assert icm.prompts == 40
+    assert icm.server_computed_tokens < 0.3 * icm.prompt_tokens, "the pool is in the cache"
+    found = results.of_run(config, run_dir)
+    assert found is not None
+    assert all(one.figures for one in found.conditions.values())

@@ -6,7 +6,7 @@ import shlex
 import pytest
 
 from icm_hpc.config import loading
-from icm_hpc.config.schema import RunConfig
+from icm_hpc.config.place import RunConfig
 from icm_hpc.reports import repeat
 
 

@@ -343,8 +343,8 @@ def _print_summary(config: Config, run_dir: RunDir, summary: Summary) -> None:
         known = {name: one.figures.accuracy for name, one in test.conditions.items() if one.figures}
         shown = ", ".join(f"{name} {one.value:.3f} ({one.low:.3f} to {one.high:.3f})" for name, one in known.items())
         rows["held-out accuracy"] = f"{shown}; {test.compared} rows, one label for all: {test.majority:.3f}"
-    for number, warning in enumerate(warnings(summary.shards)):
-        rows[f"warning {number}"] = warning
+    told = list(warnings(summary.shards))
+    rows |= {"warning" if len(told) == 1 else f"warning {number}": one for number, one in enumerate(told, start=1)}
     rows["result"] = str(run_dir.labels)
     if run_dir.report.is_file():
         rows["report"] = str(run_dir.report)

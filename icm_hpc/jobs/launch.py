@@ -343,9 +343,9 @@ def _print_summary(config: Config, run_dir: RunDir, summary: Summary) -> None:
         known = {name: one.figures.accuracy for name, one in test.conditions.items() if one.figures}
         shown = ", ".join(f"{name} {one.value:.3f} ({one.low:.3f} to {one.high:.3f})" for name, one in known.items())
         rows["held-out accuracy"] = f"{shown}; {test.compared} rows, one label for all: {test.majority:.3f}"
-    found_wrong = list(warnings(summary.shards))
-    names = [f"warning {number}" for number in range(1, len(found_wrong) + 1)] if len(found_wrong) > 1 else ["warning"]
-    rows |= dict(zip(names, found_wrong, strict=False))
+    cautions = list(warnings(summary.shards))
+    names = [f"warning {number}" for number in range(1, len(cautions) + 1)] if len(cautions) > 1 else ["warning"]
+    rows |= dict(zip(names, cautions, strict=False))
     rows["result"] = str(run_dir.labels)
     if run_dir.report.is_file():
         rows["report"] = str(run_dir.report)

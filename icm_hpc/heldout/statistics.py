@@ -1,6 +1,7 @@
 """How good labels of held-out rows are: accuracy, balanced accuracy, AUROC and calibration, with intervals, and their tests.
 
-Intervals are 95 % percentile bootstraps (scipy.stats.bootstrap) over groups of rows, since rows of a group are not independent.
+Intervals are 95 % bootstraps (scipy.stats.bootstrap) over groups of rows, since rows of a group are not independent: of
+percentiles, but for the calibration error, whose resamples are biased upwards, reflected ("basic").
 """
 
 from collections.abc import Callable, Sequence
@@ -93,7 +94,7 @@ def figures(true: Ints, groups: Ints, given: Sequence[Given], main: int) -> Figu
         accuracy=interval([partial(_share, right) for right in rights]),
         balanced_accuracy=interval([partial(_balanced, right, true) for right in rights]),
         auroc=interval(ranked) if len(classes) > 1 else None,
-        calibration_error=interval(errors),
+        calibration_error=interval(errors, method="basic"),
         accuracies=accuracies,
         seed_error=seed_error,
         reliability=bins(given[main].probabilities, rights[main]),
@@ -126,7 +127,7 @@ def _places(probabilities: Numbers) -> list[Ints]:
 Statistic: TypeAlias = Callable[[Numbers], Numbers]  # of weights of rows f64[B, M]: f64[B]
 
 
-def _interval(groups: Ints, of: Sequence[Statistic]) -> Interval:
+def _interval(groups: Ints, of: Sequence[Statistic], *, method: str = "percentile") -> Interval:
     """Return the mean of statistics of all rows, with its interval."""
     count = int(groups.max()) + 1
 
@@ -150,11 +151,11 @@ def _interval(groups: Ints, of: Sequence[Statistic]) -> Interval:
         batch=max(1, BATCH // len(groups)),
         vectorized=True,
         axis=-1,
-        method="percentile",
+        method=method,
         random_state=np.random.default_rng(SEED),
     )
     low, high = found.confidence_interval
-    return Interval(value, float(low), float(high))
+    return Interval(value, max(0.0, float(low)), min(1.0, float(high)))
 
 
 def _share(right: Numbers, weights: Numbers) -> Numbers:

@@ -28,7 +28,7 @@ def test_figures_are_those_of_scikit_learn(n_labels: int) -> None:
     assert found.balanced_accuracy.value == pytest.approx(balanced_accuracy_score(true, given.labels))
     assert found.auroc is not None
     assert found.auroc.value == pytest.approx(np.mean(areas), abs=1e-9)
-    for one in (found.accuracy, found.balanced_accuracy, found.auroc):
+    for one in (found.accuracy, found.balanced_accuracy, found.auroc, found.calibration_error):
         assert one.low < one.value < one.high
 
 

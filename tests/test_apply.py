@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from icm_hpc.jobs import claim
+from icm_hpc.rundir.folder import RunDir
 from tests.test_submit import submit
 
 ROWS = 40
@@ -114,3 +116,19 @@ def test_a_run_without_labels_and_one_without_a_pool_are_refused(finished: Path,
     (root / "first" / "labels.jsonl").unlink()
     refused = submit("run=first", f"run.root={root}", f"task.data={more}", command="apply")
     assert "has no labels yet: python -m icm_hpc.resume run=first" in refused.stderr
+
+
+def test_what_an_applied_run_has_saved_keeps_its_pool_and_its_model(finished: Path, tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    shutil.copytree(finished / "first", root / "first")
+    shutil.copytree(finished / "first", root / "second")
+    more = claims(tmp_path, "more.jsonl", range(100, 120))
+    here = (f"run.root={root}", f"task.data={more}", "run.name=new")
+    assert submit("run=first", *here, command="apply").returncode == 0
+    new = RunDir(root / "new")
+    new.labels.unlink()  # it was stopped before its end: pieces are all that it has saved
+    assert claim.has_state(new)
+    other = submit("run=second", *here, command="apply")
+    assert "belongs to a run of another configuration (search.pool_run" in other.stderr
+    assert new.served_model.exists()
+    assert submit("run=new", f"run.root={root}", command="resume").returncode == 0

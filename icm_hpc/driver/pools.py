@@ -53,7 +53,7 @@ def files_of_run(run_dir: RunDir, copy: RunDir) -> dict[Path, bytes]:
         raise ConfigError(f"{run_dir.labels} does not have the log-probability of every label word")
     shown = json.dumps({"pool": _digest(pool), "labels": labels, "scores": scores})
     prior = {copy.word_prior: run_dir.word_prior.read_bytes()} if run_dir.word_prior.exists() else {}
-    return {copy.pool_data: tasks.packed(pool), copy.pool: shown.encode(), **prior}
+    return {**prior, copy.pool_data: tasks.packed(pool), copy.pool: shown.encode()}
 
 
 def of_copy(config: Config, run_dir: RunDir) -> tuple[Task, Labelling]:

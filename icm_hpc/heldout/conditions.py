@@ -38,15 +38,18 @@ def wanted(config: Config) -> tuple[str, ...]:
     return tuple(name for name in CONDITIONS if name in asked)
 
 
-def done(run_dir: RunDir) -> dict[str, Done]:
-    """Return the conditions that are done, by name."""
-    values: dict[str, Any] = read_json(_path(run_dir)) or {}
-    return {name: Done(**{**one, "seeds": tuple(one["seeds"])}) for name, one in values.items()}
+def done(run_dir: RunDir, mark: str) -> dict[str, Done]:
+    """Return the conditions that are done, by name: of these rows and of these labels of the run, with all their files."""
+    return {
+        name: one
+        for name, one in _recorded(run_dir).items()
+        if one.mark == mark and all(labels_of(run_dir, name, seed).exists() for seed in one.seeds)
+    }
 
 
 def record(run_dir: RunDir, name: str, one: Done) -> None:
     """Note that a condition is done."""
-    both = {**done(run_dir), name: one}
+    both = {**_recorded(run_dir), name: one}
     write_json(_path(run_dir), {key: _as_json(both[key]) for key in CONDITIONS if key in both})
 
 
@@ -59,9 +62,7 @@ def is_finished(run_dir: RunDir, config: Config) -> bool:
     """Return whether all conditions are done that the settings ask for; so they are without a test."""
     if not run_dir.test_data.exists():
         return True
-    pool, test = tasks_of(run_dir, config)
-    mark, known = mark_of(config, pool, test), done(run_dir)
-    return all(name in known and known[name].mark == mark for name in wanted(config))
+    return set(wanted(config)) <= set(done(run_dir, mark_of(config, *tasks_of(run_dir, config))))
 
 
 def tasks_of(run_dir: RunDir, config: Config) -> tuple[Task, Task]:
@@ -75,6 +76,15 @@ def tasks_of(run_dir: RunDir, config: Config) -> tuple[Task, Task]:
 def labels_of(run_dir: RunDir, condition: str, seed: int) -> Path:
     """Return the file of the labels that held-out rows were given by one labelling of the pool, as labels.jsonl."""
     return run_dir.test / f"{condition}-{seed}.jsonl"
+
+
+def _recorded(run_dir: RunDir) -> dict[str, Done]:
+    """Return what is noted; of a damaged file nothing, and the conditions are written again from what was saved of them."""
+    try:
+        values: dict[str, Any] = read_json(_path(run_dir)) or {}
+        return {name: Done(**{**one, "seeds": tuple(one["seeds"])}) for name, one in values.items()}
+    except (ValueError, TypeError, LookupError, AttributeError):
+        return {}
 
 
 def _as_json(one: Done) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from ..driver.labels import of_piece, write_labels
 from ..driver.run import Then
 from ..driver.shard import Shard, Surroundings
 from ..engines.engine import Metrics
+from ..errors import CheckpointError
 from ..rundir import applied, outcome
 from ..rundir.applied import Piece
 from ..rundir.folder import RunDir
@@ -96,8 +97,9 @@ async def label(
     behind it.
     """
     part, test = conditions.tasks_of(run_dir, config)
-    mark, known = conditions.mark_of(config, part, test), conditions.done(run_dir)
-    left = [name for name in conditions.wanted(config) if name not in known or known[name].mark != mark]
+    mark = conditions.mark_of(config, part, test)
+    known = conditions.done(run_dir, mark)
+    left = [name for name in conditions.wanted(config) if name not in known]
     if not left:
         return
     before = await known_metrics(client)
@@ -185,7 +187,11 @@ async def _own(asking: _Asking) -> tuple[list[_Pool], int]:
     """Return the labels that each search of the run has ended with; the best is the run's result."""
     folder, asked = asking.run_dir.shard(0), shard.asked_of(asking.config, asking.pool.task)
     found = await until_done(lambda: outcome.load(folder, asked))
-    return ([], MAIN) if found is None else (_pools_of(found), found.restart)
+    if found is None:
+        raise CheckpointError(
+            f"{folder}: how its searches ended cannot be read: resume the run, which works it out again"
+        )
+    return _pools_of(found), found.restart
 
 
 async def _gold(asking: _Asking) -> tuple[list[_Pool], int]:

@@ -9,8 +9,9 @@ import numpy as np
 
 from ..config.schema import Config
 from ..driver.labels import Scored, read_scored
+from ..errors import TaskError
 from ..rundir.folder import RunDir
-from ..tasks import gold, kept
+from ..tasks import gold
 from . import conditions, statistics
 from .conditions import Done
 from .statistics import Compared, Figures, Given, Ints
@@ -42,12 +43,12 @@ def of_run(config: Config, run_dir: RunDir) -> Results | None:
     """Return the results of a run, None if it has no held-out rows. Raises TaskError for damaged files."""
     if not run_dir.test_data.exists():
         return None
-    examples = kept.unpacked(run_dir.test_data)
+    pool, test = conditions.tasks_of(run_dir, config)
+    done = conditions.done(run_dir, conditions.mark_of(config, pool, test))
     known = gold.unpacked(run_dir.test_gold) if run_dir.test_gold.exists() else {}
-    compared = [example for example in examples if str(example.id) in known]
+    compared = [example for example in test.examples if str(example.id) in known]
     true = np.array([known[str(example.id)] for example in compared], dtype=np.int64)
     _, groups = np.unique([example.group for example in compared], return_inverse=True)
-    done = conditions.done(run_dir)
     given: dict[str, list[Given]] = {}
     for name, one in done.items():
         ids = [str(example.id) for example in compared]
@@ -55,7 +56,7 @@ def of_run(config: Config, run_dir: RunDir) -> Results | None:
     found = {name: Result(one, _figures(true, groups, given[name], one)) for name, one in done.items()}
     mains = [(name, given[name][done[name].seeds.index(done[name].main)]) for name in done if given[name]]
     return Results(
-        rows=len(examples),
+        rows=len(test.examples),
         compared=len(compared),
         majority=float(np.bincount(true).max() / len(true)) if compared else None,
         conditions=found,
@@ -65,9 +66,14 @@ def of_run(config: Config, run_dir: RunDir) -> Results | None:
 
 
 def _given(path: Path, ids: Sequence[str]) -> Given:
-    rows: Mapping[str, Scored] = read_scored(path)
-    labels = np.array([rows[id_].label for id_ in ids], dtype=np.int64)
-    logprobs = np.array([list(rows[id_].logprobs.values()) for id_ in ids], dtype=np.float64)
+    try:
+        rows: Mapping[str, Scored] = read_scored(path)
+        labels = np.array([rows[id_].label for id_ in ids], dtype=np.int64)
+        logprobs = np.array([list(rows[id_].logprobs.values()) for id_ in ids], dtype=np.float64)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise TaskError(
+            f"{path} cannot be read ({error}): remove it, and resume the run, which writes it again"
+        ) from error
     return Given(labels, logprobs)
 
 

@@ -32,7 +32,7 @@ def files(config: Config, run_dir: RunDir, test: Task | None) -> dict[Path, byte
 
 def _has_copy(config: Config, run_dir: RunDir) -> bool:
     """Return whether a run's folder holds the rows that its settings name."""
-    if not run_dir.test_data.exists() or not run_dir.config.exists():
+    if not all(path.exists() for path in (run_dir.test_data, run_dir.test_gold, run_dir.config)):
         return False
     saved = loading.load_file(run_dir.config).task
     return all(getattr(saved, key) == getattr(config.task, key) for key in KEYS)

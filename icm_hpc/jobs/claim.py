@@ -29,8 +29,9 @@ class Seen:
 
 
 def has_state(run_dir: RunDir) -> bool:
-    """Return whether a search of this run has saved anything, or labels are there."""
-    return run_dir.labels.exists() or any(run_dir.path.glob("shard-*/state-*"))
+    """Return whether this run has saved anything that a server has answered, or labels are there."""
+    saved = (*run_dir.path.glob("shard-*/state-*"), *run_dir.beyond.glob("piece-*"))
+    return run_dir.labels.exists() or bool(saved)
 
 
 def unused(run_dir: RunDir) -> RunDir:

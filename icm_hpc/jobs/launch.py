@@ -113,7 +113,7 @@ def start(
         if gold_labels is not None:
             files |= {run_dir.data: tasks.packed(task), run_dir.gold: gold.packed(gold_labels)}
         files |= test_rows.files(config, run_dir, test)
-        if config.search.pool_run and not run_dir.pool.exists():
+        if config.search.pool_run and not claim.has_state(run_dir):  # else it goes on with its copy
             files |= pools.files_of_run(RunDir(Path(config.search.pool_run)), run_dir)
         with claim.written(run_dir, files):
             job = submission.submit(config, run_dir) if config.cluster.executor == "slurm" else None

@@ -80,7 +80,6 @@ def collect(run_dir: RunDir) -> Report:
         broken=broken,
         all_broken=all_broken,
         held_out=Series(config.model.name, [run_dir.path.name], bars) if bars else None,
-        held_out_majority=test.majority if test else None,
         test=test,
         gold=compared,
         cost=list(cost.facts(config, known, summary)),

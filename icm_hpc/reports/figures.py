@@ -210,7 +210,6 @@ class Report:
     broken: Sequence[Broken]
     all_broken: int
     held_out: Series | None  # the conditions of held-out rows
-    held_out_majority: float | None  # accuracy of one label for all of them
     test: Results | None  # all figures of the held-out rows
     gold: GoldFigures | None
     cost: Sequence[Fact]

@@ -37,9 +37,9 @@ def _wanted(report: Report) -> Iterator[tuple[str, float, Draw]]:
     degenerate = _bars(report) if report.degenerate else []
     if len(degenerate) > 1:
         yield "degenerate", 0.9 + 0.24 * len(degenerate), lambda axes: _degenerate(axes, degenerate)
-    series = report.held_out
-    if series:
-        yield "held-out", bars.height([series]), lambda axes: bars.draw(axes, [series], report.held_out_majority)
+    series, test = report.held_out, report.test
+    if series and test:
+        yield "held-out", bars.height([series]), lambda axes: bars.draw(axes, [series], test.majority)
     gold = report.gold
     if gold:
         yield "gold", 1.6, lambda axes: _gold(axes, gold)

@@ -8,11 +8,12 @@ from typing import Any, cast
 import pytest
 
 from icm_hpc import tasks
+from icm_hpc.config import loading
 from icm_hpc.config.schema import CONDITIONS, Config
 from icm_hpc.driver import run
 from icm_hpc.driver.counting import Counts
 from icm_hpc.engines import stub
-from icm_hpc.errors import NoAnswer
+from icm_hpc.errors import NoAnswer, TaskError
 from icm_hpc.heldout import conditions, label, results, rows
 from icm_hpc.rundir.folder import RunDir
 from icm_hpc.rundir.progress import Progress
@@ -52,6 +53,11 @@ def prepare(folder: Path, *arguments: str) -> tuple[Config, RunDir, OfflineClien
     return config, run_dir, cast(OfflineClient, client)
 
 
+def done_of(config: Config, run_dir: RunDir) -> dict[str, conditions.Done]:
+    """Return the conditions that are done, of the run's labels as they are."""
+    return conditions.done(run_dir, conditions.mark_of(config, *conditions.tasks_of(run_dir, config)))
+
+
 def labelled(config: Config, run_dir: RunDir, client: OfflineClient) -> list[Any]:
     """Run to the end; return the prompts of the held-out evaluation."""
 
@@ -74,7 +80,7 @@ def shares(folder: Path, share: float = 0.5, **more: str) -> tuple[str, ...]:
 def test_each_condition_labels_every_row_by_the_labels_of_the_pool(tmp_path: Path) -> None:
     config, run_dir, client = prepare(tmp_path, *shares(tmp_path))
     labelled(config, run_dir, client)
-    done = conditions.done(run_dir)
+    done = done_of(config, run_dir)
     assert tuple(done) == CONDITIONS
     assert {name: len(one.seeds) for name, one in done.items()} == {
         "icm": 2, "gold": 1, "zero_shot": 1, "random": 2, "bootstrap": 2
@@ -186,8 +192,13 @@ def test_a_search_that_goes_on_is_evaluated_again(tmp_path: Path) -> None:
         tmp_path, *shares(tmp_path), "evaluate.conditions=[icm,zero_shot]", "search.restarts=3"
     )
     assert not conditions.is_finished(run_dir, longer)
+    found = results.of_run(longer, run_dir)
+    assert found is not None
+    assert (dict(found.conditions), found.missing) == ({}, ["icm", "zero_shot"]), (
+        "figures of other labels are not shown"
+    )
     labelled(longer, run_dir, client)
-    assert len(conditions.done(run_dir)["icm"].seeds) == 3
+    assert len(done_of(longer, run_dir)["icm"].seeds) == 3
     assert conditions.is_finished(run_dir, longer)
 
 
@@ -196,7 +207,7 @@ def test_without_gold_labels_of_the_pool_that_condition_is_left_out_and_says_why
     test = claims(tmp_path, "test.jsonl", range(40, 60))
     config, run_dir, client = prepare(tmp_path, *SETTINGS, f"task.data={data}", f"task.test={test}")
     labelled(config, run_dir, client)
-    done = conditions.done(run_dir)
+    done = done_of(config, run_dir)
     assert (done["gold"].seeds, done["gold"].left_out) == ((), conditions.NO_GOLD)
     found = results.of_run(config, run_dir)
     assert found is not None
@@ -204,10 +215,43 @@ def test_without_gold_labels_of_the_pool_that_condition_is_left_out_and_says_why
     assert found.conditions["icm"].figures is not None
 
 
+def test_rows_whose_gold_labels_were_not_written_any_more_are_written_again(tmp_path: Path) -> None:
+    config, run_dir, _ = prepare(tmp_path, *shares(tmp_path))
+    run_dir.config.write_text(loading.to_yaml(config))
+    task = tasks.load(config.task, seed=0, copy=run_dir.data)
+    test = rows.of_run(config, run_dir, task, is_new=False)
+    assert rows.files(config, run_dir, test) == {}
+    gold_labels = run_dir.test_gold.read_bytes()
+    run_dir.test_gold.unlink()  # the machine had died between the two
+    again = rows.files(config, run_dir, rows.of_run(config, run_dir, task, is_new=False))
+    assert again[run_dir.test_gold] == gold_labels
+
+
+@pytest.mark.parametrize("name", ["conditions.json", "gold-0.jsonl"])
+def test_a_damaged_file_of_a_condition_is_reported_and_written_again_without_a_prompt(
+    tmp_path: Path, name: str
+) -> None:
+    config, run_dir, client = prepare(tmp_path, *shares(tmp_path), "evaluate.conditions=[gold,zero_shot]")
+    labelled(config, run_dir, client)
+    path = run_dir.test / name
+    whole = path.read_bytes()
+    path.write_bytes(whole[:20])
+    if name != "conditions.json":
+        with pytest.raises(TaskError, match=r"remove it, and resume the run"):
+            results.of_run(config, run_dir)
+        path.unlink()
+    found = results.of_run(config, run_dir)
+    assert found is not None
+    assert "gold" in found.missing
+    assert labelled(config, run_dir, client) == []
+    assert (run_dir.test / "gold-0.jsonl").exists()
+    assert conditions.is_finished(run_dir, config)
+
+
 def test_a_baseline_without_a_pool_is_evaluated_without_one(tmp_path: Path) -> None:
     config, run_dir, client = prepare(tmp_path, *shares(tmp_path), "search.method=zero_shot")
     labelled(config, run_dir, client)
-    assert list(conditions.done(run_dir)) == ["zero_shot"]
+    assert list(done_of(config, run_dir)) == ["zero_shot"]
 
 
 @pytest.mark.vllm
@@ -221,7 +265,7 @@ async def test_on_vllm_a_condition_costs_the_pool_once_and_then_the_rows_own_tok
         counts.traffic = client.traffic
         await run.label(config, run_dir, client, lambda _: None, counts)
         await label.label(config, run_dir, client, counts, watch=lambda _: None, last=LAST)
-    done = conditions.done(run_dir)
+    done = done_of(config, run_dir)
     icm = done["icm"]
     assert icm.server_computed_tokens is not None
     assert icm.prompts == 40

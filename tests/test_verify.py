@@ -160,7 +160,7 @@ async def test_a_run_logs_the_checks_of_its_server_and_counts_nothing_of_them(
     settings, run_dir = prepare_run(tmp_path, "model=tiny", "task.limit=12", "search.steps=3")
     async with connect.connected(tiny_server.settings, tiny_server.run_dir, tiny_server.attempt) as client:
         summary = await run.label(settings, run_dir, client, lambda _: None)
-    told = [record.getMessage() for record in caplog.records if record.name == "icm_hpc.driver.run"]
+    told = [record.getMessage() for record in caplog.records if record.name == "icm_hpc.driver.checking"]
     assert [line[:2] for line in told if line[0] in "✓✗–"] == ["✓ "] * 8
     since = summary["since_start"]
     assert since["server_prompt_tokens"] == since["prompt_tokens"]

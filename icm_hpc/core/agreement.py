@@ -6,7 +6,6 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linear_sum_assignment
 
 from .types import UNLABELLED, Labels
 from .units import Unit, exchanged
@@ -17,6 +16,8 @@ Shares: TypeAlias = npt.NDArray[np.float64]  # [N], 0 to 1; NaN where nothing is
 
 def aligned(labels: Labels, reference: Labels, n_labels: int) -> Labels:
     """Return `labels` with the names of the labels exchanged so that as many examples as possible agree with `reference`."""
+    from scipy.optimize import linear_sum_assignment  # here: its import takes longer than most commands
+
     both = (labels != UNLABELLED) & (reference != UNLABELLED)
     together = np.zeros((n_labels, n_labels), dtype=np.int64)
     np.add.at(together, (labels[both], reference[both]), 1)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtr
 
 from . import energy
 from .agreement import aligned
@@ -51,6 +50,8 @@ def permuted(problem: Problem, annealing: Annealing, result: Labelling) -> Askin
 
 def _p_greater(differences: Sequence[float]) -> float:
     """Return the one-sided p of a t-test that differences are greater than 0 on the mean; there are at least two."""
+    from scipy.special import stdtr  # here: its import takes longer than most commands
+
     mean, n = np.mean(differences), len(differences)
     error = np.std(differences, ddof=1) / math.sqrt(n)
     return float(stdtr(n - 1, -mean / error)) if error > 0 else float(mean <= 0)

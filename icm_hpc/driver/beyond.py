@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from ..core.types import UNLABELLED, Labelling, frozen_labels, pool_of
 from ..errors import FitError
 from ..rundir import applied
 from ..rundir.applied import Piece
+from ..rundir.files import make_folder
 from ..rundir.lock import Lock
 from ..rundir.polling import until_done
 from ..scoring import prompts
@@ -87,7 +89,7 @@ async def label(
     """
     mark = applied.mark_of(fingerprint(config, beyond.task.sha256()), pool)
     slots, done = asyncio.Semaphore(AT_A_TIME), 0
-    await until_done(lambda: folder.mkdir(parents=True, exist_ok=True))
+    await until_done(partial(make_folder, folder))
 
     async def one(path: Path, task: Task) -> Piece:
         nonlocal done

@@ -4,11 +4,10 @@ import asyncio
 import itertools
 import logging
 import math
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 from ..config.fingerprint import fingerprint
 from ..config.schema import Config, SearchConfig
@@ -22,19 +21,20 @@ from ..core.search import Answer
 from ..core.speculation import Ahead
 from ..core.types import Annealing, Ask, Budget, Labelling, Problem, RandomDraws, ScorePool, State, StepInfo, pool_of
 from ..errors import BadAnswer, FolderError, ScoringError
-from ..rundir import checkpoint, outcome
+from ..rundir import checkpoint, memo_file, outcome
 from ..rundir.checkpoint import Saved
-from ..rundir.files import write_json
+from ..rundir.files import make_folder, write_json
 from ..rundir.folder import RunDir
 from ..rundir.lock import Lock
 from ..rundir.outcome import Asked, End, Outcome
-from ..rundir.polling import Outage, until_done
-from ..rundir.trace import Trace
+from ..rundir.polling import in_thread, until_done
+from ..rundir.saves import Saves
 from ..scoring import prompts
 from ..scoring.client import Client, all_of
 from ..scoring.prompts import Prompts
 from ..scoring.scorer import Scorer, Work, answered
 from ..tasks import Task
+from .saving import Now, Saving
 
 ABANDONED_IN_A_ROW = 5  # proposals; more is no accident
 SYSTEMATIC = "{} proposals in a row could not be scored, up to step {}: see the log for what the server answered"
@@ -63,7 +63,7 @@ class Shard:
             self.problem,
             config.layout,
             memo_bytes=int(config.memo_mb * 1e6),
-            remembered=saved.memo if saved else None,
+            remembered=saved.memo if saved else (),
             work=around.work,
             word_prior=around.word_prior,
         )
@@ -177,6 +177,8 @@ async def _finish(
             around.held.require_held()
         folder, asked = run_dir.shard(shard.number), asked_of(config, shard.task)
         await until_done(lambda: outcome.save(folder, found, asked))
+    for number in range(len(searches)):  # nothing is asked any more, unless it is given a larger budget
+        await until_done(partial(memo_file.remove_all, run_dir.shard(shard.number, number)))
     return found
 
 
@@ -193,19 +195,20 @@ async def _opened(
     """Yield a search as it was saved; what it did and learnt is saved on a timer and on exit."""
     folder, mark = run_dir.shard(shard.number, restart), fingerprint(config, shard.task.sha256())
     kind = method_of(config.search).state
-    await until_done(lambda: folder.mkdir(exist_ok=True))
+    await until_done(partial(make_folder, folder))
     try:
         saved = await until_done(lambda: checkpoint.load(folder, mark, kind=kind, patient=True))
     except FolderError as error:
         log.warning("%s", error)
-        saved = checkpoint.load(folder, mark, kind=kind)
-    with Trace(folder, saved.trace_bytes if saved else 0) as trace:
-        searching = Search(config, shard, restart, around, saved, folder=folder, mark=mark, trace=trace)
+        saved = await in_thread(lambda: checkpoint.load(folder, mark, kind=kind))
+    with await in_thread(partial(Saves, folder, mark, saved)) as saves:
+        saving = Saving(saves, config.run.save_interval_s, around.held, saved.reached if saved else None)
+        searching = Search(config, shard, restart, around, saved, saving=saving)
         del saved  # its memo would be in memory twice
         try:
             yield searching
         finally:
-            await until_done(searching.save)
+            await saving.end(searching.now)
 
 
 def _pieces(asks: Sequence[Ask]) -> Iterator[Sequence[Ask]]:
@@ -227,12 +230,10 @@ class Search:
         around: Surroundings,
         saved: Saved | None,
         *,
-        folder: Path,
-        mark: str,
-        trace: Trace,
+        saving: Saving,
     ) -> None:
         self._config, self._shard, self._restart, self._around = config, shard, restart, around
-        self._folder, self._mark, self._trace = folder, mark, trace
+        self._saving = saving
         self._scorer = shard.scorer(around, config.search, saved)
         self.state = saved.reached if saved else None
         self._scorings = saved.scorings if saved else 0
@@ -240,37 +241,16 @@ class Search:
         self._annealing: Annealing = annealing_of(config.search, restart=restart)
         self._budget: Budget = budget_of(config.search, shard.problem.n)
         self._expected = len(forecast_of(self._method, shard.problem, self._annealing, self._budget))
-        self._kept, self._saved_at, self._outage = self._now, time.monotonic(), Outage()
 
     @property
-    def _now(self) -> tuple[State | None, int]:
-        """What changes with all that is worth saving."""
-        return self.state, self._scorer.memo.changes
-
-    def save(self) -> None:
-        """Save what has changed since the last save. Raises as checkpoint.save does."""
-        state, changes = self._now
-        if state is self._kept[0] and changes == self._kept[1]:
-            return
-        if self._around.held:
-            self._around.held.require_held()
-        remembered = self._scorer.memo.remembered(self._shard.problem.n_labels)
-        checkpoint.save(self._folder, state, remembered, self._trace, self._mark, scorings=self._scorings)
-        self._kept, self._saved_at = (state, changes), time.monotonic()
-
-    def _save_now_and_then(self) -> None:
-        if time.monotonic() - self._saved_at < self._config.run.save_interval_s:
-            return
-        try:
-            self.save()
-            self._outage.end()
-        except OSError as error:
-            self._outage.tolerate(error)
+    def now(self) -> Now:
+        """What is worth saving."""
+        return Now(self.state, self._scorings, self._scorer.memo, self._shard.problem.n_labels)
 
     async def answer(self, asks: Sequence[Ask]) -> list[Answer]:
         """Answer what the search asks, and save now and then: a step may need more answers than one start has time for."""
         answers = await self._scorer.answer(asks)
-        self._save_now_and_then()
+        self._saving.now_and_then(self.now)
         return answers
 
     async def one_label_for_all(self, label: int, *, if_broken: int) -> tuple[float, int]:
@@ -314,7 +294,7 @@ class Search:
         answers: list[Answer | None] = []
         for piece in _pieces(asks):
             answers += await self._scorer.try_to_answer(piece)
-            self._save_now_and_then()
+            self._saving.now_and_then(self.now)
         return answers
 
     async def run(self) -> Ended:
@@ -323,12 +303,12 @@ class Search:
         room = config.model.max_num_batched_tokens * around.client.replicas / shard.cost.computed_tokens
         ahead = Ahead(config.search.ahead, room / around.searches)
         if self.state is not None:
-            log.info("%s: resuming after step %d", self._folder.name, self.state.step)
+            log.info("shard %d, restart %d: resuming after step %d", shard.number, self._restart, self.state.step)
             self._report(search.step_info(shard.problem, self.state))
         while self.state is None or not self._is_over(self.state):
             for state, info in await self._next(self.state, ahead.steps):
                 ahead.note(info)
-                self._trace.append(info)
+                self._saving.saves.append(info)
                 around.work.proposals_abandoned += info.abandoned
                 if info.abandoned or info.proposal:  # a step that asked nothing says nothing of the server
                     abandoned = abandoned + 1 if info.abandoned else 0
@@ -338,7 +318,7 @@ class Search:
             if abandoned >= ABANDONED_IN_A_ROW:
                 raise ScoringError(SYSTEMATIC.format(abandoned, info.step))
             self._report(info)
-            self._save_now_and_then()
+            self._saving.now_and_then(self.now)
             await asyncio.sleep(0)  # a step that asks nothing must still let signals through
         return Ended(self.state, self._scorings, self._has_settled(self.state))
 

@@ -27,6 +27,7 @@ from ..engines.engine import Metrics
 from ..errors import CheckpointError
 from ..rundir import applied, outcome
 from ..rundir.applied import Piece
+from ..rundir.files import make_folder
 from ..rundir.folder import RunDir
 from ..rundir.lock import Lock
 from ..rundir.outcome import Outcome
@@ -178,7 +179,7 @@ async def _scored(asking: _Asking, pool: _Pool, folder: Path) -> Labelling:
         found = search.evaluate(problem, annealing_of(config.search), [pool.labels], "eval")
         (whole,) = await answered(found, scorer.answer)
         saved = Piece(pool.labels, whole.labelling.scores)
-        await until_done(lambda: folder.mkdir(parents=True, exist_ok=True))
+        await until_done(partial(make_folder, folder))
         await until_done(partial(applied.save, path, saved, mark))
     return Labelling(pool.labels, saved.scores, 0.0)
 
@@ -211,7 +212,7 @@ async def _baseline(method: str, asking: _Asking) -> tuple[list[_Pool], int]:
     config = asking.config
     usual = with_method(replace(config.search, method=method, steps=None, scorings=None))
     other, run_dir = replace(config, search=usual), RunDir(asking.run_dir.test / method)
-    await until_done(lambda: run_dir.path.mkdir(parents=True, exist_ok=True))
+    await until_done(partial(make_folder, run_dir.path))
     folder, asked = run_dir.shard(0), shard.asked_of(other, asking.pool.task)
     found = await until_done(lambda: outcome.load(folder, asked))
     found = found or await shard.label(other, run_dir, asking.pool, asking.around)

@@ -11,7 +11,6 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit
 
 from ..core.energy import each_label, margins
 
@@ -53,6 +52,8 @@ class Given:
     @property
     def probabilities(self) -> Numbers:
         """P(label), of the label words alone: f64[M]."""
+        from scipy.special import expit  # here: its import takes longer than most commands
+
         values: Numbers = expit(margins(self.logprobs, self.labels.astype(np.int8)))
         return values
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .. import scheduler
 from ..errors import ConfigError, IcmError
-from ..rundir.files import write_atomically
+from ..rundir.files import fsync_folder, make_folder, write_atomically
 from ..rundir.folder import RunDir
 
 
@@ -39,8 +39,9 @@ def unused(run_dir: RunDir) -> RunDir:
     made = run_dir.path
     for number in count(2):
         try:
-            made.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(made.parent)
             made.mkdir(mode=0o700)
+            fsync_folder(made.parent)
         except FileExistsError:
             made = run_dir.path.with_name(f"{run_dir.path.name}-{number}")
         except OSError as error:

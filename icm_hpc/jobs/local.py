@@ -27,8 +27,9 @@ def run(config: Config, run_dir: RunDir, watch: Watch) -> dict[str, Any]:
     Raises Interrupted after Ctrl-C or SIGTERM, with the state saved. The server is stopped however this ends.
     """
     attempt = new_attempt()
-    with serving(run_dir, attempt) if config.external_url is None else nullcontext():
-        both = progress.all_of(watch, progress.to_file(run_dir, attempt))
+    served = serving(run_dir, attempt) if config.external_url is None else nullcontext()
+    with served, progress.to_file(run_dir, attempt) as to_file:
+        both = progress.all_of(watch, to_file)
         return drive(config, run_dir, attempt=attempt, watch=both, then=heldout.step(config, run_dir))
 
 

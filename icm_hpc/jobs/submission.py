@@ -93,11 +93,12 @@ class DriverJob:
         submitits = signal.getsignal(signal.SIGUSR2)  # it pickles this job again, requeues it, and exits
         received: list[int] = []
         attempt = scheduler.attempt()
-        watch = progress.all_of(progress.to_log(), progress.to_file(run_dir, attempt))
         try:
             self._require_attempts_left(config, run_dir)
             test = heldout.step(config, run_dir)
-            summary = drive(config, run_dir, attempt=attempt, watch=watch, received=received, then=test)
+            with progress.to_file(run_dir, attempt) as to_file:
+                watch = progress.all_of(progress.to_log(), to_file)
+                summary = drive(config, run_dir, attempt=attempt, watch=watch, received=received, then=test)
         except Interrupted:
             _ignore_signals()
             log.info("state saved after %s", signal.Signals(received[0]).name)

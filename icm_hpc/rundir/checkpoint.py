@@ -1,12 +1,13 @@
-"""A shard's saved state: HDF5 generations, each complete or absent, and a trace that only grows.
+"""A search's saved state: HDF5 generations, each complete or absent, beside a trace and a memo that only grow.
 
-A generation is one sealed file, state-<generation>.h5. The trace is a JSONL file beside it; a generation says how many of its
-bytes belong to it, and their SHA-256. What follows is of steps that will be done again.
+A generation is one sealed file, state-<generation>.h5. It says how many bytes of the trace belong to it, and their SHA-256, and
+what of which file it remembers (memo_file). What follows is of steps that will be done again.
 """
 
 import dataclasses
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -17,13 +18,14 @@ from ..config.fingerprint import differences
 from ..core.memo import Remembered
 from ..core.types import State
 from ..errors import CheckpointError
-from . import sealed
+from . import memo_file, sealed
 from .files import write_atomically
+from .memo_file import Place
 from .polling import TRANSIENT
-from .trace import Trace, digest_of
+from .trace import digest_of
 
-SCHEMA = 2
-SCHEMA_WITHOUT_STATE = 3  # which no earlier version reads
+SCHEMA = 4
+OLDER_SCHEMAS = {2: True, 3: False}  # which hold their memo; by schema, whether it holds a state
 KEEP = 3  # generations
 
 D = TypeVar("D")
@@ -36,11 +38,13 @@ class Saved:
     """What a generation holds."""
 
     reached: State | None  # None while the search is being seeded: then what it has learnt is all there is
-    memo: Remembered
     fingerprint: str
     trace_bytes: int
     trace_sha256: str
     scorings: int = 0  # of the whole pool, that the search has asked for
+    memo_place: Place | None = None  # None in a generation that holds its memo itself
+    memo: Sequence[Remembered] = ()  # read by `load` alone
+    memo_first_bytes: int | None = None  # of the memo's file; None where it is to be begun again
 
     @property
     def state(self) -> State:
@@ -50,28 +54,24 @@ class Saved:
         return self.reached
 
 
-def save(
-    folder: Path, state: State | None, memo: Remembered, trace: Trace, fingerprint: str, *, scorings: int = 0
-) -> Path:
-    """Save the trace, then a new generation; keep the last three.
+def save(folder: Path, number: int, saved: Saved) -> Path:
+    """Save a generation, and keep the last three; the trace and the memo that it needs are on the disk.
 
-    Raises CheckpointError if it cannot be written, or OSError if it may be a moment later.
+    Raises OSError if it cannot be written.
     """
-    try:
-        trace_bytes, trace_sha256 = trace.sync()
-        saved = Saved(state, memo, fingerprint, trace_bytes, trace_sha256, scorings)
-        files = generations(folder)
-        path = folder / f"state-{(_number(files[-1]) if files else 0) + 1:08d}.h5"
-        write_atomically(path, _encode(saved))
-    except OSError as error:
-        if error.errno in TRANSIENT:
-            raise
-        raise CheckpointError(
-            f"the state cannot be saved in {folder}: {error}; the generation before is kept"
-        ) from error
-    for old in (*files[: 1 - KEEP], *folder.glob(".state-*")):  # what saves that were killed have left, too
+    path = folder / f"state-{number:08d}.h5"
+    write_atomically(path, _encode(saved))
+    kept = generations(folder)
+    for old in (*kept[:-KEEP], *folder.glob(".state-*")):  # what saves that were killed have left, too
         old.unlink(missing_ok=True)
+    memo_file.remove_unneeded(folder, _number(kept[-KEEP:][0]))
     return path
+
+
+def next_number(folder: Path) -> int:
+    """Return the number of the next generation."""
+    files = generations(folder)
+    return _number(files[-1]) + 1 if files else 1
 
 
 def load(folder: Path, fingerprint: str, *, kind: type[State] = State, patient: bool = False) -> Saved | None:
@@ -89,11 +89,20 @@ def load(folder: Path, fingerprint: str, *, kind: type[State] = State, patient: 
     for path in damaged:
         log.warning("set aside as %s", path.with_suffix(sealed.DAMAGED).name)
         path.rename(path.with_suffix(sealed.DAMAGED))
-    return saved
+    return saved and _with_memo(folder, saved)
+
+
+def _with_memo(folder: Path, saved: Saved) -> Saved:
+    """Return a generation with what it remembers; files of generations that were never saved are removed."""
+    if saved.memo_place is None:
+        return saved
+    memo_file.remove_later(folder, saved.memo_place)
+    memo, first_bytes = memo_file.read(folder, saved.memo_place)
+    return dataclasses.replace(saved, memo=memo, memo_first_bytes=first_bytes)
 
 
 def load_newest(folder: Path, kind: type[State] = State) -> Saved | None:
-    """Return the newest generation that is whole, whatever its configuration; None if no state was ever saved."""
+    """Return the newest generation that is whole, whatever its configuration, without its memo; None if no state was saved."""
     saved, _ = _newest(folder, kind)
     return saved if saved and saved.reached else None
 
@@ -130,16 +139,16 @@ def _number(path: Path) -> int:
 
 
 def _encode(saved: Saved) -> bytes:
-    state = saved.reached
+    state, place = saved.reached, saved.memo_place
 
     def fill(file: Any) -> None:
-        file.attrs["schema"] = SCHEMA_WITHOUT_STATE if state is None else SCHEMA
+        file.attrs.update({"schema": SCHEMA, "is_seeded": state is not None})
         file.attrs.update({name: getattr(saved, name) for name in ("trace_bytes", "trace_sha256", "scorings")})
+        if place is not None:
+            file.attrs.update({"memo_number": place.number, "memo_bytes": place.size})
         file.create_dataset("fingerprint", data=saved.fingerprint)
         if state is not None:
             _put(file, state)
-        for name in ("keys", "lengths", "rows"):
-            file.create_dataset(f"memo/{name}", data=getattr(saved.memo, name))
 
     return sealed.encoded(fill)
 
@@ -148,13 +157,25 @@ def _decode(content: bytes, kind: type[State]) -> Saved:
     """Read a generation; raises ValueError for one that is not whole, CheckpointError for another schema."""
 
     def read(file: Any) -> Saved:
-        if file.attrs["schema"] not in (SCHEMA, SCHEMA_WITHOUT_STATE):
-            raise CheckpointError(f"a checkpoint of schema {file.attrs['schema']}; this version reads {SCHEMA}")
-        state = _got(file, kind) if file.attrs["schema"] == SCHEMA else None
-        trace = (int(file.attrs["trace_bytes"]), str(file.attrs["trace_sha256"]))
-        memo = Remembered(*(file[f"memo/{name}"][()] for name in ("keys", "lengths", "rows")))
-        scorings = int(file.attrs.get("scorings", 0))  # earlier versions counted none
-        return Saved(state, memo, file["fingerprint"].asstr()[()], *trace, scorings)
+        schema, attributes = file.attrs["schema"], file.attrs
+        if schema != SCHEMA and schema not in OLDER_SCHEMAS:
+            raise CheckpointError(f"a checkpoint of schema {schema}; this version reads {SCHEMA}")
+        is_seeded = attributes["is_seeded"] if schema == SCHEMA else OLDER_SCHEMAS[schema]
+        place: Place | None = None
+        memo: tuple[Remembered, ...] = ()
+        if "memo_number" in attributes:
+            place = Place(int(attributes["memo_number"]), int(attributes["memo_bytes"]))
+        elif schema in OLDER_SCHEMAS:
+            memo = (Remembered(*(file[f"memo/{name}"][()] for name in ("keys", "lengths", "rows"))),)
+        return Saved(
+            reached=_got(file, kind) if is_seeded else None,
+            fingerprint=file["fingerprint"].asstr()[()],
+            trace_bytes=int(attributes["trace_bytes"]),
+            trace_sha256=str(attributes["trace_sha256"]),
+            scorings=int(attributes.get("scorings", 0)),  # earlier versions counted none
+            memo_place=place,
+            memo=memo,
+        )
 
     return sealed.decoded(content, read)
 

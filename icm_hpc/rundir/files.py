@@ -38,6 +38,14 @@ def fsync_file(path: Path) -> None:
         os.fsync(file.fileno())
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, with those above it; what is not there yet is on the disk when this returns."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    for place in reversed(missing):
+        place.mkdir(exist_ok=True)
+        fsync_folder(place.parent)
+
+
 def fsync_folder(folder: Path) -> None:
     """Bring a folder's entries to the disk."""
     handle = os.open(folder, os.O_RDONLY)
@@ -89,7 +97,7 @@ def read_json(path: Path) -> Any:
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write a file as `write_atomically` does; its folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_atomically(path, json.dumps(values).encode())
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ConfigError
-from .files import private_append, read_json, write_json
+from .files import make_folder, private_append, read_json, write_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,9 +218,8 @@ class RunDir:
         """Make the folder, for its owner only; so is all that this process makes from now on."""
         os.umask(0o077)
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
             for folder in (self.path, self.submitit, self.path / "attempts"):
-                folder.mkdir(exist_ok=True)
+                make_folder(folder)
                 folder.chmod(0o700)  # a default ACL of the folder above goes before the umask
         except OSError as error:
             raise ConfigError(f"run.root: the folder {self.path} cannot be made: {error}") from error

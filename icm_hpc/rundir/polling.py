@@ -73,12 +73,26 @@ class Polled(Generic[R]):
         return self._last
 
 
+async def in_thread(do: Callable[[], R]) -> R:
+    """Return what `do` returns, done beside the event loop: a slow disk does not stop what goes on there.
+
+    A cancellation takes effect once `do` has ended: nothing is written behind our back.
+    """
+    doing = asyncio.ensure_future(asyncio.to_thread(do))
+    try:
+        return await asyncio.shield(doing)
+    except asyncio.CancelledError:
+        await asyncio.wait([doing])
+        doing.exception()  # is no longer anybody's
+        raise
+
+
 async def until_done(do: Callable[[], R]) -> R:
     """Return what `do` returns, trying again while a file system is away; other tasks go on meanwhile."""
     outage = Outage()
     while True:
         try:
-            return do()
+            return await in_thread(do)
         except OSError as error:
             outage.tolerate(error)
         await asyncio.sleep(RETRY_S)

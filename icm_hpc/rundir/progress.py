@@ -3,7 +3,9 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 from ..core.energy import entropy
@@ -71,25 +73,35 @@ def to_log() -> Watch:
     return _now_and_then(tell)
 
 
-def to_file(run_dir: RunDir, attempt: str) -> Watch:
-    """Return a watch that writes progress.json now and then, with the speed since the first report and a forecast from it."""
+@contextmanager
+def to_file(run_dir: RunDir, attempt: str) -> Iterator[Watch]:
+    """Yield a watch that writes progress.json now and then, with the speed since the first report and a forecast from it.
+
+    It writes in a thread, and is up to date on exit; while a write lasts, only the end of the run waits for the next.
+    """
     first: Progress | None = None
     began_s = 0.0
+    writing: Future[None] | None = None
+
+    def write(content: bytes) -> None:
+        try:
+            write_atomically(run_dir.progress, content)
+        except OSError as error:  # whether the state can be saved shows when it is
+            log.warning("%s cannot be written: %s", run_dir.progress, error)
 
     def tell(progress: Progress) -> None:
-        nonlocal first, began_s
+        nonlocal first, began_s, writing
         now_s = time.time()
         if first is None:
             first, began_s = progress, now_s
         rate = (progress.done - first.done) / (now_s - began_s) if now_s > began_s else None
         left_s = max(0.0, progress.expected - progress.done) / rate if rate else None
         told = {"attempt": attempt, "time_s": now_s, "steps_per_s": rate, "left_s": left_s, **asdict(progress)}
-        try:
-            write_atomically(run_dir.progress, json.dumps(told).encode())
-        except OSError as error:  # whether the state can be saved shows when it is
-            log.warning("%s cannot be written: %s", run_dir.progress, error)
+        if writing is None or writing.done() or progress.done >= progress.expected:
+            writing = thread.submit(write, json.dumps(told).encode())
 
-    return _now_and_then(tell)
+    with ThreadPoolExecutor(1, thread_name_prefix="progress") as thread:
+        yield _now_and_then(tell)
 
 
 def balance(counts: Sequence[int]) -> str:

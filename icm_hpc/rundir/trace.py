@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import IO, Any
 
 from ..core.types import StepInfo
 from ..errors import CheckpointError
+from .appended import Appended
 
 TAIL_BYTES = 8192
 PIECE = 2**20  # bytes of a trace that are in memory at one time
@@ -48,43 +48,36 @@ class TraceLine:
 
 
 class Trace:
-    """A shard's trace; one JSON object a step. Steps wait in memory for `sync`, which a failed write leaves to the next."""
+    """A shard's trace; one JSON object a step."""
 
     def __init__(self, folder: Path, trace_bytes: int) -> None:
         """Open the trace after its first `trace_bytes` bytes; the rest is of steps that will be done again."""
+        path = folder / "trace.jsonl"
         try:
-            self._file = (folder / "trace.jsonl").open("a+b", buffering=0)
+            self._file = Appended(path, trace_bytes)
+            self._file.open()
+            with path.open("rb") as file:
+                self._digest = digest_of(file, trace_bytes)[0]
         except OSError as error:
             raise CheckpointError(f"the state cannot be saved in {folder}: {error}") from error
-        self._bytes = trace_bytes
-        self._file.seek(0)
-        self._digest = digest_of(self._file, self._bytes)[0]
-        self._waiting: list[bytes] = []
 
-    def __enter__(self) -> "Trace":
-        """Return itself."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         """Close the file."""
         self._file.close()
 
     def append(self, info: StepInfo) -> None:
         """Add a step."""
-        self._waiting.append(json.dumps(dataclasses.asdict(TraceLine.of(info))).encode() + b"\n")
+        self._file.add(json.dumps(dataclasses.asdict(TraceLine.of(info))).encode() + b"\n")
 
-    def sync(self) -> tuple[int, str]:
-        """Bring all steps to the disk; return the trace's bytes and their SHA-256."""
-        added = b"".join(self._waiting)
-        self._file.truncate(self._bytes)
-        left = memoryview(added)
-        while left:
-            left = left[self._file.write(left) :]
-        os.fsync(self._file.fileno())
-        self._bytes += len(added)
-        self._digest.update(added)
-        self._waiting.clear()
-        return self._bytes, self._digest.hexdigest()
+    @property
+    def waiting(self) -> int:
+        """Steps that are not on the disk yet."""
+        return self._file.waiting
+
+    def sync(self, steps: int) -> tuple[int, str]:
+        """Bring the first `steps` of those that wait to the disk; return the trace's bytes and SHA-256. Raises OSError."""
+        self._digest.update(self._file.sync(steps))
+        return self._file.size, self._digest.hexdigest()
 
 
 def read_trace(folder: Path) -> Iterator[dict[str, Any]]:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -49,7 +49,7 @@ class Scorer:
         layout: str,
         *,
         memo_bytes: int = 16_000_000,
-        remembered: Remembered | None = None,
+        remembered: Iterable[Remembered] = (),
         work: Work | None = None,
         word_prior: Rows | None = None,
     ) -> None:

@@ -13,6 +13,7 @@ import pytest
 from aiohttp.test_utils import TestServer
 
 from icm_hpc.config.schema import Config
+from icm_hpc.core.memo import KNOWN
 from icm_hpc.core.types import State
 from icm_hpc.driver import run
 from icm_hpc.engines import stub
@@ -71,13 +72,16 @@ async def start(
 
 
 def saved(run_dir: RunDir) -> tuple[int, int, int]:
-    """Return the finished shards, and the steps and answers that are saved."""
+    """Return the finished shards, and the steps and answers that are saved; a finished shard keeps no answers."""
     finished = len(list(run_dir.path.glob(f"shard-*/{outcome.NAME}")))
     steps = answers = 0
     for folder in run_dir.path.glob("shard-*"):
-        found = checkpoint._newest(folder, State)[0]
-        steps += found.reached.step + 1 if found and found.reached else 0
-        answers += len(found.memo.keys) if found else 0
+        newest = checkpoint._newest(folder, State)[0]
+        found = newest and checkpoint.load(folder, newest.fingerprint)
+        if found:
+            steps += found.reached.step + 1 if found.reached else 0
+            answers += sum(int((one.lengths != KNOWN).sum()) for one in found.memo)
+        answers += 10**6 * (folder / outcome.NAME).exists()
     return finished, steps, answers
 
 

@@ -12,10 +12,11 @@ from icm_hpc.rundir.trace import Trace
 
 def traced(folder: Path, values: list[float]) -> Path:
     """Write the trace of a search with these energies, as the driver does."""
-    with Trace(folder, 0) as trace:
-        for step, energy in enumerate(values):
-            trace.append(StepInfo(step, energy, flips=0, pool=1, counts=(1, 0), conflicts=0))
-        trace.sync()
+    trace = Trace(folder, 0)
+    for step, energy in enumerate(values):
+        trace.append(StepInfo(step, energy, flips=0, pool=1, counts=(1, 0), conflicts=0))
+    trace.sync(len(values))
+    trace.close()
     return folder / "trace.jsonl"
 
 

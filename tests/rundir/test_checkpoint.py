@@ -19,14 +19,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from icm_hpc.core.memo import KEY_BYTES, Remembered
+from icm_hpc.core.memo import ENTRY_BYTES, KEY_BYTES, Memo
 from icm_hpc.core.types import Labelling, State, StepInfo, frozen_labels
 from icm_hpc.errors import CheckpointError
 from icm_hpc.rundir import checkpoint, sealed
+from icm_hpc.rundir.checkpoint import Saved
+from icm_hpc.rundir.saves import Saves
 from icm_hpc.rundir.trace import Trace, read_trace
 from tests.conftest import unavailable
 
 MARK = '{"search.seed": 0}'
+MEMO = "memo-00000001.bin"
 
 
 def state(step: int) -> State:
@@ -38,23 +41,52 @@ def state(step: int) -> State:
     return State(step=step, flips=step // 2, current=now, best=best)
 
 
-def remembered(step: int) -> Remembered:
-    """Return a memo that differs from those of other steps."""
+def memo_of(loaded: Saved | None) -> Memo:
+    """Return a memo as it was saved; it is full after some steps."""
+    return Memo(5 * (32 + ENTRY_BYTES), purposes_differ=False, remembered=loaded.memo if loaded else ())
+
+
+def learn(memo: Memo, step: int) -> None:
+    """Do with a memo what another step does not: learn something, and use something."""
     rng = np.random.default_rng(step)
-    lengths = rng.integers(1, 7, size=step)
-    keys = rng.integers(0, 256, size=(step, KEY_BYTES), dtype=np.uint8)
-    return Remembered(keys, lengths, rng.normal(size=(int(lengths.sum()), 2)))
+    memo[bytes(rng.integers(0, 256, KEY_BYTES, dtype=np.uint8))] = rng.normal(size=(2, 2))
+    if step >= 3:
+        memo.get(bytes(np.random.default_rng(step - 3).integers(0, 256, KEY_BYTES, dtype=np.uint8)))
+
+
+def content(memo: Memo) -> list[tuple[bytes, bytes]]:
+    """Return all that a memo holds, in its order."""
+    return [(key, rows.tobytes()) for key, rows in memo._held.items()]
+
+
+def memo_after(steps: int) -> Memo:
+    """Return the memo of a search that was never stopped."""
+    memo = memo_of(None)
+    for step in range(steps):
+        learn(memo, step)
+    return memo
+
+
+def save(saves: Saves, memo: Memo, step: int) -> None:
+    """Do a step and save it."""
+    saves.append(StepInfo(step=step, energy=0.0, flips=0, pool=6, counts=(3, 3), conflicts=0))
+    learn(memo, step)
+    saves.save(saves.snapshot(state(step), memo, n_labels=2))
 
 
 def saved(folder: Path, steps: int) -> list[Path]:
     """Save a generation a step."""
     folder.mkdir(exist_ok=True)
-    with Trace(folder, 0) as trace:
+    memo = memo_of(None)
+    with Saves(folder, MARK, None) as saves:
         for step in range(steps):
-            info = StepInfo(step=step, energy=0.0, flips=0, pool=6, counts=(3, 3), conflicts=0)
-            trace.append(info)
-            checkpoint.save(folder, state(step), remembered(step), trace, MARK)
+            save(saves, memo, step)
     return checkpoint.generations(folder)
+
+
+def files_of(folder: Path) -> list[str]:
+    """Return the names of all files."""
+    return sorted(path.name for path in folder.iterdir())
 
 
 def same(a: State, b: State) -> bool:
@@ -73,8 +105,7 @@ def test_what_was_saved_is_loaded_bit_for_bit(tmp_path: Path) -> None:
     loaded = checkpoint.load(tmp_path, MARK)
     assert loaded is not None
     assert same(loaded.state, state(4))
-    for name in ("keys", "lengths", "rows"):
-        np.testing.assert_array_equal(getattr(loaded.memo, name), getattr(remembered(4), name))
+    assert content(memo_of(loaded)) == content(memo_after(5))
     assert len(list(read_trace(tmp_path))) == 5
 
 
@@ -98,8 +129,9 @@ def test_a_long_trace_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr("icm_hpc.rundir.trace.PIECE", 100)
     monkeypatch.setattr(hashlib, "sha256", Counted)
-    with Trace(tmp_path, loaded.trace_bytes if loaded else 0) as trace:
-        assert trace.sync() == (loaded.trace_bytes, loaded.trace_sha256)
+    trace = Trace(tmp_path, loaded.trace_bytes)
+    assert trace.sync(0) == (loaded.trace_bytes, loaded.trace_sha256)
+    trace.close()
     assert sum(sizes) == loaded.trace_bytes
     assert max(sizes) == 100
 
@@ -107,7 +139,7 @@ def test_a_long_trace_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.Monk
 def test_three_generations_are_kept_and_nothing_else(tmp_path: Path) -> None:
     files = saved(tmp_path, 9)
     assert len(files) == 3
-    assert sorted(tmp_path.iterdir()) == [*files, tmp_path / "trace.jsonl"]
+    assert files_of(tmp_path) == [MEMO, *(path.name for path in files), "trace.jsonl"]
 
 
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), cut=st.booleans())
@@ -144,19 +176,15 @@ def test_a_trace_longer_than_the_state_is_cut_to_it(tmp_path: Path) -> None:
     saved(tmp_path, 2)
     with (tmp_path / "trace.jsonl").open("ab") as file:
         file.write(b'{"step": 2, "half')
-    loaded = checkpoint.load(tmp_path, MARK)
-    with Trace(tmp_path, loaded.trace_bytes if loaded else 0) as trace:
-        trace.append(StepInfo(step=2, energy=0.0, flips=0, pool=6, counts=(3, 3), conflicts=0))
-        checkpoint.save(tmp_path, state(2), remembered(2), trace, MARK)
+    save_step(tmp_path, 2)
     assert [line["step"] for line in read_trace(tmp_path)] == [0, 1, 2]
 
 
 def save_step(folder: Path, step: int) -> None:
     """Go on from what is saved by one step, as a driver that has just started does."""
     loaded = checkpoint.load(folder, MARK)
-    with Trace(folder, loaded.trace_bytes if loaded else 0) as trace:
-        trace.append(StepInfo(step=step, energy=0.0, flips=0, pool=6, counts=(3, 3), conflicts=0))
-        checkpoint.save(folder, state(step), remembered(step), trace, MARK)
+    with Saves(folder, MARK, loaded) as saves:
+        save(saves, memo_of(loaded), step)
 
 
 def killed_at_line(folder: Path, step: int, line: int) -> bool:
@@ -195,9 +223,9 @@ def test_a_save_that_is_killed_at_any_line_leaves_the_state_before_or_after_it(t
         save_step(folder, after)
         assert [line["step"] for line in read_trace(folder)] == list(range(after + 1))
         assert len(checkpoint.generations(folder)) == checkpoint.KEEP
-        assert sorted(folder.iterdir()) == [*checkpoint.generations(folder), folder / "trace.jsonl"], (
-            "no halves are left"
-        )
+        assert content(memo_of(checkpoint.load(folder, MARK))) == content(memo_after(after + 1))
+        generations = [path.name for path in checkpoint.generations(folder)]
+        assert files_of(folder) == [MEMO, *generations, "trace.jsonl"], "no halves are left"
     assert 50 < line < 999, "the lines of a save were traced, up to its end"
 
 
@@ -257,6 +285,7 @@ class SavesKillsAndLoads(RuleBasedStateMachine):
             return
         assert loaded is not None
         assert same(loaded.state, state(self.whole[-1]))
+        assert content(memo_of(loaded)) == content(memo_after(self.whole[-1] + 1))
 
 
 TestSavesKillsAndLoads = SavesKillsAndLoads.TestCase
@@ -318,7 +347,7 @@ def test_a_checkpoint_of_another_schema_is_refused_by_its_number(
     monkeypatch.setattr(checkpoint, "SCHEMA", 99)
     saved(tmp_path, 1)
     monkeypatch.undo()
-    with pytest.raises(CheckpointError, match="a checkpoint of schema 99; this version reads 2"):
+    with pytest.raises(CheckpointError, match="a checkpoint of schema 99; this version reads 4"):
         checkpoint.load(tmp_path, MARK)
 
 

@@ -82,7 +82,7 @@ def test_a_memo_forgets_the_longest_unused_and_keeps_within_its_bytes() -> None:
     assert memo.get(keys[0]) is not None
     memo[keys[3]] = np.zeros((12, 2))
     assert [memo.get(one) is None for one in keys] == [False, True, False, False]
-    again = Memo(10**6, purposes_differ=False, remembered=memo.remembered(2))
+    again = Memo(10**6, purposes_differ=False, remembered=[memo.take(2)])
     assert [again.get(one) is None for one in keys] == [False, True, False, False]
     np.testing.assert_array_equal(again.get(keys[2]), np.full((12, 2), 2.0))
 
@@ -91,8 +91,9 @@ def test_a_memo_of_no_bytes_holds_nothing() -> None:
     memo = Memo(0, purposes_differ=False)
     memo[b"x" * 16] = np.zeros((1, 2))
     assert memo.get(b"x" * 16) is None
-    assert memo.remembered(2).rows.shape == (0, 2)
-    Memo(10**6, purposes_differ=False, remembered=memo.remembered(2))
+    taken = memo.take(2)
+    assert taken.rows.shape == (0, 2)
+    Memo(10**6, purposes_differ=False, remembered=[taken])
 
 
 def test_a_memo_keeps_its_memory_under_its_limit_keys_and_objects_included() -> None:
@@ -111,4 +112,5 @@ def test_a_memo_without_room_holds_nothing() -> None:
     memo = Memo(0, purposes_differ=False)
     memo[bytes(KEY_BYTES)] = np.zeros((1, 2))
     assert memo.get(bytes(KEY_BYTES)) is None
-    assert len(memo.remembered(2).keys) == memo.changes == 0
+    assert not memo.has_learnt
+    assert len(memo.take(2).keys) == 0

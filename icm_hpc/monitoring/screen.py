@@ -49,21 +49,13 @@ def watch(root: Path, name: str, console: Console) -> None:
 def picture(root: Path, name: str, slurm: Seldom, console: Console) -> RenderableType:
     """Return what the screen shows now."""
     run_dirs = state.folders(root, name)
-    jobs = [(job, scheduler.cluster_of(one.submitit, job)) for one in run_dirs if (job := _job(one))]
-    slurm.refresh(jobs)
+    slurm.refresh(state.jobs(run_dirs))
     found = [(state.readable_status(one, slurm), one) for one in run_dirs]
     width, height = console.size
     if name and found:
         return _one(*found[0], width)
     found.sort(key=lambda pair: _rank(*pair))
     return _many(root, [status for status, _ in found], console, height)
-
-
-def _job(run_dir: RunDir) -> str | None:
-    try:
-        return scheduler.newest(run_dir.submitit)
-    except (OSError, ValueError):
-        return None
 
 
 def _rank(status: Status, run_dir: RunDir) -> tuple[bool, float]:

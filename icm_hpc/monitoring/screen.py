@@ -136,11 +136,11 @@ def _line(words: str, style: str = "") -> Text:
 
 
 def _log_lines(run_dir: RunDir) -> list[str]:
-    """Return the last lines of driver.log, without its reports of progress."""
-    try:
-        with run_dir.driver_log.open("rb") as file:
+    """Return the last lines of driver.log, and of the one before it, without their reports of progress."""
+    lines: list[str] = []
+    for path in (run_dir.driver_log, run_dir.earlier_driver_log):  # the newer one may have begun just now
+        with contextlib.suppress(OSError), path.open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - LOG_BYTES))
-            lines = file.read().decode(errors="replace").splitlines()
-    except OSError:
-        return []
-    return [line for line in lines if " step " not in line][-LOG_LINES:]
+            found = file.read().decode(errors="replace").splitlines()
+            lines = [line for line in found if " step " not in line][-LOG_LINES:] + lines
+    return lines[-LOG_LINES:]

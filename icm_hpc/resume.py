@@ -11,7 +11,7 @@ from .capacity import plan
 from .config import describe, loading
 from .errors import ConfigError, IcmError, Interrupted
 from .jobs import launch
-from .monitoring import state
+from .monitoring import finished
 from .rundir.folder import RunDir
 
 ARGUMENTS = {
@@ -35,7 +35,7 @@ def main() -> None:
         words = [word for word in arguments if not word.startswith("run.root=")]
         command = plan.Command("resume", (*words, here), run_dir.config)
         config = launch.named(loading.load_file(run_dir.config, command.words))
-        if state.is_finished(run_dir, config):
+        if finished.is_finished(run_dir, config):
             if config.search.pool_run:
                 raise ConfigError(f"{run_dir.path} has finished: its labels are in {run_dir.labels}")
             raise ConfigError(

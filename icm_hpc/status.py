@@ -43,9 +43,10 @@ def main() -> None:
         if watch and screen.is_possible(console):
             screen.watch(root, asked.name, console)
             return
-        asking = slurm.UntilFailure()
-        found = [state.readable_status(run_dir, asking) for run_dir in state.folders(root, asked.name)]
-        print_json(found) if as_json else console.print(table.of(found))
+        run_dirs = state.folders(root, asked.name)
+        asking = slurm.Once(state.jobs(run_dirs))
+        found = [state.readable_status(run_dir, asking) for run_dir in run_dirs]
+        print_json(found) if as_json else console.print(table.lines(found))
     except IcmError as error:
         sys.exit(f"icm_hpc: {error}")
 

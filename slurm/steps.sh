@@ -3,6 +3,8 @@
 # and a site may set SBATCH_EXPORT=NONE. Every wait has a limit, and the script always exits.
 
 unset "${!SQUEUE_@}" # a person's own filters and formats
+# A person's token goes before the node's own credentials, and expires while the job runs.
+unset SLURM_JWT
 
 alive() { kill -0 "$1" 2>/dev/null; }
 pause() { sleep 1 & wait $!; } # a signal ends the wait, and the script goes on

@@ -42,6 +42,7 @@ def test_a_finished_run_is_reported_and_refused_by_resume(tmp_path: Path) -> Non
     longer = icm("resume", "run=done", f"run.root={tmp_path}", "search.steps=50")
     assert longer.returncode == 0, longer.stderr
     assert (told(tmp_path)["done"]["step"], told(tmp_path)["done"]["attempts"]) == (50, 2)
+    assert len(list((tmp_path / "done" / "attempts").iterdir())) == 1, "that of the first start is over"
     table = icm("status", f"run.root={tmp_path}").stdout
     assert "finished" in table
     assert "50/50" in table

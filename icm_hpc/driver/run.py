@@ -20,7 +20,7 @@ from ..engines import ENGINES
 from ..engines.engine import Metrics
 from ..errors import Interrupted, NoAnswer, RateLimited, ScoringError, ServerError
 from ..rundir import checkpoint, lock, outcome, polling
-from ..rundir.attempts import record_attempt, record_end, record_served
+from ..rundir.attempts import record_attempt, record_end, record_served, remove_ended
 from ..rundir.files import write_atomically
 from ..rundir.folder import RunDir, ServerExit
 from ..rundir.lock import Lock
@@ -134,6 +134,7 @@ async def _alone(config: Config, run_dir: RunDir, attempt: str, watch: Watch, th
     async with lock.held(run_dir.lock, who) as held:
         counts = Counts()
         start = await polling.until_done(lambda: record_attempt(run_dir, attempt))
+        await polling.until_done(lambda: remove_ended(run_dir, attempt))
         end = "killed"
         try:
             summary = await _with_server(

@@ -1,7 +1,6 @@
 """Decides where a run goes, checks what can be checked, makes its folder, and runs or queues its job."""
 
 import dataclasses
-import logging
 import re
 import shlex
 import sys
@@ -27,7 +26,8 @@ from ..errors import ClusterError, ConfigError, Interrupted, SchedulerError, Tas
 from ..heldout import conditions, results
 from ..heldout import rows as test_rows
 from ..rundir import lock, progress
-from ..rundir.folder import RunDir, log_to_files
+from ..rundir.folder import RunDir
+from ..rundir.logs import log_to_files
 from ..rundir.progress import Watch
 from ..tasks import Task, gold
 from . import claim, local, sbatch, submission
@@ -221,7 +221,6 @@ def _require_idle(run_dir: RunDir) -> None:
 def _run_here(config: Config, run_dir: RunDir) -> None:
     _print_commands(config, "cancel   Ctrl-C (the state is saved)")
     log_to_files(run_dir)
-    logging.getLogger().handlers[-1].setLevel(logging.WARNING)
     try:
         with _progress_bar() as watch:
             summary = local.run(config, run_dir, watch)

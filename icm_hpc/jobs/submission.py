@@ -28,7 +28,8 @@ from ..heldout import label as heldout
 from ..rundir import progress
 from ..rundir.attempts import attempts, scored_anything
 from ..rundir.files import require_private
-from ..rundir.folder import RunDir, log_to_files
+from ..rundir.folder import RunDir
+from ..rundir.logs import log_to_files
 from . import sbatch
 from .notifying import notify
 from .reporting import IN_JOB_S, write_report

@@ -49,21 +49,13 @@ def watch(root: Path, name: str, console: Console) -> None:
 def picture(root: Path, name: str, slurm: Seldom, console: Console) -> RenderableType:
     """Return what the screen shows now."""
     run_dirs = state.folders(root, name)
-    jobs = [(job, scheduler.cluster_of(one.submitit, job)) for one in run_dirs if (job := _job(one))]
-    slurm.refresh(jobs)
+    slurm.refresh(state.jobs(run_dirs))
     found = [(state.readable_status(one, slurm), one) for one in run_dirs]
     width, height = console.size
     if name and found:
         return _one(*found[0], width)
     found.sort(key=lambda pair: _rank(*pair))
     return _many(root, [status for status, _ in found], console, height)
-
-
-def _job(run_dir: RunDir) -> str | None:
-    try:
-        return scheduler.newest(run_dir.submitit)
-    except (OSError, ValueError):
-        return None
 
 
 def _rank(status: Status, run_dir: RunDir) -> tuple[bool, float]:
@@ -144,11 +136,11 @@ def _line(words: str, style: str = "") -> Text:
 
 
 def _log_lines(run_dir: RunDir) -> list[str]:
-    """Return the last lines of driver.log, without its reports of progress."""
-    try:
-        with run_dir.driver_log.open("rb") as file:
+    """Return the last lines of driver.log, and of the one before it, without their reports of progress."""
+    lines: list[str] = []
+    for path in (run_dir.driver_log, run_dir.earlier_driver_log):  # the newer one may have begun just now
+        with contextlib.suppress(OSError), path.open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - LOG_BYTES))
-            lines = file.read().decode(errors="replace").splitlines()
-    except OSError:
-        return []
-    return [line for line in lines if " step " not in line][-LOG_LINES:]
+            found = file.read().decode(errors="replace").splitlines()
+            lines = [line for line in found if " step " not in line][-LOG_LINES:] + lines
+    return lines[-LOG_LINES:]

@@ -26,24 +26,40 @@ class Slurm(Protocol):
         """Return the components of a job as the accounting has them."""
 
 
-class UntilFailure:
-    """Asks about each job; once Slurm has not answered, which takes it a while, it is not asked again."""
+class Once:
+    """Asks about the jobs of all runs at once, when the first answer is needed.
 
-    def __init__(self) -> None:
+    Once Slurm has not answered, which takes it a while, it is not asked again.
+    """
+
+    def __init__(self, jobs: Collection[Job]) -> None:
+        self._jobs = tuple(jobs)
+        self._queued: dict[str | None, dict[str, list[Component]]] = {}  # by cluster
+        self._accounted: dict[str | None, dict[str, list[Component]]] = {}
         self._failure: SchedulerError | None = None
 
     def queued(self, job: str, cluster: str | None = None) -> list[Component]:
         """Return the components of a job; raises the first failure again."""
-        if self._failure is None:
+        if self._failure is not None:
+            raise self._failure
+        if cluster not in self._queued:
             try:
-                return scheduler.queued(job, cluster)
+                self._queued[cluster] = scheduler.all_queued(self._ids(cluster), cluster)
             except SchedulerError as error:
                 self._failure = error
-        raise self._failure
+                raise
+        return self._queued[cluster].get(job, [])
 
     def accounted(self, job: str, cluster: str | None = None) -> list[Component]:
         """Return the components of a job as the accounting has them."""
-        return scheduler.accounted(job, cluster)
+        if cluster not in self._accounted:
+            in_queue = self._queued.get(cluster, {})
+            left = [one for one in self._ids(cluster) if one not in in_queue]
+            self._accounted[cluster] = scheduler.all_accounted(left, cluster) if left else {}
+        return self._accounted[cluster].get(job, [])
+
+    def _ids(self, cluster: str | None) -> list[str]:
+        return [job for job, where in self._jobs if where == cluster]
 
 
 class Seldom:

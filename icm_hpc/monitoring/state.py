@@ -2,23 +2,21 @@
 
 import functools
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .. import scheduler
-from ..config import loading
-from ..config.schema import Config
-from ..config.searching import budget_of
+from ..config import glance
 from ..errors import IcmError, SchedulerError
-from ..heldout import conditions
-from ..rundir import checkpoint, lock
+from ..rundir import lock
 from ..rundir.attempts import attempts as attempts_of
 from ..rundir.files import read_json
 from ..rundir.folder import RunDir
 from ..rundir.polling import COMMAND_S, block_until_done
 from ..rundir.trace import last_line
-from .slurm import Slurm
+from .slurm import Job, Slurm
 
 LOCAL = "local-"  # how attempts on this machine are named (rundir.new_attempt)
 RUNNING = ("RUNNING", "running")  # states of a driver, of a job and on this machine
@@ -57,6 +55,19 @@ class Reached:
 def folders(root: Path, name: str = "") -> list[RunDir]:
     """Return the folders of all runs, or of the one of this name."""
     return [RunDir(path.parent) for path in sorted(root.glob(f"{name or '*'}/config.yaml"))]
+
+
+def jobs(run_dirs: Sequence[RunDir]) -> list[Job]:
+    """Return the newest job of every run that has one, for one question about all of them."""
+    return [job for job in map(_job, run_dirs) if job is not None]
+
+
+def _job(run_dir: RunDir) -> Job | None:
+    try:
+        job = scheduler.newest(run_dir.submitit)
+        return (job, scheduler.cluster_of(run_dir.submitit, job)) if job else None
+    except (OSError, ValueError):
+        return None
 
 
 def status(run_dir: RunDir, slurm: Slurm = scheduler) -> Status:
@@ -103,7 +114,7 @@ def readable_status(run_dir: RunDir, slurm: Slurm = scheduler) -> Status:
 
 @functools.lru_cache(maxsize=4096)
 def _has_external_server(config: Path, changed_ns: int) -> bool:  # noqa: ARG001 - of the content that is remembered
-    return loading.load_file(config).external_url is not None
+    return glance.has_external_server(config)
 
 
 def _attempts(run_dir: RunDir) -> list[dict[str, Any]]:
@@ -148,27 +159,6 @@ def _energy(run_dir: RunDir, reached: Reached | None) -> float | None:
 
 def _changed_s(path: Path) -> float:
     return path.stat().st_mtime
-
-
-def is_finished(run_dir: RunDir, config: Config) -> bool:
-    """Return whether the labels are there, of as many steps, scorings, restarts and conditions as the settings ask for."""
-    summary = block_until_done(lambda: read_json(run_dir.summary), COMMAND_S)
-    if summary is None or not run_dir.labels.exists():
-        return False
-    for number, figures in enumerate(summary["shards"]):
-        budget = budget_of(config.search, figures["examples"])
-        searches = figures.get("searches") or _saved_searches(run_dir, number)
-        if len(searches) < config.search.restarts:
-            return False
-        if not all(one["settled"] or budget.is_spent(one["steps"], one["scorings"]) for one in searches):
-            return False
-    return conditions.is_finished(run_dir, config)
-
-
-def _saved_searches(run_dir: RunDir, number: int) -> list[dict[str, Any]]:
-    """Return how far the searches of a shard came, as their saved states have it: of a summary that does not say so."""
-    found = (checkpoint.load_newest(folder) for folder in sorted(run_dir.path.glob(f"{run_dir.shard(number).name}*")))
-    return [{"settled": False, "steps": one.state.step, "scorings": one.scorings} for one in found if one]
 
 
 def _states(

@@ -1,8 +1,10 @@
 """The starts of a run, as provenance.json records them: when, where, with which versions, how each ended and what it did."""
 
+import contextlib
 import json
 import platform
 import secrets
+import shutil
 import socket
 import time
 from collections.abc import Mapping
@@ -12,6 +14,8 @@ from typing import Any
 from .. import scheduler
 from .files import read_json, write_atomically
 from .folder import RunDir, ServedModel
+
+FORGOTTEN_S = 3600.0
 
 
 def new_attempt() -> str:
@@ -37,6 +41,25 @@ def record_attempt(run_dir: RunDir, attempt: str) -> int:
 def attempts(run_dir: RunDir) -> list[dict[str, Any]]:
     """Return every start of the driver, the first one first, as provenance.json has them."""
     return list((read_json(run_dir.provenance) or {"attempts": []})["attempts"])
+
+
+def remove_ended(run_dir: RunDir, own: str) -> None:
+    """Remove the folders of earlier starts, by whoever holds the run's lock: their files served the two components only.
+
+    provenance.json keeps the record of each. Those of a start that is not in it, as of a driver that was refused, go
+    FORGOTTEN_S after its server's end; times are compared as the file system has them. What cannot be removed stays.
+    """
+    over = {one["attempt"] for one in attempts(run_dir)} - {own}
+    for folder in [path for path in run_dir.attempt(own).parent.glob("*") if path.name != own]:
+        with contextlib.suppress(OSError):
+            if folder.name in over or _ended_long_ago(run_dir, folder.name):
+                shutil.rmtree(folder)
+
+
+def _ended_long_ago(run_dir: RunDir, attempt: str) -> bool:
+    """Return whether a server ended FORGOTTEN_S before provenance.json was last written."""
+    ended = run_dir.server_exit(attempt)
+    return ended.exists() and run_dir.provenance.stat().st_mtime - ended.stat().st_mtime > FORGOTTEN_S
 
 
 def scored_anything(attempt: dict[str, Any]) -> bool:

@@ -8,8 +8,6 @@ from typing import Any, BinaryIO
 
 from ..errors import ConfigError
 
-LOG_BYTES = 2**22  # of a log that are looked through: several tracebacks of each of many workers
-
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file that is complete or absent, readable by its owner only, and on the disk when this returns."""
@@ -53,35 +51,6 @@ def fsync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def tail(path: Path, lines: int = 20, *, begin: int = 0) -> str:
-    """Return the last lines of a log, none before byte `begin`, or a note that there is none."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(begin, path.stat().st_size - 65536))
-            text = file.read().decode(errors="replace")
-    except OSError:
-        return f"({path} is not there)"
-    return "\n".join(text.splitlines()[-lines:]) or f"({path} is empty)"
-
-
-def size_of(path: Path) -> int:
-    """Return the bytes of a log, 0 if it is not there."""
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
-
-
-def written_since(path: Path, begin: int) -> str:
-    """Return what was written into a log from byte `begin` on: if that is long, its end."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(begin, path.stat().st_size - LOG_BYTES))
-            return file.read().decode(errors="replace")
-    except OSError:
-        return ""
 
 
 def read_json(path: Path) -> Any:

@@ -1,13 +1,12 @@
 """The one place that knows every path inside a run's folder, and how its small files are written."""
 
 import dataclasses
-import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ConfigError
-from .files import make_folder, private_append, read_json, write_json
+from .files import make_folder, read_json, write_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +139,11 @@ class RunDir:
     def driver_log(self) -> Path:
         """What the driver logged."""
         return self.path / "driver.log"
+
+    @property
+    def earlier_driver_log(self) -> Path:
+        """What it had logged when driver.log was full and began again."""
+        return self.path / "driver.log.1"
 
     @property
     def notify_log(self) -> Path:
@@ -306,13 +310,3 @@ class RunDir:
         """Return why this start of the engine is to be ended, or None."""
         values = read_json(self.restart_wanted(attempt))
         return values["reason"] if values and values["start"] == start else None
-
-
-def log_to_files(run_dir: RunDir) -> None:
-    """Send what is logged to driver.log, which only the owner can read, and to stderr."""
-    private_append(run_dir.driver_log).close()
-    handlers: list[logging.Handler] = [
-        logging.FileHandler(run_dir.driver_log, encoding="utf-8"),
-        logging.StreamHandler(),
-    ]
-    logging.basicConfig(level=logging.INFO, handlers=handlers, format="%(asctime)s %(message)s", force=True)

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 from ..config.schema import Config
 from ..errors import ServerError, TimedOut
 from ..rundir import polling
-from ..rundir.files import tail
 from ..rundir.folder import Endpoint, RunDir, ServerExit
+from ..rundir.logs import tail
 from ..rundir.polling import Polled
 from . import external
 from .client import Client, Traffic, client_of

@@ -14,9 +14,9 @@ from ..config.schema import Config
 from ..engines import exit_of, inherited, start_of
 from ..engines.engine import Rank
 from ..errors import FolderError, IcmError
-from ..rundir import polling
-from ..rundir.files import size_of, tail, written_since
+from ..rundir import logs, polling
 from ..rundir.folder import Rendezvous, RunDir
+from ..rundir.logs import tail, written_since
 from ..rundir.polling import Polled
 from . import process, weights
 
@@ -71,14 +71,17 @@ def _serve_once(
     rank = Rank(number, config.nodes, meeting.address, meeting.port, meeting.rpc_port)
     argv = start.argv(config.model, served, host=address, port=0, replicas=config.server.replicas, rank=rank)
     log = run_dir.rank_log(number)
-    began = polling.block_until_done(lambda: size_of(log))
+    began = polling.block_until_done(lambda: logs.begun(log))
     patience_s = config.server.start_timeout_s
     settings = start.environment(config.model, "", address=address, start_timeout_s=patience_s)
+    is_to_end = False
     with process.engine(argv, {**inherited.environment(os.environ), **settings}, log) as running:
-        while running.poll() is None:
-            if is_over():
-                return None
+        while running.poll() is None and not (is_to_end := is_over()):
+            logs.shorten(log, logs.ENGINE_RUNS, began)
             time.sleep(POLL_S)
+    if is_to_end:
+        logs.shorten(log, logs.ENGINE_ENDED)
+        return None
     how = exit_of(start, running.returncode, written_since(log, began))
     if how == f"exited with code {running.returncode}":
         how += f"; last lines of {log}:\n{tail(log, lines=5, begin=began)}"

@@ -29,9 +29,9 @@ from ..config.schema import Config
 from ..engines import exit_of, inherited, start_of
 from ..engines.engine import Rank
 from ..errors import FolderError, IcmError, ServerError
-from ..rundir import polling
-from ..rundir.files import size_of, written_since
+from ..rundir import logs, polling
 from ..rundir.folder import Endpoint, Rendezvous, RunDir, ServerExit
+from ..rundir.logs import size_of, written_since
 from ..rundir.polling import Polled
 from . import follower, orphan, process, weights
 
@@ -119,6 +119,7 @@ def serve(config: Config, run_dir: RunDir, attempt: str, *, local: bool) -> str:
         endpoint = Endpoint(attempt, start, hosts, port, key, config.model.known_as)
         end = _serve_once(config, run_dir, endpoint, host, served)
         if _is_to_stop():
+            logs.shorten(run_dir.server_log, logs.ENGINE_ENDED)
             return f"told to stop by {signal.Signals(_told_to_stop[0]).name}"
         if end.port_taken:
             ports_taken += 1
@@ -162,7 +163,7 @@ def _serve_once(config: Config, run_dir: RunDir, endpoint: Endpoint, host: str, 
     start = start_of(config.model.engine)
     rank = _announced(config, run_dir, endpoint) if config.nodes > 1 else None
     argv = start.argv(config.model, served, host=host, port=endpoint.port, replicas=config.server.replicas, rank=rank)
-    began = polling.block_until_done(lambda: size_of(run_dir.server_log))
+    began = polling.block_until_done(lambda: logs.begun(run_dir.server_log))
     polling.block_until_done(lambda: run_dir.write_endpoint(endpoint))
     patience_s = config.server.start_timeout_s
     address = rank.address if rank else None
@@ -246,6 +247,7 @@ def _run(
     news = Polled(lambda: _news(config, run_dir, endpoint), _News(None, None))
     driver = orphan.Watch(run_dir.lock)
     looked = time.monotonic()
+    began = polling.block_until_done(lambda: size_of(run_dir.server_log))
     with process.engine(argv, environment, run_dir.server_log) as engine:
         while engine.poll() is None and not given_up and not _is_to_stop():
             time.sleep(POLL_S)
@@ -258,6 +260,7 @@ def _run(
                     process.note(
                         run_dir.server_log, "the driver's node has died, and no other is free: the job was requeued"
                     )
+                logs.shorten(run_dir.server_log, logs.ENGINE_RUNS, began)
                 looked = time.monotonic()
     return engine.returncode, healthy, given_up
 

@@ -14,7 +14,7 @@ from icm_hpc.config.fingerprint import result_settings
 from icm_hpc.core.methods import METHODS
 from icm_hpc.driver.summary import from_json, warnings
 from icm_hpc.errors import BadAnswer, ConfigError
-from icm_hpc.monitoring import state
+from icm_hpc.monitoring import finished
 from icm_hpc.rundir.trace import read_trace
 from tests import offline
 
@@ -66,9 +66,9 @@ async def test_a_budget_of_scorings_ends_a_search_and_a_larger_one_goes_on(tmp_p
     assert short["shards"][0]["searches"][0]["scorings"] == 9
     assert not short["shards"][0]["searches"][0]["settled"]
     config = loading.load([*settings, "model=stub", "search.scorings=9"])
-    assert state.is_finished(run_dir, config)
+    assert finished.is_finished(run_dir, config)
     more = dataclasses.replace(config, search=dataclasses.replace(config.search, scorings=25))
-    assert not state.is_finished(run_dir, more)
+    assert not finished.is_finished(run_dir, more)
     await offline.label(tmp_path / "a", *settings, "search.scorings=25")
     await offline.label(tmp_path / "b", *settings, "search.scorings=25", "search.ahead=1")
     assert list(read_trace(run_dir.shard(0))) == list(read_trace(tmp_path / "b" / "test" / "shard-000"))

@@ -18,7 +18,7 @@ from icm_hpc.core.types import State
 from icm_hpc.driver import run
 from icm_hpc.engines import stub
 from icm_hpc.errors import CheckpointError
-from icm_hpc.monitoring import state
+from icm_hpc.monitoring import finished
 from icm_hpc.rundir import checkpoint, outcome, sealed
 from icm_hpc.rundir.folder import RunDir
 from icm_hpc.scoring import checks
@@ -107,7 +107,7 @@ async def test_a_run_of_many_shards_makes_progress_in_every_start_however_short(
     figures = [json.loads(one.summary.read_text())["shards"] for one in (plain, run_dir)]
     assert figures[0] == figures[1]
     assert prompts <= len(undisturbed.prompts) + LOST * starts
-    assert state.is_finished(run_dir, settings)
+    assert finished.is_finished(run_dir, settings)
 
 
 async def test_starts_that_are_killed_outright_make_progress_by_what_they_save_on_a_timer(tmp_path: Path) -> None:

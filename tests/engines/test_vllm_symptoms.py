@@ -10,8 +10,8 @@ import pytest
 
 from icm_hpc.engines import exit_of, inherited, start_of
 from icm_hpc.engines.vllm_symptoms import SYMPTOMS, remedy, root_cause
-from icm_hpc.rundir.files import written_since
 from icm_hpc.rundir.folder import RunDir
+from icm_hpc.rundir.logs import written_since
 from icm_hpc.serving import server
 from tests.conftest import prepare_run, require_vllm, start_stub_by
 

@@ -80,6 +80,13 @@ def _scripted(folder: Path, script: str, **commands: str) -> tuple[int, list[str
 NOTED = '#!/bin/bash\necho "$@" >> "$CALLS"\n'
 
 
+def test_no_token_that_expires_goes_into_the_steps_of_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JWT", "expires")
+    seen = f'#!/bin/bash\necho "token ${{SLURM_JWT:-none}}" >> {tmp_path}/calls\n{SQUEUE}'
+    code, calls = _scripted(tmp_path, "steps_of 7 server; env | grep SLURM_JWT; exit $?", squeue=seen)
+    assert (code, calls) == (1, ["token none"])
+
+
 def test_a_step_that_ignores_sigterm_is_killed_by_its_id(tmp_path: Path) -> None:
     kills = f"{NOTED}[ $1 = --signal=KILL ] && kill -KILL $(cat {tmp_path}/pid)\nexit 0\n"
     script = f"srun & echo $! > {tmp_path}/pid; end_step server 7 $!; wait $!; exit 5"

@@ -132,18 +132,27 @@ def test_the_screen_does_not_wait_for_an_answer_and_asks_no_second_time_meanwhil
 
 
 def test_one_status_asks_a_controller_that_is_away_once_for_all_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    questions = []
+    found = asked(monkeypatch, {})
 
-    def queued(job: str, cluster: str | None) -> list[Component]:
-        questions.append(job)
+    def away() -> None:
         raise SchedulerError("away")
 
-    monkeypatch.setattr(scheduler, "queued", queued)
-    asking = slurm.UntilFailure()
-    for job in ("1", "2", "3"):
+    found.wait = away
+    asking = slurm.Once([("1", None), ("2", None), ("3", "other")])
+    for job, cluster in (("1", None), ("2", None), ("3", "other")):
         with pytest.raises(SchedulerError):
-            asking.queued(job)
-    assert questions == ["1"]
+            asking.queued(job, cluster)
+    assert found.questions == [("squeue", ["1", "2"])]
+
+
+def test_one_status_asks_once_a_cluster_whatever_the_number_of_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = asked(monkeypatch, {"7": [RUNNING]}, {"8": [DONE]})
+    ids = [str(number) for number in range(1000)]
+    asking = slurm.Once([*((job, None) for job in ids), ("7", "other")])
+    states = {job: (asking.queued(job), asking.accounted(job)) for job in ids}
+    assert (states["7"], states["8"], states["9"]) == (([RUNNING], []), ([], [DONE]), ([], []))
+    assert asking.queued("7", "other") == [RUNNING]
+    assert found.questions == [("squeue", ids), ("sacct", [job for job in ids if job != "7"]), ("squeue", ["7"])]
 
 
 def test_answers_on_several_jobs_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

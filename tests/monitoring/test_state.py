@@ -13,7 +13,7 @@ from rich.console import Console
 
 from icm_hpc import scheduler
 from icm_hpc.config import loading
-from icm_hpc.monitoring import state, table
+from icm_hpc.monitoring import finished, state, table
 from icm_hpc.rundir import checkpoint
 from icm_hpc.rundir.folder import RunDir
 from tests.test_status import STUB, icm
@@ -23,10 +23,10 @@ def test_a_run_that_lacks_steps_is_not_finished(tmp_path: Path) -> None:
     assert icm("submit", *STUB, f"run.root={tmp_path}", "run=done").returncode == 0
     run_dir = RunDir(tmp_path / "done")
     config = loading.load_file(run_dir.config)
-    assert state.is_finished(run_dir, config)
-    assert not state.is_finished(run_dir, loading.load_file(run_dir.config, ["search.restarts=2"]))
+    assert finished.is_finished(run_dir, config)
+    assert not finished.is_finished(run_dir, loading.load_file(run_dir.config, ["search.restarts=2"]))
     run_dir.labels.unlink()
-    assert not state.is_finished(run_dir, config)
+    assert not finished.is_finished(run_dir, config)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_no_state_of_a_runs_folder_breaks_its_status(
             ruin_file(copy.path / path.relative_to(stopped.path), ruin, keep=path == stopped.config)
         row = state.readable_status(copy)
         assert not row.driver.startswith("unreadable"), f"{ruined.name} {ruin}: {row.driver}"
-        Console(file=io.StringIO()).print(table.of([row]))
+        Console(file=io.StringIO()).print(table.lines([row]))
         json.dumps(row.step)
 
 

@@ -14,6 +14,8 @@ from tests.external import submit
 from tests.fake_slurm import FakeSlurm, made
 
 AWAY = "#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact slurm controller (connect failure)' >&2\nexit 1\n"
+EXPIRED = "#!/bin/sh\necho 'slurm_load_jobs error: Protocol authentication error' >&2\nexit 1\n"  # of a token or a key
+SILENT = {"away": (AWAY, "Unable to contact slurm controller"), "expired": (EXPIRED, "Protocol authentication error")}
 FORGOTTEN = "#!/bin/sh\necho 'slurm_load_jobs error: Invalid job id specified' >&2\nexit 1\n"
 EMPTY = "#!/bin/sh\nexit 0\n"
 # A job inside component 0 of heterogeneous job 77, as Slurm 22.05 shows it, and what MPI and submitit add.
@@ -167,14 +169,19 @@ def test_the_own_job_is_the_leader_of_ours_and_never_of_the_one_that_we_were_sub
     assert scheduler.own_id({"SLURM_JOB_ID": "5"}) == "5"
 
 
-def test_a_controller_that_is_away_is_no_empty_queue(fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("why", SILENT)
+def test_a_controller_that_does_not_answer_is_no_empty_queue(
+    fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
     monkeypatch.setenv("PATH", fake.variables["PATH"])
-    fake.command("squeue", AWAY)
-    with pytest.raises(SchedulerError, match="Unable to contact slurm controller"):
+    command, words = SILENT[why]
+    for name in ("squeue", "scontrol", "sacct"):
+        fake.command(name, command)
+    with pytest.raises(SchedulerError, match=words):
         scheduler.queued("5")
-    fake.command("scontrol", AWAY)
-    with pytest.raises(SchedulerError, match="Unable to contact slurm controller"):
+    with pytest.raises(SchedulerError, match=words):
         scheduler.is_to_go_on("5")
+    assert not HetInfoWatcher().is_done("5", mode="force"), "whoever waits for the run goes on waiting"
     fake.command("squeue", FORGOTTEN)
     assert scheduler.queued("5") == []
     fake.command("squeue", EMPTY)
@@ -199,18 +206,22 @@ def test_a_job_that_lost_its_node_has_not_ended_while_the_controller_is_away(
     assert HetInfoWatcher().is_done("5", mode="force")
 
 
-def test_a_run_whose_job_cannot_be_asked_about_is_unknown_and_is_not_resumed(fake: FakeSlurm, tmp_path: Path) -> None:
+@pytest.mark.parametrize("why", SILENT)
+def test_a_run_whose_job_cannot_be_asked_about_is_unknown_and_is_not_resumed(
+    fake: FakeSlurm, tmp_path: Path, why: str
+) -> None:
     fake.sbatch("Submitted batch job 4242")
     root = f"run.root={tmp_path}/runs"
     assert submit(*QUEUED, root, **fake.variables).returncode == 0
-    fake.command("squeue", AWAY)
+    command, expected = SILENT[why]
+    fake.command("squeue", command)
     row = json.loads(submit(root, "json=true", module="status", **fake.variables).stdout)
-    assert row["driver"].startswith("unknown: squeue: slurm_load_jobs error: Unable to contact slurm controller")
+    assert row["driver"].startswith(f"unknown: squeue: slurm_load_jobs error: {expected}")
     for module, words in (("resume", ("run=mine", root)), ("submit", (*QUEUED, root))):
         refused = submit(*words, module=module, **fake.variables)
         assert refused.returncode == 1
         assert "whether job 4242" in refused.stderr
-        assert "is not known (squeue: slurm_load_jobs error: Unable to contact" in refused.stderr
+        assert f"is not known (squeue: slurm_load_jobs error: {expected}" in refused.stderr
     (fake.folder / "squeue").unlink()
     done = submit("run=mine", root, module="resume", **fake.alone)
     assert done.returncode == 0, done.stderr
@@ -252,8 +263,9 @@ def test_commands_that_are_printed_can_be_pasted_whatever_the_folder_is_called(f
     assert printed["run"] == f"{root}/mine"
 
 
+@pytest.mark.parametrize("why", SILENT)
 def test_a_driver_told_to_stop_asks_again_until_slurm_says_why_and_at_last_leaves_it_to_slurm(
-    fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+    fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
     monkeypatch.setenv("PATH", fake.variables["PATH"])
     monkeypatch.setenv("SLURM_JOB_ID", "5")
@@ -263,7 +275,7 @@ def test_a_driver_told_to_stop_asks_again_until_slurm_says_why_and_at_last_leave
         f"#!/bin/sh\nif [ ! -e {once} ]; then touch {once}; exit 1; fi\necho 'JobState=PREEMPTED PreemptTime=None'\n",
     )
     assert submission._is_to_go_on()
-    fake.command("scontrol", AWAY)
+    fake.command("scontrol", SILENT[why][0])
     monkeypatch.setattr(submission, "TRY_FOR_S", 0)
     assert not submission._is_to_go_on()
 

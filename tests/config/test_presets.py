@@ -18,6 +18,7 @@ pytestmark = pytest.mark.vllm
 
 PRESETS = sorted(file.stem for file in (package_folder("configs") / "model").glob("*.yaml"))
 Parsed = dict[str, dict[str, object]]  # by command line, option -> value
+ARGS = "model.vllm_args.api-server-count"
 SECOND = Rank(1, 2, "10.0.0.1", 29501, 29550)
 PARSE = """
 import json, sys
@@ -89,6 +90,15 @@ def test_what_fills_the_steps_of_a_small_model_reaches_vllm(
 ) -> None:
     for name in ("8B", "70B"):
         assert (parsed[name]["max_num_seqs"], parsed[name]["max_num_batched_tokens"]) == (512, 16384)
+
+
+def test_one_replica_of_a_small_model_has_two_front_ends_and_several_have_one_each(parsed: Parsed) -> None:
+    assert parsed["8B"]["api_server_count"] == 2
+    assert "api_server_count" not in parsed["8B replicas"]
+    assert "api_server_count" not in parsed["70B"]
+    own, passed_on = (loading.load(["model=8B", word]).model for word in ("model.front_ends=4", ARGS + "=4"))
+    assert argv_of(own) == argv_of(passed_on)
+    assert argv_of(passed_on, replicas=2).count("--api-server-count") == 1
 
 
 HEAD = """

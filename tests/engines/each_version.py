@@ -6,6 +6,7 @@ pytest collects this module only by its name, as tests/engines/versions.py does.
 import os
 import signal
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -31,18 +32,21 @@ async def scored(settings: Config, run_dir: RunDir) -> tuple[np.ndarray, int]:
     """Return the scores of 16 reviews, and the tokens that the server computed for them."""
     task = tasks.load(settings.task, seed=0)
     async with connect.connected(settings, run_dir, "tests") as connected:
-        client = connected.salted("each version")
+        client = connected.salted(uuid4().hex)
         scorer = Scorer(client, await of_tokens(client, task), task.problem(), "trie")
         before = await client.metrics()
         (scores,) = await scorer.answer([ScorePool(frozen_labels(np.arange(len(task.examples)) % 2), "eval")])
         return scores, (await client.metrics()).computed_tokens - before.computed_tokens
 
 
-async def test_two_replicas_score_as_one_and_compute_no_branch_of_the_prompts_twice(
-    tiny_server: Served, tmp_path: Path
+@pytest.mark.parametrize(
+    "spread", ["server.replicas=2", "model.vllm_args.api-server-count=2"], ids=["replicas", "front-ends"]
+)
+async def test_two_score_as_one_and_compute_no_branch_of_the_prompts_twice(
+    tiny_server: Served, tmp_path: Path, spread: str
 ) -> None:
     alone, computed = await scored(tiny_server.settings, tiny_server.run_dir)
-    settings, run_dir = prepare_run(tmp_path, "model=tiny", "task.limit=16", "server.replicas=2")
+    settings, run_dir = prepare_run(tmp_path, "model=tiny", "task.limit=16", spread)
     with local.serving(run_dir, "tests"):
         together, by_both = await scored(settings, run_dir)
     np.testing.assert_allclose(together, alone, atol=1e-4)

@@ -15,7 +15,7 @@ from tests.version_table import Report, results_of, table
 
 CHECKOUT = Path(__file__).parents[2]
 FOLDERS = CHECKOUT / ".vllm"
-MARKED = ("-m", "versions", "tests/engines", "tests/test_verify.py")
+MARKED = ("-m", "versions", "tests/engines/test_vllm.py", "tests/test_verify.py")
 BESIDE = "tests/engines/each_version.py"
 
 

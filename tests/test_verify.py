@@ -106,6 +106,7 @@ def crosses(lines: dict[str, str]) -> set[str]:
 
 
 @pytest.mark.vllm
+@pytest.mark.versions
 async def test_vllm_passes_every_check(tiny_server: Served) -> None:
     async with connect.connected(tiny_server.settings, tiny_server.run_dir, tiny_server.attempt) as client:
         before = await client.metrics()

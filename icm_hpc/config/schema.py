@@ -70,6 +70,7 @@ class ModelConfig:
     max_num_seqs: int = 256  # prompts that vLLM computes at once
     max_num_batched_tokens: int = 8192  # tokens that vLLM computes at once
     block_size: int | None = None  # tokens in a block of the prefix cache; default: vLLM's
+    front_ends: int | None = None  # API server processes of a single replica; several replicas have one each
     enforce_eager: bool | None = None  # true: no CUDA graphs and no compilation, so a faster start
     trust_remote_code: bool | None = None  # true: run the Python code that comes with the weights
     download_dir: str | None = None  # folder for downloaded weights; default: Hugging Face's cache
@@ -91,7 +92,7 @@ class ModelConfig:
         require(top is None or 1 <= top <= 20, f"top_logprobs={top}: 1 to 20")
         require(self.max_model_len >= 16, f"max_model_len={self.max_model_len}: at least 16 tokens")
         require_at_least(self, 1, "tensor_parallel_size", "pipeline_parallel_size", "max_num_seqs")
-        require_at_least(self, 1, "max_num_batched_tokens", "block_size")
+        require_at_least(self, 1, "max_num_batched_tokens", "block_size", "front_ends")
         require(self.weights_gb is None or self.weights_gb > 0, f"weights_gb={self.weights_gb}: over 0")
         share = self.gpu_memory_utilization
         require(0 < share <= 1, f"gpu_memory_utilization={share}: over 0, at most 1")

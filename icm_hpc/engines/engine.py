@@ -78,6 +78,7 @@ class Start:
     environment: Environment
     remedy: Callable[[int, str], str | None]  # exit code and last lines of the log -> cause and what to do, if known
     root_cause: Callable[[str], str | None]  # log of a start -> the exception that ended it, if there is one
+    left_out: Callable[[str], str | None]  # log -> the options that its last start did not send, and why, if any
     health: str = "/health"  # answers 200 once the engine serves
 
 
@@ -145,12 +146,12 @@ class Models:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """How the engine's version is asked for, and which one is known to work."""
+    """How the engine's version is asked for, and what follows from it."""
 
     path: str
     read: Callable[[Any], str]
-    tested: str
     is_too_old: Callable[[str], bool]
+    standing: Callable[[str], str]  # version -> whether it is tested, and if not, what then shows that it works
 
 
 @dataclass(frozen=True, slots=True)

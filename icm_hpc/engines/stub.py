@@ -160,7 +160,13 @@ def main() -> None:
 ENGINE = replace(
     vllm.ENGINE,
     url_variable=None,
-    start=Start(argv, environment, remedy=lambda _code, _last_words: None, root_cause=lambda _log: None),
+    start=Start(
+        argv,
+        environment,
+        remedy=lambda _code, _last_words: None,
+        root_cause=lambda _log: None,
+        left_out=lambda _log: None,
+    ),
     has_weights=False,
     is_checked=False,
 )

@@ -1,4 +1,4 @@
-"""vLLM: how its OpenAI-compatible server is started. Tested with 0.32.0; vllm_api is how it is asked and read."""
+"""vLLM: how its OpenAI-compatible server is started. vllm_api is how it is asked and read, vllm_versions what is tested."""
 
 import json
 import math
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import vllm_api, vllm_options, vllm_symptoms
+from . import vllm_api, vllm_options, vllm_symptoms, vllm_versions
 from .engine import Advice, Engine, Rank, Start
 from .vllm_options import REASONS
 
@@ -21,19 +21,6 @@ ANY_CONTEXT_VARIABLE = "VLLM_ALLOW_LONG_MAX_MODEL_LEN"
 # Parts of the keys of config.json by which vLLM knows the longest context (model_arch_config_convertor.py of 0.32.0).
 POSITIONS = ("position", "rope", "seq_len", "max_seq", "max_length", "max_sequence")
 MAX_READY_S = 2_000_000  # vLLM passes it on in milliseconds, to what takes 31 bits
-
-# Options that published configurations hold and vLLM 0.32.0 no longer has: not sent.
-GONE = {
-    "swap-space",
-    "num-scheduler-steps",
-    "use-v2-block-manager",
-    "disable-log-requests",
-    "disable-frontend-multiprocessing",
-    "preemption-mode",
-    "max-seq-len-to-capture",
-    "worker-use-ray",
-    "engine-use-ray",
-}
 
 
 def argv(
@@ -57,13 +44,15 @@ def argv(
     }
     optional = ("revision", "quantization", "kv_cache_dtype", "block_size", "enforce_eager", "trust_remote_code")
     options.update({name.replace("_", "-"): getattr(model, name) for name in (*optional, "download_dir")})
+    if model.front_ends is not None and replicas == 1:
+        options["api-server-count"] = model.front_ends
     # vllm_options refuses what a run sets itself; a run of an older version may still hold it.
     own = {name.replace("_", "-"): value for name, value in model.vllm_args.items()}
     options.update({name: value for name, value in own.items() if name not in REASONS})
     if options.get("headless"):
         options.pop("api-server-count", None)  # it has none, and vLLM refuses to be told how many
-    flags = [word for name, value in options.items() if name not in GONE for word in _flag(name, value)]
-    return [sys.executable, "-m", "icm_hpc.engines.vllm_serve", "serve", str(weights), *flags]
+    flags = [word for name, value in options.items() for word in _flag(name, value)]
+    return [sys.executable, "-m", vllm_symptoms.COMMAND, "serve", str(weights), *flags]
 
 
 def _placed(host: str, port: int, replicas: int, rank: Rank | None) -> dict[str, Any]:
@@ -122,12 +111,12 @@ ENGINE = Engine(
     url_variable="VLLM_BASE_URL",
     options=vllm_options.OPTIONS,
     advice=Advice(
-        serve=f"serve the model with vLLM (tested: {vllm_api.TESTED})",
-        labels=vllm_api.NEEDS_OLDEST,
+        serve=f"serve the model with vLLM (tested: {vllm_versions.TESTED[0]} to {vllm_versions.TESTED[-1]})",
+        labels=vllm_versions.REQUIRED,
         caching="start vLLM with --enable-prefix-caching (model.vllm_args of a run)",
         served_name="vLLM's --served-model-name",
     ),
-    start=Start(argv, environment, vllm_symptoms.remedy, vllm_symptoms.root_cause),
+    start=Start(argv, environment, vllm_symptoms.remedy, vllm_symptoms.root_cause, vllm_symptoms.left_out),
     allows_any_context=allows_any_context,
     cpu_cache_gb=cpu_cache_gb,
     is_checked=True,

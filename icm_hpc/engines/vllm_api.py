@@ -1,4 +1,4 @@
-"""vLLM: how its OpenAI-compatible server is asked for label log-probabilities, and read. Tested with 0.32.0."""
+"""vLLM: how its OpenAI-compatible server is asked for label log-probabilities, and read."""
 
 import math
 import re
@@ -9,15 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import BadAnswer, NoAnswer, ScoringError
-from . import completions
+from . import completions, vllm_versions
 from .completions import GREEDY, ROUNDING
 from .engine import Completions, Counters, Fields, Labels, Metrics, Models, Tokens, TopTokens, Version
 
-TESTED = "0.32.0"
 MINUS_INFINITY = -9999.0  # how vLLM writes -inf into JSON
 MAX_LABEL_IDS = 128  # of a request: vLLM's MAX_LOGPROB_TOKEN_IDS (sampling_params.py of 0.32.0)
-OLDEST = (0, 26)  # whose /v1/completions heeds logprob_token_ids; older ones ignore the field
-NEEDS_OLDEST = "vLLM 0.26 or newer is required: older ones ignore logprob_token_ids"
 TOP = 20  # top-k tokens; a server gives no more unless told so at its start
 # Of prompt tokens: those looked up in the prefix cache, of these the ones found there, and all.
 COUNTED = ("vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total", "vllm:prompt_tokens_total")
@@ -126,12 +123,6 @@ def version(body: Mapping[str, Any]) -> str:
         raise BadAnswer(f"the answer states no version: {str(body)[:100]}", counter="not_json") from error
 
 
-def is_too_old(version: str) -> bool:
-    """Return whether a version is known to ignore what we ask for; a build between releases may state any number."""
-    found = re.match(r"v?(\d+)\.(\d+)", version)
-    return found is not None and ".dev" not in version and tuple(map(int, found.groups())) < OLDEST
-
-
 def counted(content: Any) -> Metrics:
     """Return what GET /metrics answers; errors as of `metrics`."""
     if not isinstance(content, bytes):
@@ -197,7 +188,7 @@ def _label_values(listed: Mapping[str, Any], label_ids: Sequence[int]) -> list[f
     for token in label_ids:
         value = listed.get(f"token_id:{token}")
         if value is None:
-            said = f"label token {token}: its log-probability is not in the answer ({NEEDS_OLDEST})"
+            said = f"label token {token}: its log-probability is not in the answer ({vllm_versions.REQUIRED})"
             raise BadAnswer(said, counter="logprobs")
         # A request with plain logprobs in the same engine step corrupts answers without an error (measured with 0.32.0).
         if not _is_logprob(value):
@@ -225,5 +216,5 @@ TOP_TOKENS = TopTokens(TOP, completions.asking_for_top, top_logprobs)
 LABELS = Labels(MAX_LABEL_IDS, asking_for_labels, label_logprobs, asking_for_top_ids, top_ids)
 TOKENS = Tokens("/tokenize", asking_for_tokens, tokens)
 MODELS = Models("/v1/models", served, root, max_model_len)
-VERSION = Version("/version", version, TESTED, is_too_old)
+VERSION = Version("/version", version, vllm_versions.is_too_old, vllm_versions.standing)
 COUNTERS = Counters("/metrics", counted)

@@ -1,6 +1,10 @@
-"""Options of vLLM that model.vllm_args may not hold, because a setting of ours has each or because the job depends on it."""
+"""Options of vLLM: those that model.vllm_args may not hold, because a setting of ours has each or because the job depends on
+it; and which of a command line the installed vLLM knows.
+"""
 
-from .options import Options
+from collections.abc import Collection, Sequence
+
+from .options import Options, written_plainly
 
 # By option, the setting that has it.
 SETTINGS = {
@@ -90,3 +94,34 @@ NEUTRAL = frozenset({
 })  # fmt: skip
 
 OPTIONS = Options("vLLM", SETTINGS, REASONS, SHORT, NEUTRAL)
+
+# Without one of these a run has no server, one that others can ask, or one that answers something else: it is not left out.
+NEEDED = frozenset({
+    "host", "port", "middleware", "served-model-name", "headless", "nnodes", "node-rank", "master-addr", "master-port",
+    "data-parallel-size", "data-parallel-rpc-port", "tensor-parallel-size", "pipeline-parallel-size", "max-model-len",
+    "dtype", "revision", "quantization", "kv-cache-dtype", "trust-remote-code", "hf-overrides", "rope-scaling", "rope-theta",
+})  # fmt: skip
+LEFT_OUT = "icm_hpc: not sent to vLLM:"  # begins a line of the server's log
+REFUSED = "icm_hpc: vLLM is not started:"  # the same
+
+
+def known_to(words: Sequence[str], options: Collection[str]) -> tuple[list[str], list[str]]:
+    """Return a command line without the options that vLLM's parser does not have, and the names of those, with dashes.
+
+    The parser takes beginnings of its options, too, and inner keys (`--hf-overrides.head_dtype`).
+    """
+    kept: list[str] = []
+    unknown: list[str] = []
+    is_known = True
+    for word in words:
+        if word.startswith("--"):  # what follows it up to the next option is its value
+            begun = f"--{written_plainly(word)}"
+            is_known = any(option.startswith(begun) for option in options)
+            unknown += [] if is_known else [word]
+        kept += [word] if is_known else []
+    return kept, unknown
+
+
+def is_needed(name: str) -> bool:
+    """Return whether a run cannot do without an option."""
+    return written_plainly(name).removeprefix("no-") in NEEDED

@@ -3,6 +3,8 @@
 import re
 from dataclasses import dataclass
 
+from . import vllm_options, vllm_versions
+
 
 @dataclass(frozen=True, slots=True)
 class Symptom:
@@ -12,6 +14,7 @@ class Symptom:
     remedy: str
 
 
+COMMAND = "icm_hpc.engines.vllm_serve"  # the module, which begins each start in the log
 HOST_MEMORY = "out of host memory: raise server.mem_gb"
 SYMPTOMS = (
     Symptom(
@@ -58,7 +61,10 @@ SYMPTOMS = (
         ("does not recognize this architecture", "are not supported for now"),
         "this vLLM does not know the model's architecture: install a newer one",
     ),
-    Symptom(("unrecognized arguments",), "this vLLM has no such option: see model.vllm_args"),
+    Symptom(
+        (vllm_options.REFUSED, "No module named 'vllm'", "No package metadata was found for vllm"),
+        f"install another vLLM into the environment of the server's node: {vllm_versions.INSTALL}",
+    ),
     Symptom(
         ("Failed to infer device type", "No CUDA GPUs are available"),
         "the server sees no GPU: see server.gpus_per_node, cluster.gpu_flag and the CUDA module in cluster.setup",
@@ -85,6 +91,13 @@ def remedy(code: int, last_words: str) -> str | None:
     return f"killed from outside; if that was the kernel for want of memory: {HOST_MEMORY}" if code == -9 else None
 
 
+def left_out(log: str) -> str | None:
+    """Return what the last start in a log says of options that this vLLM does not have, or None."""
+    last = log.rpartition(COMMAND)[2]
+    said = [line for line in last.splitlines() if line.startswith(vllm_options.LEFT_OUT)]
+    return said[-1] if said else None
+
+
 LONGEST = 500  # letters of a cause that is shown
 _PREFIX = re.compile(r"\((?P<process>[^()]*)\) ?")  # (EngineCore_DP0 pid=7)
 _RECORD = re.compile(r"(?P<level>[A-Z]+) \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]*\] ?")
@@ -107,8 +120,12 @@ class _Traceback:
 def root_cause(log: str) -> str | None:
     """Return the exception of which an engine died, by the log of its start: that of the process that failed first.
 
-    The API server's own exception ends the log, and says only that there is a root cause above.
+    The API server's own exception ends the log, and says only that there is a root cause above. Before vLLM itself, ours may
+    have refused.
     """
+    refused = [line for line in log.splitlines() if line.startswith(vllm_options.REFUSED)]
+    if refused:
+        return refused[-1].removeprefix(vllm_options.REFUSED).strip()
     found = _tracebacks(log.splitlines())
     causes = [one for one in found if not any(pointer in one.exception for pointer in _POINTERS)]
     pointed = min((one.line for one in found if one not in causes), default=None)

@@ -193,11 +193,10 @@ async def _version(client: Client) -> Check:
     if known is None:
         return _unchecked(VERSION, f"{engine.product} states none")
     version = await client.version()
-    found = f"{engine.product} {version}"
+    found = f"{engine.product} {version}, {known.standing(version)}"
     if known.is_too_old(version):
         return Check(VERSION, found, f"{engine.advice.labels}: {engine.advice.serve}", passed=False)
-    is_tested = version.split("+")[0] == known.tested
-    return _passed(VERSION, found + ("" if is_tested else f", untested: tests are made with {known.tested}"))
+    return _passed(VERSION, found)
 
 
 async def _token_ids(client: Client) -> list[int]:

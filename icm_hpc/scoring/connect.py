@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from ..config.schema import Config
+from ..engines import start_of
 from ..errors import ServerError, TimedOut
 from ..rundir import polling
 from ..rundir.folder import Endpoint, RunDir, ServerExit
-from ..rundir.logs import tail
+from ..rundir.logs import tail, written_since
 from ..rundir.polling import Polled
 from . import external
 from .client import Client, Traffic, client_of
@@ -48,6 +49,9 @@ async def connected(
                 async with _reporting_hangs(run_dir, endpoint):
                     await client.prove()
                     log.info("server ready: it answered a scored completion")
+                    left_out = start_of(config.model.engine).left_out(written_since(run_dir.server_log, 0))
+                    if left_out:
+                        log.warning("%s (%s)", left_out, run_dir.server_log)
                     client.traffic = traffic or Traffic()  # the proof does not count
                     yield client
                 return

@@ -12,12 +12,11 @@ import shlex
 import shutil
 import subprocess
 import sys
-import xml.etree.ElementTree as ET
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 from tests.cluster.daemons import PACKAGES, ClusterUnavailable
+from tests.version_table import Report, results_of, table
 
 RELEASES = ("bookworm", "trixie", "forky")  # the oldest first: Slurm 22.05, 24.11, 26.05
 ROOTS = Path("/var/tmp/icm-hpc-slurm-roots")
@@ -31,16 +30,6 @@ NETWORK = (
     "ip link set lo up && ip link add icm0 type veth peer name icm1 && ip address add 192.0.2.10/24 dev icm0"
     " && ip link set icm0 up && ip link set icm1 up"
 )
-
-
-@dataclass(frozen=True)
-class Report:
-    """What became of the tests on one version."""
-
-    version: str  # of Slurm
-    results: dict[str, str]  # by test: ok, skipped or **failed**
-    passed: bool
-    printed: str  # by pytest
 
 
 def main() -> None:
@@ -72,14 +61,6 @@ def _chosen(names: list[str]) -> list[str]:
     return [RELEASES[min(place + 1, len(RELEASES) - 1)]]
 
 
-def table(reports: list[Report]) -> str:
-    """Return a line a test, a column a version."""
-    tests = dict.fromkeys(name for report in reports for name in report.results)
-    lines = ["| test | " + " | ".join(report.version for report in reports) + " |", "|---" * (len(reports) + 1) + "|"]
-    lines += [f"| {name} | " + " | ".join(report.results.get(name, "-") for report in reports) + " |" for name in tests]
-    return "\n".join(lines)
-
-
 def _tested(root: Path, options: list[str]) -> Report:
     python = _python(root)
     version = _inside(root, ["slurmctld", "-V"], network=False).stdout.split()[-1]
@@ -87,19 +68,9 @@ def _tested(root: Path, options: list[str]) -> Report:
     xml.unlink(missing_ok=True)
     argv = [*python, "-m", "pytest", "-p", "no:cacheprovider", "--junit-xml=/tmp/report.xml", "tests/cluster", *options]
     done = _inside(root, argv, network=True)
-    results = _results(xml) if xml.exists() else {}
+    results = results_of(xml)
     printed = done.stdout + done.stderr
     return Report(version, results, passed=done.returncode == 0 and bool(results), printed=printed)
-
-
-def _results(xml: Path) -> dict[str, str]:
-    found = {}
-    for case in ET.parse(xml).iter("testcase"):
-        test, bracket, parameters = case.get("name", "").removeprefix("test_").partition("[")
-        name = test.replace("_", " ") + bracket + parameters
-        kinds = {child.tag for child in case}
-        found[name] = "**failed**" if kinds & {"failure", "error"} else "skipped" if "skipped" in kinds else "ok"
-    return found
 
 
 def _root(release: str) -> Path:

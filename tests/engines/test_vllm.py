@@ -28,6 +28,7 @@ from tests.conftest import Served, prepare_run
 pytestmark = pytest.mark.vllm
 
 
+@pytest.mark.versions
 async def test_label_logprobs_are_those_of_the_model(tiny_server: Served) -> None:
     import torch
     from transformers import AutoModelForCausalLM
@@ -68,7 +69,11 @@ async def test_the_top_tokens_are_those_of_the_model(tiny_server: Served) -> Non
 
 
 @pytest.mark.parametrize(
-    "arguments", [("task=topics",), ("task=reviews", "search.protocol=reference")], ids=["four-labels", "reference"]
+    "arguments",
+    [
+        pytest.param(("task=topics",), marks=pytest.mark.versions, id="four-labels"),
+        pytest.param(("task=reviews", "search.protocol=reference"), id="reference"),
+    ],
 )
 async def test_a_search_labels_every_example(tiny_server: Served, tmp_path: Path, arguments: tuple[str, ...]) -> None:
     settings, run_dir = prepare_run(tmp_path, "model=tiny", "task.limit=12", "search.steps=15", *arguments)
@@ -191,6 +196,7 @@ async def test_the_prior_of_label_words_is_what_the_model_gives_to_them_after_th
         assert value == pytest.approx(direct, abs=1e-4)
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize("layout", ["trie", "grouped"])
 @pytest.mark.parametrize("n", [6, 10, 16])
 async def test_the_server_computes_what_was_forecast_and_no_prefix_twice(
@@ -224,6 +230,17 @@ async def test_more_prompts_and_more_labels_than_vllm_takes_in_a_request_are_sco
     np.testing.assert_allclose(many[-2:, [0, -1]], few, atol=1e-4)
 
 
+@pytest.mark.versions
+async def test_an_option_that_vllm_no_longer_has_is_left_out_and_the_driver_warns_of_it(
+    tiny_server: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with connect.connected(tiny_server.settings, tiny_server.run_dir, tiny_server.attempt):
+        of_connect = [record for record in caplog.records if record.name == "icm_hpc.scoring.connect"]
+        (warning,) = [record.getMessage() for record in of_connect if record.levelname == "WARNING"]
+    assert warning.startswith("icm_hpc: not sent to vLLM: --swap-space: vLLM 0.")
+    assert str(tiny_server.run_dir.server_log) in warning
+
+
 UNDOCUMENTED = (
     "GET /docs",
     "GET /openapi.json",
@@ -234,6 +251,7 @@ UNDOCUMENTED = (
 )
 
 
+@pytest.mark.versions
 async def test_another_user_on_the_same_node_is_answered_by_no_route(tiny_server: Served) -> None:
     async with connect.connected(tiny_server.settings, tiny_server.run_dir, tiny_server.attempt):
         endpoint = tiny_server.run_dir.read_endpoint(tiny_server.attempt)
@@ -247,6 +265,7 @@ async def test_another_user_on_the_same_node_is_answered_by_no_route(tiny_server
     print(*routes, sep="\n")  # pytest -s: the list for docs/security.md
 
 
+@pytest.mark.versions
 async def test_what_is_asked_is_in_no_log(tiny_server: Served) -> None:
     task = tasks.load(tiny_server.settings.task, seed=0)
     async with connect.connected(tiny_server.settings, tiny_server.run_dir, tiny_server.attempt) as client:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from icm_hpc.engines import exit_of, inherited, start_of
+from icm_hpc.engines import exit_of, inherited, start_of, vllm_options
 from icm_hpc.engines.vllm_symptoms import SYMPTOMS, remedy, root_cause
 from icm_hpc.rundir.folder import RunDir
 from icm_hpc.rundir.logs import written_since
@@ -19,6 +19,7 @@ PACKAGES = ("vllm", "transformers", "huggingface_hub", "torch")
 OF_THE_SYSTEM = {  # words of CUDA, C libraries, Python and Slurm, not of these packages
     *("OutOfMemoryError", "CUDA out of memory", "HIP out of memory", "oom_kill", "oom-kill", "Cannot allocate memory"),
     *("MemoryError", "can't allocate memory", "bad_alloc", "No space left on device"),
+    *("No module named 'vllm'", "No package metadata was found for vllm", vllm_options.REFUSED),
 }
 
 
@@ -42,7 +43,6 @@ def _said(sign: str, folders: list[str]) -> bool:
     ("setting", "told"),
     [
         ("model.max_model_len=1000000", "model.max_model_len is more than the model was trained for"),
-        ("model.vllm_args.no-such-option=1", "this vLLM has no such option: see model.vllm_args"),
         (
             "model.env.VLLM_CPU_OMP_THREADS_BIND=garbage",
             "exited with code 1: ValueError: invalid literal for int() with",

@@ -336,10 +336,22 @@ async def test_every_label_is_asked_however_many_there_are() -> None:
     assert "34 tokens asked by id" in done[checks.LABELS].found
 
 
-async def test_another_version_is_fine_and_untested() -> None:
-    done = await checked_application(Pretender(version="0.33.1").application())
-    assert done[checks.VERSION].passed
-    assert "vLLM 0.33.1, untested" in done[checks.VERSION].found
+@pytest.mark.parametrize(
+    ("version", "follows"),
+    [
+        ("0.32.0", "tested"),
+        ("v0.29.0+cu129", "tested"),
+        ("0.33.0", "newer than 0.32.0, the newest tested one (0.33.0 was read, not run): the checks below show"),
+        ("0.33.1", "newer than 0.32.0, the newest tested one: the checks below show whether it works"),
+        ("1.0", "newer than 0.32.0, the newest tested one: the checks below show whether it works"),
+        ("0.27.0", "untested (tested: 0.27.1, "),
+        ("0.1.dev1+g1a2b", "untested (tested: 0.27.1, "),
+        ("0.25.1", "older than 0.26"),
+    ],
+)
+async def test_what_follows_from_a_version_is_reported(version: str, follows: str) -> None:
+    done = await checked_application(Pretender(version=version).application())
+    assert done[checks.VERSION].found.startswith(f"vLLM {version}, {follows}")
 
 
 async def test_a_cache_that_does_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

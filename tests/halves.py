@@ -1,4 +1,4 @@
-"""`python -m tests.halves [options of pytest]`: the whole suite in two processes: cluster tests, which mostly wait, and the others.
+"""`python -m tests.halves [options of pytest]`: the suite in two processes: cluster tests, which mostly wait, and the others.
 
 What the cluster tests print follows what the others print. The exit code is that of a half that failed, else 0.
 """

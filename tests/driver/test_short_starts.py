@@ -49,6 +49,7 @@ class Impatient(OfflineClient):
         self.left -= 1
         if self.left < 0:
             self._noted(asked)
+            await asyncio.sleep(0.01)  # what it has answered is taken in
             self.preempted.set()
             await asyncio.Event().wait()
         return await super().label_logprobs(asked, label_ids)

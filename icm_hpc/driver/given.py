@@ -2,6 +2,7 @@
 
 import json
 import logging
+from functools import partial
 from typing import Any
 
 from .. import tasks
@@ -11,6 +12,7 @@ from ..engines import ENGINES
 from ..rundir.files import write_atomically
 from ..rundir.folder import RunDir
 from ..rundir.lock import Lock
+from ..rundir.polling import in_thread
 from ..rundir.progress import Progress, Watch
 from ..scoring import prompts, word_prior
 from ..scoring.client import Client
@@ -65,11 +67,11 @@ async def label(
     )
     if held:
         held.require_held()
-    write_labels(run_dir.labels, task, [of_piece(task, found)])
+    await in_thread(partial(write_labels, run_dir.labels, task, [of_piece(task, found)]))
     after = await known_metrics(client) if before else None
     figures = beyond_figures_of(found, task.problem(), task.label_words)
     summary = to_json(
         given_summary_of(config, shown.energy, counts.since(before, after), run_dir.read_served_model(), figures)
     )
-    write_atomically(run_dir.summary, json.dumps(summary, indent=2).encode())
+    await in_thread(partial(write_atomically, run_dir.summary, json.dumps(summary, indent=2).encode()))
     return summary

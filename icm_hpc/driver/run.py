@@ -264,12 +264,12 @@ async def label(
         rest = beyond_figures_of(applied, further.task.problem(), task.label_words)
     if held:
         held.require_held()
-    write_labels(run_dir.labels, task, labelled)
+    await polling.in_thread(partial(write_labels, run_dir.labels, task, labelled))
     after = await known_metrics(client) if before else None
     for warning in warnings(described):
         log.warning("%s", warning)
     summary = to_json(summary_of(config, described, counts.since(before, after), run_dir.read_served_model(), rest))
-    write_atomically(run_dir.summary, json.dumps(summary, indent=2).encode())
+    await polling.in_thread(partial(write_atomically, run_dir.summary, json.dumps(summary, indent=2).encode()))
     return summary
 
 

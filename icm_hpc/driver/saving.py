@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..core.memo import Memo
 from ..core.types import State
 from ..rundir.lock import Lock
-from ..rundir.polling import Outage, in_thread, until_done
+from ..rundir.polling import Outage, in_thread, uninterrupted, until_done
 from ..rundir.saves import Saves
 
 
@@ -44,7 +44,16 @@ class Saving:
             self._under_way = asyncio.ensure_future(in_thread(self._save_of(now)))
 
     async def end(self, now: Now) -> None:
-        """Save what has changed, due or not. Raises as Saves.save does, or FolderError."""
+        """Save what has changed, due or not, whatever is cancelled meanwhile. Raises as Saves.save does, or FolderError."""
+        ending = asyncio.ensure_future(self._end(now))
+        try:
+            await uninterrupted(ending)
+        except asyncio.CancelledError as cancelled:
+            if failure := ending.exception():
+                raise failure from cancelled
+            raise
+
+    async def _end(self, now: Now) -> None:
         if self._under_way:
             await asyncio.wait([self._under_way])
         self._settle()

@@ -21,7 +21,7 @@ from ..core.search import Answer
 from ..core.speculation import Ahead
 from ..core.types import Annealing, Ask, Budget, Labelling, Problem, RandomDraws, ScorePool, State, StepInfo, pool_of
 from ..errors import BadAnswer, FolderError, ScoringError
-from ..rundir import checkpoint, memo_file, outcome
+from ..rundir import checkpoint, outcome
 from ..rundir.checkpoint import Saved
 from ..rundir.files import make_folder, write_json
 from ..rundir.folder import RunDir
@@ -111,7 +111,7 @@ async def label(config: Config, run_dir: RunDir, shard: Shard, around: Surroundi
 
     async def one(restart: int) -> Outcome | None:
         async with around.slots:
-            _record_lengths(run_dir, shard)
+            await in_thread(partial(_record_lengths, run_dir, shard))
             async with _opened(config, run_dir, shard, restart, around) as searching:
                 end = await searching.run()
             ends[restart] = end  # once it is closed: the last pass opens the best one again
@@ -177,8 +177,6 @@ async def _finish(
             around.held.require_held()
         folder, asked = run_dir.shard(shard.number), asked_of(config, shard.task)
         await until_done(lambda: outcome.save(folder, found, asked))
-    for number in range(len(searches)):  # nothing is asked any more, unless it is given a larger budget
-        await until_done(partial(memo_file.remove_all, run_dir.shard(shard.number, number)))
     return found
 
 

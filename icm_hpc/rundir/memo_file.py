@@ -80,7 +80,7 @@ def read(folder: Path, place: Place) -> tuple[list[Remembered], int | None]:
         with path.open("rb") as file:
             content = file.read(place.size)
     except FileNotFoundError:
-        log.info("%s is not there; what was scored before is asked again", path)
+        log.warning("%s is not there; what was scored before is asked again", path)
         return [], None
     pieces: list[Remembered] = []
     begin, first_bytes = 0, 0
@@ -103,14 +103,8 @@ def remove_later(folder: Path, place: Place) -> None:
             path_of(folder, number).unlink(missing_ok=True)
 
 
-def remove_all(folder: Path) -> None:
-    """Remove what was remembered; what is asked after that is scored again."""
-    for number in _numbers(folder):
-        path_of(folder, number).unlink(missing_ok=True)
-
-
 def remove_unneeded(folder: Path, oldest: int) -> None:
-    """Remove the files that no generation needs any more, of which `oldest` is the first that is kept."""
+    """Remove the files that no generation needs any more; the oldest that is kept is `oldest`."""
     numbers = _numbers(folder)
     first_needed = max((number for number in numbers if number <= oldest), default=0)
     for number in numbers:

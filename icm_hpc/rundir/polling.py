@@ -78,13 +78,21 @@ async def in_thread(do: Callable[[], R]) -> R:
 
     A cancellation takes effect once `do` has ended: nothing is written behind our back.
     """
-    doing = asyncio.ensure_future(asyncio.to_thread(do))
-    try:
-        return await asyncio.shield(doing)
-    except asyncio.CancelledError:
-        await asyncio.wait([doing])
-        doing.exception()  # is no longer anybody's
-        raise
+    return await uninterrupted(asyncio.ensure_future(asyncio.to_thread(do)))
+
+
+async def uninterrupted(task: "asyncio.Task[R]") -> R:
+    """Return what a task returns; cancellations, however many, take effect once it has ended."""
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled:
+        task.exception()  # is no longer anybody's
+        raise cancelled
+    return task.result()
 
 
 async def until_done(do: Callable[[], R]) -> R:

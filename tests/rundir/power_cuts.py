@@ -247,7 +247,7 @@ def crash_states(events: list[Event]) -> Iterator[tuple[list[Any], frozenset[str
 
 
 def make(root: Path, place: Path, folders: frozenset[str], content: dict[str, bytes]) -> None:
-    """Make a state of what was recorded below `root` anew, below `place`."""
+    """Make below `place` a state of what was recorded below `root`."""
     for folder in sorted(folders):
         (place / Path(folder).relative_to(root)).mkdir(parents=True, exist_ok=True)
     for path, held in content.items():

@@ -34,13 +34,13 @@ async def measured(folder: Path, steps: int, points: int, arguments: list[str]) 
     def watch(now: Progress) -> None:
         asked.clear()  # the client keeps them for tests
         if now.step >= len(looks) * steps // points:
-            files = checkpoint.generations(run_dir.shard(0))
+            saved = [*checkpoint.generations(run_dir.shard(0)), *run_dir.shard(0).glob("memo-*.bin")]
             looks.append(
                 {
                     "step": now.step,
                     "rss_mb": round(rss_mb(), 1),
                     "s": round(time.monotonic() - began, 1),
-                    "generation_bytes": files[-1].stat().st_size if files else 0,
+                    "saved_bytes": sum(path.stat().st_size for path in saved),
                     "scorings": now.waits,
                 }
             )

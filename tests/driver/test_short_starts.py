@@ -136,7 +136,7 @@ async def test_starts_that_are_killed_outright_make_progress_by_what_they_save_o
             run_dir, before = killed, saved(killed)
     assert number > 5
     assert run_dir.labels.read_bytes() == plain.labels.read_bytes()
-    assert prompts <= 1.4 * len(undisturbed.prompts), (number, prompts, len(undisturbed.prompts))
+    assert prompts <= 1.8 * len(undisturbed.prompts), (number, prompts, len(undisturbed.prompts))
 
 
 async def test_without_a_memo_short_starts_end_with_the_same_labels(tmp_path: Path) -> None:

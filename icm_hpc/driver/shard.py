@@ -199,7 +199,7 @@ async def _opened(
     except FolderError as error:
         log.warning("%s", error)
         saved = await in_thread(lambda: checkpoint.load(folder, mark, kind=kind))
-    with await in_thread(partial(Saves, folder, mark, saved)) as saves:
+    with await until_done(partial(Saves, folder, mark, saved)) as saves:
         saving = Saving(saves, config.run.save_interval_s, around.held, saved.reached if saved else None)
         searching = Search(config, shard, restart, around, saved, saving=saving)
         del saved  # its memo would be in memory twice

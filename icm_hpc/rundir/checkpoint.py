@@ -4,6 +4,7 @@ A generation is one sealed file, state-<generation>.h5. It says how many bytes o
 what of which file it remembers (memo_file). What follows is of steps that will be done again.
 """
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -61,10 +62,11 @@ def save(folder: Path, number: int, saved: Saved) -> Path:
     """
     path = folder / f"state-{number:08d}.h5"
     write_atomically(path, _encode(saved))
-    kept = generations(folder)
-    for old in (*kept[:-KEEP], *folder.glob(".state-*")):  # what saves that were killed have left, too
-        old.unlink(missing_ok=True)
-    memo_file.remove_unneeded(folder, _number(kept[-KEEP:][0]))
+    with contextlib.suppress(OSError):  # it is saved: what cannot be removed now is after a later save
+        kept = generations(folder)
+        for old in (*kept[:-KEEP], *folder.glob(".state-*")):  # what saves that were killed have left, too
+            old.unlink(missing_ok=True)
+        memo_file.remove_unneeded(folder, _number(kept[-KEEP:][0]))
     return path
 
 
@@ -116,9 +118,12 @@ def _newest(folder: Path, kind: type[State], *, patient: bool = False) -> tuple[
             saved = _decode(path.read_bytes(), kind)
             _require_trace(folder, saved)
         except (OSError, ValueError, KeyError) as error:
-            if patient and isinstance(error, OSError) and error.errno in TRANSIENT:
+            if isinstance(error, OSError) and error.errno is not None and not isinstance(error, FileNotFoundError):
                 error.filename = error.filename or str(path)
-                raise
+                if error.errno not in TRANSIENT:
+                    raise CheckpointError(f"{path} cannot be read: {error}; nothing of it is given up") from error
+                if patient:
+                    raise
             troubles.append(f"{path.name}: {error}")
             damaged.append(path)
             log.warning("%s cannot be used (%s); trying the generation before", path, error)

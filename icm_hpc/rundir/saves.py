@@ -3,6 +3,8 @@
 The order on the disk is trace, memo, generation: a generation that can be read finds what it needs of the other two.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,10 +33,11 @@ class Saves:
     """The files of one search. `append` and `snapshot` are of the thread that searches; `save` may be of another."""
 
     def __init__(self, folder: Path, fingerprint: str, saved: Saved | None) -> None:
-        """Open the files after what `saved` needs of them; raises CheckpointError if that cannot be."""
+        """Open the files after what `saved` needs of them. Raises as `save` does."""
         self._folder, self._fingerprint = folder, fingerprint
-        self._trace = Trace(folder, saved.trace_bytes if saved else 0)
-        self._number = checkpoint.next_number(folder)
+        with _in_plain_words(folder):
+            self._trace = Trace(folder, saved.trace_bytes if saved else 0)
+            self._number = checkpoint.next_number(folder)
         self._memo: MemoFile | None = None
         if saved and saved.memo_place and saved.memo_first_bytes is not None:
             self._memo = MemoFile(folder, saved.memo_place, saved.memo_first_bytes)
@@ -69,18 +72,25 @@ class Saves:
         Raises CheckpointError if it cannot be saved, or OSError if it may be a moment later; the generation before is kept,
         unless only its folder was not brought to the disk: then either of the two is found after a power cut.
         """
-        try:
+        with _in_plain_words(self._folder):
             trace_bytes, trace_sha256 = self._trace.sync(snapshot.steps)
             place = snapshot.memo.sync(snapshot.changes)
             saved = Saved(
                 snapshot.state, self._fingerprint, trace_bytes, trace_sha256, snapshot.scorings, memo_place=place
             )
             path = checkpoint.save(self._folder, self._number, saved)
-        except OSError as error:
-            if error.errno in TRANSIENT:
-                raise
-            raise CheckpointError(
-                f"the state cannot be saved in {self._folder}: {error}; the generation before is kept"
-            ) from error
         self._number += 1
         return path
+
+
+@contextmanager
+def _in_plain_words(folder: Path) -> Iterator[None]:
+    """Raise CheckpointError for an error that does not pass by itself."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in TRANSIENT:
+            raise
+        raise CheckpointError(
+            f"the state cannot be saved in {folder}: {error}; what was saved before is kept"
+        ) from error

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..core.types import StepInfo
-from ..errors import CheckpointError
 from .appended import Appended
 
 TAIL_BYTES = 8192
@@ -51,15 +50,12 @@ class Trace:
     """A shard's trace; one JSON object a step."""
 
     def __init__(self, folder: Path, trace_bytes: int) -> None:
-        """Open the trace after its first `trace_bytes` bytes; the rest is of steps that will be done again."""
+        """Open the trace after its first `trace_bytes` bytes; the rest is of steps that will be done again. Raises OSError."""
         path = folder / "trace.jsonl"
-        try:
-            self._file = Appended(path, trace_bytes)
-            self._file.open()
-            with path.open("rb") as file:
-                self._digest = digest_of(file, trace_bytes)[0]
-        except OSError as error:
-            raise CheckpointError(f"the state cannot be saved in {folder}: {error}") from error
+        self._file = Appended(path, trace_bytes)
+        self._file.open()
+        with path.open("rb") as file:
+            self._digest = digest_of(file, trace_bytes)[0]
 
     def close(self) -> None:
         """Close the file."""

@@ -38,14 +38,14 @@ demo: setup
 	$(BIN)/python -m icm_hpc.submit model=smol task=reviews task.limit=24
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m tests.halves
 
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/python -m pytest
+	$(BIN)/python -m tests.halves
 
 # docs/settings.md, from the comments of icm_hpc/config/schema.py and place.py.
 docs: setup

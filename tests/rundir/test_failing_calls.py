@@ -17,7 +17,6 @@ from tests.rundir.fuse_disk import Mounted, mounted, unavailable_here
 from tests.rundir.test_checkpoint import MARK, content, memo_after, memo_of, same, save, save_step, saved, state
 
 ERRORS = ("EIO", "ENOSPC", "EDQUOT", "ESTALE", "EROFS")
-ALL = os.environ.get("ICM_FAILING_CALLS") == "all"  # else each call fails with one of the errors, in turn
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +44,7 @@ def failures(disk: Mounted, do: Callable[[], object]) -> Iterator[tuple[str, str
     disk.tell("calm down")
     do()
     for number in range(1, disk.calls()[0] + 1):
-        for error in ERRORS if ALL else (ERRORS[number % len(ERRORS)],):
+        for error in ERRORS:
             disk.tell("restore it")
             disk.tell(f"fail {number} {error}")
             yield error, f"call {number}, {error}"

@@ -13,10 +13,9 @@ from .types import Ask, ScoreOne
 
 Rows = npt.NDArray[np.float64]  # [prompts or examples, L], nats
 KEY_BYTES = 16
-KNOWN = -1
-ENTRY_BYTES = (
-    500  # of an entry beside its rows: key, array, its place in the order, news; tracemalloc measures up to 467
-)
+KNOWN = -1  # in the place of a length
+# Of an entry beside its rows: key, array, its places in the order and in what is new; tracemalloc measures up to 467.
+ENTRY_BYTES = 500
 
 
 @dataclass(frozen=True, slots=True)

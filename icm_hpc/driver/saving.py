@@ -80,10 +80,10 @@ class Saving:
         if self._under_way is None:
             return
         ended, self._under_way = self._under_way, None
+        self._failed = True
         try:
             self._saved = ended.result()
         except OSError as error:
-            self._failed = True
             self._outage.tolerate(error)
         else:
             self._failed = False

@@ -91,15 +91,15 @@ def load(folder: Path, fingerprint: str, *, kind: type[State] = State, patient: 
     for path in damaged:
         log.warning("set aside as %s", path.with_suffix(sealed.DAMAGED).name)
         path.rename(path.with_suffix(sealed.DAMAGED))
-    return saved and _with_memo(folder, saved)
+    return saved and _with_memo(folder, saved, patient=patient)
 
 
-def _with_memo(folder: Path, saved: Saved) -> Saved:
+def _with_memo(folder: Path, saved: Saved, *, patient: bool) -> Saved:
     """Return a generation with what it remembers; files of generations that were never saved are removed."""
     if saved.memo_place is None:
         return saved
     memo_file.remove_later(folder, saved.memo_place)
-    memo, first_bytes = memo_file.read(folder, saved.memo_place)
+    memo, first_bytes = memo_file.read(folder, saved.memo_place, patient=patient)
     return dataclasses.replace(saved, memo=memo, memo_first_bytes=first_bytes)
 
 
@@ -121,7 +121,7 @@ def _newest(folder: Path, kind: type[State], *, patient: bool = False) -> tuple[
             if isinstance(error, OSError) and error.errno is not None and not isinstance(error, FileNotFoundError):
                 error.filename = error.filename or str(path)
                 if error.errno not in TRANSIENT:
-                    raise CheckpointError(f"{path} cannot be read: {error}; nothing of it is given up") from error
+                    raise memo_file.unreadable(path, error) from error
                 if patient:
                     raise
             troubles.append(f"{path.name}: {error}")

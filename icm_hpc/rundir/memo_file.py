@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from ..core.memo import Remembered
+from ..errors import CheckpointError
 from .appended import Appended
+from .polling import TRANSIENT
 
 SLACK_BYTES = 2**20  # by which a file may exceed twice its first piece before it is begun again
 DIGEST_BYTES = 16
@@ -65,22 +67,32 @@ class MemoFile:
         return Place(self._number, self._file.size)
 
 
+def unreadable(path: Path, error: OSError) -> CheckpointError:
+    """Return what is said of a saved file that is there and cannot be read: it is no damage, so the search does not go on without it."""
+    return CheckpointError(f"{path} cannot be read: {error.strerror}; repair that, or move it away if it is lost")
+
+
 def path_of(folder: Path, number: int) -> Path:
     """Return where a memo's file is."""
     return folder / f"memo-{number:08d}.bin"
 
 
-def read(folder: Path, place: Place) -> tuple[list[Remembered], int | None]:
-    """Return the pieces of a file up to its place, and the bytes of the first; None for these if a piece is damaged.
+def read(folder: Path, place: Place, *, patient: bool) -> tuple[list[Remembered], int | None]:
+    """Return the pieces of a file up to its place, and the bytes of the first; None for these if it is to be begun again.
 
-    Raises OSError for a file that is there and cannot be read.
+    `patient` raises OSError for a file that may be read a moment later. Without a memo a search goes on, and asks again.
+    Raises CheckpointError for one that cannot be read for another reason, such as its permissions.
     """
     path = path_of(folder, place.number)
     try:
         with path.open("rb") as file:
             content = file.read(place.size)
-    except FileNotFoundError:
-        log.warning("%s is not there; what was scored before is asked again", path)
+    except OSError as error:
+        if error.errno not in TRANSIENT and not isinstance(error, FileNotFoundError):
+            raise unreadable(path, error) from error
+        if patient and error.errno in TRANSIENT:
+            raise
+        log.warning("%s cannot be read (%s); what was scored before is asked again", path, error.strerror)
         return [], None
     pieces: list[Remembered] = []
     begin, first_bytes = 0, 0

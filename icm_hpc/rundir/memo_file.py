@@ -68,7 +68,7 @@ class MemoFile:
 
 
 def unreadable(path: Path, error: OSError) -> CheckpointError:
-    """Return what is said of a saved file that is there and cannot be read: it is no damage, so the search does not go on without it."""
+    """Return what is said of a saved file that is there and cannot be read: that is no damage, so nothing goes on without it."""
     return CheckpointError(f"{path} cannot be read: {error.strerror}; repair that, or move it away if it is lost")
 
 

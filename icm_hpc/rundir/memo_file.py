@@ -68,7 +68,7 @@ class MemoFile:
 
 
 def unreadable(path: Path, error: OSError) -> CheckpointError:
-    """Return what is said of a saved file that is there and cannot be read: that is no damage, so nothing goes on without it."""
+    """Return the refusal to go on without a saved file that is there and cannot be read: it may be whole."""
     return CheckpointError(f"{path} cannot be read: {error.strerror}; repair that, or move it away if it is lost")
 
 

@@ -78,7 +78,7 @@ async def measured(config: Config, folder: Path, client: Client) -> Run:
         restarts_agree=summary["restarts_agree"],
         permuted_p=max((one["permuted_p"] for one in summary["shards"] if one["permuted_p"] is not None), default=None),
         label_counts=summary["label_counts"],
-        warned=any(warnings(from_json(summary).shards)),
+        warned=any(warnings(from_json(summary))),
     )
 
 

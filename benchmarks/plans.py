@@ -8,7 +8,8 @@ from pathlib import Path
 
 from benchmarks.serving import arguments
 from icm_hpc import tasks
-from icm_hpc.capacity.plan import Plan, plan
+from icm_hpc.capacity.found import Plan
+from icm_hpc.capacity.plan import plan
 from icm_hpc.config import loading
 
 HARDWARE = {

@@ -112,7 +112,7 @@ def export(run_dir: RunDir, options: Options) -> dict[str, Any]:
         _require_some(selection)
         made = stack.enter_context(published(out, overwrite=options.overwrite))
         records = FORMATS[options.to](made, selection)
-    told = warnings(selection.summary.shards) if selection.summary else [f"{run_dir.summary} cannot be read"]
+    told = warnings(selection.summary) if selection.summary else [f"{run_dir.summary} cannot be read"]
     return {
         "to": options.to,
         "out": str(out),

@@ -1,7 +1,7 @@
 """`python -m icm_hpc.plan model=405B task=claims task.data=FILE cluster=site`: does a run fit, and what does it cost?
 
 Takes the settings of `submit`, which makes the same plan before it queues a job. The exit code is 1 if the run does not fit.
-Hours are a roofline forecast, not a measurement.
+Times are forecasts: by a roofline, or with measured= from the speed of a server.
 """
 
 import json
@@ -13,14 +13,20 @@ from rich.table import Table
 
 from . import tasks
 from .capacity import executor, plan
-from .capacity.plan import Plan
-from .config import credentials, describe, loading
-from .errors import IcmError
+from .capacity.found import Plan
+from .config import credentials, describe, home, loading
+from .errors import ConfigError, IcmError
+from .rundir.folder import RunDir
+from .rundir.measured import Measured, of_lines, read
 
 ARGUMENTS = {
     "preset=NAME": "the size of an experiment, with held-out rows: small, full (docs/evaluation.md)",
+    "measured=PATH": "forecast from the speed that was measured: the folder of a run of this model on this hardware, or what"
+    " `verify json=true` has printed into a file",
     "json=false": "true: print the plan as one JSON object",
 }
+
+JSON, MEASURED = ("json=true", "json=false"), "measured="  # words that are not settings
 
 console = Console(
     highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200
@@ -35,11 +41,12 @@ def main() -> None:
         if topic is not None:
             describe.print_help(__doc__, ARGUMENTS, topic)
             return
-        given = [word for word in words if word not in ("json=true", "json=false")]
+        given = [word for word in words if word not in JSON and not word.startswith(MEASURED)]
+        measured = _measured(words)
         addressed, url_from = credentials.addressed(loading.load(given))
         config, where = executor.resolved(addressed)
         task = tasks.load(config.task, seed=config.search.seed)
-        found = plan.plan(config, task, tasks.load_test(config.task, task, seed=config.search.seed))
+        found = plan.plan(config, task, tasks.load_test(config.task, task, seed=config.search.seed), measured)
         found.lines = {"cluster": where, **plan.defaults_read(), **found.lines}
         if config.external_url:
             found.lines["server"] += f" ({url_from})"
@@ -55,6 +62,20 @@ def main() -> None:
         if works:
             console.print(f"this works:\n  {works}")
     sys.exit(0 if found.fits else 1)
+
+
+def _measured(words: list[str]) -> Measured | None:
+    """Return what a server was measured to do, if the words name it; raises ConfigError where nothing was measured."""
+    named = [word.removeprefix(MEASURED) for word in words if word.startswith(MEASURED)]
+    if not named:
+        return None
+    path = home.expanded(named[-1], instead="a path without ~")
+    found = read(RunDir(path).measured) if path.is_dir() else of_lines(path)
+    if found is None:
+        raise ConfigError(f"{path}: this run has measured nothing (it has no {RunDir(path).measured.name})")
+    if not (found.sharing or found.speed):
+        raise ConfigError(f"{path}: the server's speed is not in it")
+    return found
 
 
 def print_plan(found: Plan) -> None:

@@ -120,7 +120,7 @@ def print_line(check: Check) -> None:
 
 def print_json(check: Check) -> None:
     """Print a check as a JSON object."""
-    fields = ("name", "passed", "found", "remedy")
+    fields = ("name", "passed", "found", "remedy", "figures")
     print(json.dumps({name: getattr(check, name) for name in fields}), flush=True)
 
 

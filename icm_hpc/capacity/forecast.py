@@ -1,4 +1,4 @@
-"""Seconds of a scoring, by a roofline: a forecast to within a factor, not a measurement; and what a model's shape says."""
+"""Seconds of a scoring: a forecast, by a roofline or from a server's measured speed; and what a model's shape says."""
 
 import math
 from collections.abc import Mapping
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core.cost import Cost
+from ..rundir.measured import Measured, Sharing
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,18 +88,39 @@ UTILISATION = {"bf16": 0.5, "fp8": 0.4}
 STEP_OVERHEAD_S = 0.01  # of the server, a step; an assumption too
 
 
+def arithmetic(shape: ModelShape, computed_tokens: int, context_tokens: int) -> float:
+    """Return the operations of prompt tokens: 2 * parameters a token, and 4 * layers * heads * head_dim a pair of tokens in
+    attention.
+    """
+    return 2 * shape.parameters * computed_tokens + 4 * shape.layers * shape.heads * shape.head_dim * context_tokens
+
+
 def seconds(
     work: Cost, shape: ModelShape, gpu: Gpu, n_gpus: int, dtype: str, *, batch_tokens: int, replicas: int = 1
 ) -> float:
     """Forecast the seconds of a scoring: the greater of arithmetic and of reading the weights once a step, plus overhead.
 
-    Arithmetic is 2 * parameters a token and 4 * layers * heads * head_dim a pair of tokens in attention. `dtype` is bf16 or
-    fp8.
+    `dtype` is bf16 or fp8.
     """
     peak = {"bf16": gpu.bf16_tflops, "fp8": gpu.fp8_tflops}[dtype] * 1e12 * UTILISATION[dtype] * n_gpus
-    width = shape.heads * shape.head_dim
-    arithmetic = 2 * shape.parameters * work.computed_tokens + 4 * shape.layers * width * work.context_tokens
+    operations = arithmetic(shape, work.computed_tokens, work.context_tokens)
     steps = math.ceil(work.computed_tokens / batch_tokens / replicas)
     weights = shape.parameters * {"bf16": 2, "fp8": 1}[dtype]
     reading = steps * weights / (gpu.bandwidth_tb_s * 1e12 * n_gpus / replicas)
-    return max(arithmetic / peak, reading) + steps * STEP_OVERHEAD_S
+    return max(operations / peak, reading) + steps * STEP_OVERHEAD_S
+
+
+def measured_seconds(work: Cost, shape: ModelShape | None, measured: Measured, *, replicas: int = 1) -> float | None:
+    """Forecast the seconds of a scoring from what the same server was measured to do; None if that is too little.
+
+    Prompts that share demonstrations come nearest to a scoring; else prompts that share none. Without a shape, only tokens
+    count.
+    """
+    sample = measured.sharing or measured.speed
+    if sample is None:
+        return None
+    tokens = sample.computed_tokens if isinstance(sample, Sharing) else sample.tokens
+    if shape is None:
+        return sample.seconds * work.computed_tokens / tokens / replicas
+    operations = arithmetic(shape, work.computed_tokens, work.context_tokens)
+    return sample.seconds * operations / arithmetic(shape, tokens, sample.context_tokens) / replicas

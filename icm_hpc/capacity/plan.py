@@ -3,9 +3,8 @@
 import os
 import shlex
 import shutil
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from .. import tasks
 from ..config import credentials, home, loading
@@ -13,37 +12,22 @@ from ..config.fingerprint import draw_the_same_examples
 from ..config.schema import Config
 from ..engines import ENGINES
 from ..errors import FitError, IcmError
-from ..heldout import conditions
 from ..rundir.folder import RunDir
+from ..rundir.measured import Measured
 from ..scoring import prompts
 from ..serving import weights
 from ..tasks import Task
-from . import context, disks, executor, fit, search_time
+from . import context, disks, executor, fit, reproducible, search_time, time_plan
 from .demand import Demand, demand_of, hardware_of, model_of, serving_of
 from .executor import EXAMPLE_URL
 from .fit import Hardware, Model
 from .forecast import GPUS
+from .found import Plan
 
 CPU_PROCESS_GB = 2.0  # of the engine's own on CPUs, beside weights and cache; an assumption
 TRACE_BYTES = 400  # a step, at most, and beside it
 LABELLED_BYTES = 400  # an example in the result, beside its text
 CHANGE_BYTES = 12  # for each label that the step changes
-
-
-@dataclass(slots=True)
-class Plan:
-    """What was found out: lines to read, figures for machines, and what cannot work."""
-
-    lines: dict[str, str] = field(default_factory=dict)
-    figures: dict[str, Any] = field(default_factory=dict)
-    misfits: list[str] = field(default_factory=list)
-    remedies: list[str] = field(default_factory=list)  # settings, each of which would fit
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def fits(self) -> bool:
-        """Whether nothing was found that cannot work."""
-        return not self.misfits
 
 
 def defaults_read() -> dict[str, str]:
@@ -52,8 +36,10 @@ def defaults_read() -> dict[str, str]:
     return {"defaults": ", ".join(files)} if files else {}
 
 
-def plan(config: Config, task: Task, test: Task | None = None) -> Plan:
+def plan(config: Config, task: Task, test: Task | None = None, measured: Measured | None = None) -> Plan:
     """Return what a run will need, and what of it cannot work, its held-out rows included.
+
+    The forecast is from what its server was `measured` to do, where that is known.
 
     Raises TaskError for label words that cannot be told apart.
     """
@@ -65,12 +51,19 @@ def plan(config: Config, task: Task, test: Task | None = None) -> Plan:
     found.misfits += executor.misfits(config)
     if found.misfits:
         found.remedies += executor.remedies(config)
+    found.notes += reproducible.notes(config)
+    for misfit in reproducible.misfits(config):
+        found.misfits.append(misfit)
+        found.remedies.append(reproducible.REMEDY)
     model = None
     if config.external_url is not None:
         found.lines["server"] = f"{config.external_url} runs already, none is started"
     elif ENGINES[config.model.engine].has_weights:
         model = _plan_weights(found, config, folder)
         _plan_serving(found, config, model, demand)
+    clock = search_time.clock_of(config, model, measured)
+    if clock and (measured or found.fits):
+        time_plan.add(found, config, clock, demand)
     _plan_context(found, config, model, demand, task=task, folder=folder)
     _plan_disk(found, config, demand)
     return found
@@ -230,7 +223,6 @@ def _plan_serving(found: Plan, config: Config, model: Model | None, demand: Dema
         found.remedies += _remedies(config, model, hardware, demand)
     else:
         _plan_memory(found, config, model, hardware, demand)
-        _plan_time(found, config, model, demand)
 
 
 def _nodes_line(config: Config) -> str:
@@ -274,61 +266,6 @@ def _plan_memory(found: Plan, config: Config, model: Model, hardware: Hardware, 
             "the cache cannot keep what scorings share: each is computed again; lower search.parallel_searches or"
             " search.pool_size, or set model.kv_cache_dtype=fp8"
         )
-
-
-def _plan_time(found: Plan, config: Config, model: Model, demand: Demand) -> None:
-    """Forecast the run: the scorings that the search method is expected to do, each from an empty cache."""
-    restarts, ends = config.search.restarts, len(demand.searched)  # each shard ends with its labels on other texts
-    found.figures["forecast_scorings"] = ends + restarts * sum(
-        len(search_time.scorings(config, part)) for part, _ in demand.searched
-    )
-    beyond = search_time.applied_cost(config, demand)
-    once = [search_time.cost(config, part, tokens) for part, tokens in demand.searched]
-    once += [beyond] if beyond else []
-    seconds = restarts * sum(search_time.seconds(config, model, part, tokens) for part, tokens in demand.searched)
-    seconds += sum(search_time.seconds_of(config, model, one) for one in once)
-    if demand.test:
-        seconds += _plan_test(found, config, model, demand)
-    hours = seconds / 3600
-    gpus = config.nodes * config.gpus_per_node
-    found.figures |= {"forecast_hours": hours, "forecast_gpu_hours": hours * gpus}
-    limit_h = config.cluster.time_min / 60
-    further = ""
-    if beyond:
-        found.figures["forecast_beyond_tokens"] = beyond.computed_tokens
-        further = f" and {beyond.prompts:,} examples beyond the pool ({beyond.computed_tokens:,} tokens)"
-    found.lines["time"] = (
-        f"forecast: {found.figures['forecast_scorings']:,} scorings{further}, {hours:.2f} h of search with the server up,"
-        f" {hours * gpus:.1f} GPU-hours; the time limit is {limit_h:g} h"
-    )
-    price = config.cluster.gpu_hour_price
-    if price is not None:
-        found.figures["forecast_cost"] = hours * gpus * price
-        found.lines["cost"] = (
-            f"forecast: {hours * gpus * price:,.2f} at {price:g} a GPU-hour, without the server's start"
-        )
-    if hours > limit_h:
-        found.notes.append(
-            f"the search will take about {int(hours / limit_h) + 1} starts of the job, each going on from the last"
-        )
-
-
-def _plan_test(found: Plan, config: Config, model: Model, demand: Demand) -> float:
-    """Forecast the held-out evaluation; return its seconds."""
-    part, tokens = demand.parts[0]
-    one, scoring = search_time.test_cost(config, demand), search_time.cost(config, part, tokens)
-    wanted, restarts = conditions.wanted(config), config.search.restarts
-    labellings = sum(restarts if name in conditions.SEVERAL else 1 for name in wanted)
-    scorings = sum(conditions.SCORINGS[name] * (restarts if name in conditions.SEVERAL else 1) for name in wanted)
-    if one is None:
-        return 0.0
-    found.figures |= {"test": one.prompts, "forecast_test_tokens": labellings * one.computed_tokens}
-    found.lines["evaluation"] = (
-        f"forecast: {one.prompts:,} held-out examples given {labellings} labellings of the pool"
-        f" ({labellings * one.computed_tokens:,} tokens), {scorings} scorings of the pool"
-    )
-    once_s = search_time.seconds_of(config, model, one)
-    return labellings * once_s + scorings * search_time.seconds_of(config, model, scoring)
 
 
 def _plan_host_memory(found: Plan, config: Config, model: Model) -> None:

@@ -1,6 +1,7 @@
-"""How long a search takes on GPUs: a forecast by a roofline, of the scorings that its method is expected to do."""
+"""How long a search takes: a forecast, of the scorings that its method is expected to do."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -9,15 +10,24 @@ from ..config.searching import annealing_of, budget_of, method_of
 from ..core.cost import Cost, repeated
 from ..core.cost import applied_cost as applied_cost_of
 from ..core.methods.method import forecast_of
+from ..rundir.measured import Measured
 from ..scoring.prompts import TokenPrompts
 from ..tasks import Task
 from . import forecast
-from .demand import Demand, serving_of
+from .demand import Demand, hardware_of, serving_of
 from .fit import Model
 from .forecast import GPUS
 
 BLOCK_SIZE = 16  # vLLM's own on GPUs
 POOLS = 6  # sizes of the pool at which a scoring's cost is worked out
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """How long work takes."""
+
+    seconds_of: Callable[[Cost], float]  # of one scoring, or of what is asked beyond the pool, from an empty cache
+    source: str  # of the forecast
 
 
 def cost(config: Config, part: Task, tokens: TokenPrompts, pool: int | None = None) -> Cost:
@@ -55,18 +65,30 @@ def scorings(config: Config, part: Task) -> Sequence[int]:
     return forecast_of(method_of(config.search), problem, annealing, budget_of(config.search, problem.n))
 
 
-def seconds(config: Config, model: Model, part: Task, tokens: TokenPrompts) -> float:
+def clock_of(config: Config, model: Model | None, measured: Measured | None) -> Clock | None:
+    """Return how long scorings take: as measured, else by a roofline of known GPUs; None if neither is to be had."""
+    if measured is not None and (measured.sharing or measured.speed):
+        shape = model.shape if model else None
+        return Clock(
+            lambda one: forecast.measured_seconds(one, shape, measured, replicas=config.server.replicas) or 0.0,
+            "at the speed that was measured",
+        )
+    if model is None or hardware_of(config) is None:
+        return None
+    return Clock(lambda one: _by_roofline(config, model, one), "by a roofline")
+
+
+def seconds(config: Config, clock: Clock, part: Task, tokens: TokenPrompts) -> float:
     """Return the seconds of the scorings of one search, each from an empty cache."""
     pools = scorings(config, part)
     if not pools:
         return 0.0
     sizes = np.unique(np.geomspace(min(pools), max(pools), POOLS).astype(int))
-    each = [seconds_of(config, model, cost(config, part, tokens, int(size))) for size in sizes]
+    each = [clock.seconds_of(cost(config, part, tokens, int(size))) for size in sizes]
     return float(np.interp(pools, sizes, each).sum())
 
 
-def seconds_of(config: Config, model: Model, one: Cost) -> float:
-    """Return the seconds of one scoring, or of what is asked beyond the pool, from an empty cache."""
+def _by_roofline(config: Config, model: Model, one: Cost) -> float:
     gpu = GPUS[config.cluster.gpu or ""]
     serving = serving_of(config)
     dtype = "fp8" if model.weights_bytes < 1.5 * model.shape.parameters else "bf16"

@@ -42,6 +42,8 @@ def result_settings(config: Config) -> dict[str, Any]:
     for key in ("quantization", "kv_cache_dtype", "served_name", "top_logprobs"):
         if getattr(config.model, key) is not None:
             settings[f"model.{key}"] = getattr(config.model, key)
+    if config.model.reproducible:
+        settings["model.reproducible"] = True
     told = {name.replace("_", "-"): value for name, value in config.model.vllm_args.items()}
     neutral = ENGINES[config.model.engine].options.neutral
     settings["model.vllm_args"] = {name: value for name, value in told.items() if name not in neutral}

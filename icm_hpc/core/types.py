@@ -170,6 +170,7 @@ class StepInfo:
     u: float | None = None
     accepted: bool = False
     abandoned: bool = False  # what it needed to know could not be scored
+    within_noise: bool | None = None  # whether the engine's noise may have decided it; None if that is not watched
 
     @property
     def scorings(self) -> int:

@@ -3,9 +3,12 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from ..errors import BadAnswer, NoAnswer, ServerError
+from ..rundir import measured
 from ..rundir.folder import RunDir
+from ..rundir.polling import until_done
 from ..scoring import checks
 from ..scoring.checks import Check
 from ..scoring.client import Client
@@ -16,7 +19,8 @@ log = logging.getLogger(__name__)
 async def check(client: Client, run_dir: RunDir, longest: int, label_ids: Sequence[int], *, shared: bool) -> None:
     """Check that the server can do what a prompt of so many tokens and the labels ask of it.
 
-    A prompt of full length is timed once in a run: a start may be too short to time it again.
+    A prompt of full length is timed once in a run, and noise and speed are measured once: a start may be too short to do it
+    again.
 
     Raises ServerError if it cannot, and NoAnswer if it is lost meanwhile. What is only slower for it is logged.
     """
@@ -33,6 +37,9 @@ async def check(client: Client, run_dir: RunDir, longest: int, label_ids: Sequen
 
     served = run_dir.read_served_model()
     timed = served.timed_tokens if served else 0
-    done = await checks.run(client, heed, context=longest, label_ids=label_ids, clock=longest > timed)
+    first = await until_done(partial(measured.read, run_dir.measured)) is None
+    done = await checks.run(client, heed, context=longest, label_ids=label_ids, clock=longest > timed, measure=first)
     if served and any(check.name == checks.CLOCK and check.passed for check in done):
         run_dir.write_served_model(replace(served, timed_tokens=longest))
+    if first and not any(check.error for check in done if check.name in checks.MEASURED):
+        await until_done(partial(measured.write, run_dir.measured, checks.measured(done)))

@@ -12,12 +12,13 @@ from ..engines import ENGINES
 from ..rundir.files import write_atomically
 from ..rundir.folder import RunDir
 from ..rundir.lock import Lock
-from ..rundir.polling import in_thread
+from ..rundir.polling import in_thread, until_done
 from ..rundir.progress import Progress, Watch
 from ..scoring import prompts, word_prior
 from ..scoring.client import Client
 from . import beyond, checking, pools
 from .counting import Counts, known_metrics
+from .exactness import server_of
 from .labels import of_piece, write_labels
 from .summary import beyond_figures_of, given_summary_of, to_json
 
@@ -70,8 +71,7 @@ async def label(
     await in_thread(partial(write_labels, run_dir.labels, task, [of_piece(task, found)]))
     after = await known_metrics(client) if before else None
     figures = beyond_figures_of(found, task.problem(), task.label_words)
-    summary = to_json(
-        given_summary_of(config, shown.energy, counts.since(before, after), run_dir.read_served_model(), figures)
-    )
+    server = await until_done(partial(server_of, config, run_dir))
+    summary = to_json(given_summary_of(config, shown.energy, counts.since(before, after), server, figures))
     await in_thread(partial(write_atomically, run_dir.summary, json.dumps(summary, indent=2).encode()))
     return summary

@@ -29,9 +29,10 @@ from ..rundir.progress import Progress, Watch
 from ..scoring import connect, identity, prompts, word_prior
 from ..scoring.client import Client, all_of
 from ..tasks import Task
-from . import beyond, checking, given, shard
+from . import beyond, checking, exactness, given, shard
 from .beyond import Beyond
 from .counting import Counts, known_metrics
+from .exactness import server_of
 from .labels import of_outcome, of_piece, write_labels
 from .reporting import Reporter
 from .shard import Shard, Surroundings
@@ -240,7 +241,8 @@ async def label(
         for restart, end in enumerate(done.ends):
             report(number, restart, end.info, end.info.step)
     prior = await word_prior.of_run(run_dir, client, task) if config.search.word_prior else None
-    around = Surroundings(client, work, searches, asyncio.Semaphore(searches), report, held, prior)
+    noise = (await polling.until_done(partial(server_of, config, run_dir))).exactness.noise
+    around = Surroundings(client, work, searches, asyncio.Semaphore(searches), report, held, prior, noise)
     # Searches take their slots in this order: what was begun ends before anything else begins.
     begun = sorted(shards, key=lambda one: not checkpoint.generations(run_dir.shard(one.number)))
     for one, ended in zip(begun, await all_of(shard.label(config, run_dir, one, around) for one in begun), strict=True):
@@ -266,11 +268,16 @@ async def label(
         held.require_held()
     await polling.in_thread(partial(write_labels, run_dir.labels, task, labelled))
     after = await known_metrics(client) if before else None
-    for warning in warnings(described):
+    traced = [run_dir.shard(number, r) for number, one in outcomes.items() for r in range(len(one.ends))]
+    server = await polling.until_done(partial(server_of, config, run_dir, traced))
+    summary = summary_of(config, described, counts.since(before, after), server, rest)
+    for warning in warnings(summary):
         log.warning("%s", warning)
-    summary = to_json(summary_of(config, described, counts.since(before, after), run_dir.read_served_model(), rest))
-    await polling.in_thread(partial(write_atomically, run_dir.summary, json.dumps(summary, indent=2).encode()))
-    return summary
+    for caution in exactness.cautions(server.exactness):
+        log.info("%s", caution)
+    told = to_json(summary)
+    await polling.in_thread(partial(write_atomically, run_dir.summary, json.dumps(told, indent=2).encode()))
+    return told
 
 
 async def _finished(config: Config, run_dir: RunDir, parts: Sequence[Task]) -> dict[int, Outcome]:

@@ -12,7 +12,7 @@ from functools import partial
 from ..config.fingerprint import fingerprint
 from ..config.schema import Config, SearchConfig
 from ..config.searching import annealing_of, budget_of, method_of
-from ..core import alarms, energy, search, speculation
+from ..core import alarms, energy, noise, search, speculation
 from ..core.alarms import Permuted
 from ..core.cost import Cost
 from ..core.memo import Rows
@@ -100,6 +100,7 @@ class Surroundings:
     ]  # of a shard and a restart: its last step, and how many are expected
     held: Lock | None = None  # nothing is saved once it is no longer ours
     word_prior: Rows | None = None  # f64[L], nats: subtracted from all scores
+    noise: float | None = None  # of the engine's log-probabilities, nats; None: not measured
 
 
 async def label(config: Config, run_dir: RunDir, shard: Shard, around: Surroundings) -> Outcome:
@@ -235,7 +236,8 @@ class Search:
         self._scorer = shard.scorer(around, config.search, saved)
         self.state = saved.reached if saved else None
         self._scorings = saved.scorings if saved else 0
-        self._method: Method = method_of(config.search)
+        method = method_of(config.search)
+        self._method: Method = method if around.noise is None else noise.watched(method, around.noise)
         self._annealing: Annealing = annealing_of(config.search, restart=restart)
         self._budget: Budget = budget_of(config.search, shard.problem.n)
         self._expected = len(forecast_of(self._method, shard.problem, self._annealing, self._budget))

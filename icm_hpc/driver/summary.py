@@ -13,8 +13,10 @@ from ..core import energy as of_pool
 from ..core.types import Annealing, Problem, pool_of
 from ..core.units import links_of, units_of
 from ..rundir.applied import Piece
-from ..rundir.folder import ServedModel
+from ..rundir.measured import Measured, of_figures
 from ..rundir.outcome import Outcome
+from . import exactness
+from .exactness import Exactness, Server
 
 CHANCE_P = 0.05  # more: the result's labels are worth no more than the same labels on other texts
 ENGINE_NOISE = 1e-4  # by which one log-probability may differ between two requests; nats
@@ -126,6 +128,8 @@ class Summary:
     since_start: SinceStart
     zero_shot_counts: dict[str, int] | None = None  # of labels without demonstrations; null if the method has not asked
     beyond: BeyondFigures | None = None  # what was labelled given the pool, once the search had ended
+    exactness: Exactness | None = None  # how exactly the run can be repeated; null in runs of earlier versions
+    server: Measured | None = None  # what the server was measured to do; null if it was not measured
 
 
 def figures_of(outcome: Outcome, problem: Problem, label_words: Sequence[str], annealing: Annealing) -> ShardFigures:
@@ -188,7 +192,7 @@ def summary_of(
     config: Config,
     shards: Sequence[ShardFigures],
     since_start: SinceStart,
-    served: ServedModel | None,
+    server: Server,
     beyond: BeyondFigures | None = None,
 ) -> Summary:
     """Return the figures of a run."""
@@ -198,7 +202,7 @@ def summary_of(
 
     every: list[ShardFigures | BeyondFigures] = [*shards, *([beyond] if beyond else [])]
     return Summary(
-        **_of_settings(config, served),
+        **_common(config, server),
         examples=sum(figures.examples for figures in every),
         labelled_by_search=total("labelled_by_search"),
         labelled_by_completion=total("examples") - total("labelled_by_search"),
@@ -216,11 +220,11 @@ def summary_of(
 
 
 def given_summary_of(
-    config: Config, pool_energy: float, since_start: SinceStart, served: ServedModel | None, given: BeyondFigures
+    config: Config, pool_energy: float, since_start: SinceStart, server: Server, given: BeyondFigures
 ) -> Summary:
     """Return the figures of a run without a search, whose examples were labelled given the pool of another run."""
     return Summary(
-        **_of_settings(config, served),
+        **_common(config, server),
         examples=given.examples,
         labelled_by_search=0,
         labelled_by_completion=0,
@@ -236,7 +240,9 @@ def given_summary_of(
     )
 
 
-def _of_settings(config: Config, served: ServedModel | None) -> dict[str, Any]:
+def _common(config: Config, server: Server) -> dict[str, Any]:
+    """Return the figures that every run has."""
+    served = server.served
     return {
         "task": config.task.name,
         "model": config.model.name,
@@ -244,10 +250,19 @@ def _of_settings(config: Config, served: ServedModel | None) -> dict[str, Any]:
         "protocol": config.search.protocol,
         "method": config.search.method,
         "seed": config.search.seed,
+        "exactness": server.exactness,
+        "server": server.measured,
     }
 
 
-def warnings(shards: Sequence[ShardFigures]) -> Iterator[str]:
+def warnings(summary: Summary) -> Iterator[str]:
+    """Yield what the user must know of a run."""
+    yield from shard_warnings(summary.shards)
+    if summary.exactness:
+        yield from exactness.warnings(summary.exactness)
+
+
+def shard_warnings(shards: Sequence[ShardFigures]) -> Iterator[str]:
     """Yield what the user must know of shards."""
     for number, figures in enumerate(shards):
         if not figures.beats_one_label_for_all:
@@ -306,5 +321,11 @@ def from_json(values: Mapping[str, Any]) -> Summary:
     """Return the figures that `to_json` has made `values` of."""
     shards = [ShardFigures(**figures) for figures in values["shards"]]
     beyond = BeyondFigures(**values["beyond"]) if values["beyond"] else None
-    since_start = SinceStart(**values["since_start"])
-    return Summary(**{**values, "shards": shards, "since_start": since_start, "beyond": beyond})
+    parts = {
+        "shards": shards,
+        "since_start": SinceStart(**values["since_start"]),
+        "beyond": beyond,
+        "exactness": Exactness(**values["exactness"]) if values.get("exactness") else None,
+        "server": of_figures(values["server"]) if values.get("server") else None,
+    }
+    return Summary(**{**values, **parts})

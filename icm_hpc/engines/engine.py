@@ -170,6 +170,7 @@ class Advice:
     labels: str = ""  # what exact label log-probabilities require
     caching: str = ""  # how prefix caching is switched on
     served_name: str = ""  # the option that names a model
+    reproducible: str = ""  # how a server is started whose answers do not depend on the batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +189,8 @@ class Engine:
     has_weights: bool = True  # False: there is no memory to plan
     allows_any_context: Callable[["ModelConfig"], bool] | None = None  # None: never more than the model's positions
     cpu_cache_gb: Callable[["ModelConfig"], float | None] | None = None  # of a process without GPUs, if it is known
+    # (model, GPUs of a node) -> why answers depend on the other prompts of a batch although model.reproducible is set.
+    batch_dependence: Callable[["ModelConfig", int], str | None] | None = None  # None: they never do
     is_checked: bool = False  # before its first use in a start of the driver
 
     completions: Completions

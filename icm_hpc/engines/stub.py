@@ -168,6 +168,7 @@ ENGINE = replace(
         left_out=lambda _log: None,
     ),
     has_weights=False,
+    batch_dependence=None,
     is_checked=False,
 )
 

@@ -20,6 +20,8 @@ CPU_CACHE_VARIABLE = "VLLM_CPU_KVCACHE_SPACE"  # whole GiB
 ANY_CONTEXT_VARIABLE = "VLLM_ALLOW_LONG_MAX_MODEL_LEN"
 # Parts of the keys of config.json by which vLLM knows the longest context (model_arch_config_convertor.py of 0.32.0).
 POSITIONS = ("position", "rope", "seq_len", "max_seq", "max_length", "max_sequence")
+INVARIANT_VARIABLE = "VLLM_BATCH_INVARIANT"
+INVARIANT_BACKEND = "FLASH_ATTN"  # with FLASHINFER, batch invariance turns the prefix cache off
 MAX_READY_S = 2_000_000  # vLLM passes it on in milliseconds, to what takes 31 bits
 
 
@@ -46,6 +48,8 @@ def argv(
     options.update({name.replace("_", "-"): getattr(model, name) for name in (*optional, "download_dir")})
     if model.front_ends is not None and replicas == 1:
         options["api-server-count"] = model.front_ends
+    if model.reproducible:
+        options["attention-backend"] = INVARIANT_BACKEND
     # vllm_options refuses what a run sets itself; a run of an older version may still hold it.
     own = {name.replace("_", "-"): value for name, value in model.vllm_args.items()}
     options.update({name: value for name, value in own.items() if name not in REASONS})
@@ -75,7 +79,18 @@ def environment(
     placed = {"VLLM_HOST_IP": address} if address else {}
     if start_timeout_s is not None:  # its API servers wait 600 s for its engines if not told otherwise
         placed[READY_VARIABLE] = str(min(math.ceil(start_timeout_s), MAX_READY_S))
-    return {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", **placed, **model.env, KEY_VARIABLE: key}
+    invariant = {INVARIANT_VARIABLE: "1"} if model.reproducible else {}
+    return {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", **placed, **model.env, **invariant, KEY_VARIABLE: key}
+
+
+def batch_dependence(_: "ModelConfig", gpus_per_node: int) -> str | None:
+    """Return why vLLM's answers depend on the other prompts of a batch, even if it is told that they must not."""
+    if gpus_per_node == 0:
+        return (
+            "vLLM's batch invariance requires NVIDIA GPUs of compute capability 8.0 or more, and the server has no GPU (its CPU"
+            " build ends at the first request: measured with 0.32.0)"
+        )
+    return None
 
 
 def allows_any_context(model: "ModelConfig") -> bool:
@@ -115,10 +130,12 @@ ENGINE = Engine(
         labels=vllm_versions.REQUIRED,
         caching="start vLLM with --enable-prefix-caching (model.vllm_args of a run)",
         served_name="vLLM's --served-model-name",
+        reproducible=f"{INVARIANT_VARIABLE}=1, --attention-backend {INVARIANT_BACKEND}",
     ),
     start=Start(argv, environment, vllm_symptoms.remedy, vllm_symptoms.root_cause, vllm_symptoms.left_out),
     allows_any_context=allows_any_context,
     cpu_cache_gb=cpu_cache_gb,
+    batch_dependence=batch_dependence,
     is_checked=True,
     completions=vllm_api.COMPLETIONS,
     top=vllm_api.TOP_TOKENS,

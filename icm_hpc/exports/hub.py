@@ -123,7 +123,7 @@ def _by(summary: Summary) -> str:
 
 def _warnings(selection: Selection) -> Iterator[str]:
     if selection.summary:
-        yield from (f"**Warning.** {words}." for words in warnings(selection.summary.shards))
+        yield from (f"**Warning.** {words}." for words in warnings(selection.summary))
     else:
         yield "The figures of the run were not there when this card was written."
 

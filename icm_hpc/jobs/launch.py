@@ -17,6 +17,7 @@ from rich.table import Table
 
 from .. import evaluate, scheduler, tasks
 from ..capacity import executor, plan
+from ..capacity.found import Plan
 from ..config import credentials, home, loading
 from ..config.fingerprint import differences, draw_the_same_examples, result_settings
 from ..config.schema import Config
@@ -25,7 +26,7 @@ from ..driver.summary import Summary, from_json, warnings
 from ..errors import ClusterError, ConfigError, Interrupted, SchedulerError, TaskError
 from ..heldout import conditions, results
 from ..heldout import rows as test_rows
-from ..rundir import lock, progress
+from ..rundir import lock, measured, progress
 from ..rundir.folder import RunDir
 from ..rundir.logs import log_to_files
 from ..rundir.progress import Watch
@@ -98,8 +99,8 @@ def start(
         _require_startable(config, run_dir)
     key = credentials.of_server(config) if config.external_url else None
     misfits, remedies = executor.missing(config)
-    plan.require_fit(plan.Plan(misfits=misfits, remedies=remedies), command)
-    planned = plan.plan(config, task, test)
+    plan.require_fit(Plan(misfits=misfits, remedies=remedies), command)
+    planned = plan.plan(config, task, test, measured.read(run_dir.measured))
     plan.require_fit(planned, command)
     if config.cluster.executor == "slurm":
         sbatch.require_startable(sbatch.text(config, run_dir))
@@ -342,7 +343,9 @@ def _print_summary(config: Config, run_dir: RunDir, summary: Summary) -> None:
         known = {name: one.figures.accuracy for name, one in test.conditions.items() if one.figures}
         shown = ", ".join(f"{name} {one.value:.3f} ({one.low:.3f} to {one.high:.3f})" for name, one in known.items())
         rows["held-out accuracy"] = f"{shown}; {test.compared} rows, one label for all: {test.majority:.3f}"
-    cautions = list(warnings(summary.shards))
+    if summary.exactness and summary.exactness.noise is not None:
+        rows["exactness"] = str(summary.exactness)
+    cautions = list(warnings(summary))
     names = [f"warning {number}" for number in range(1, len(cautions) + 1)] if len(cautions) > 1 else ["warning"]
     rows |= dict(zip(names, cautions, strict=False))
     rows["result"] = str(run_dir.labels)

@@ -43,6 +43,7 @@ def facts(config: Config, attempts: Sequence[Mapping[str, Any]], summary: Summar
         f" {work['scorings_from_memo']:,} answered from memory",
     )
     yield from _time(config, attempts)
+    yield from _of_server(summary)
     yield "faults survived", _faults(attempts, counted, traffic)
 
 
@@ -56,6 +57,17 @@ def _computed(config: Config, attempts: Sequence[Mapping[str, Any]], summary: Su
     yield "tokens computed", f"{computed:,} (the server's own counter{of_last}{whose})"
     share = f", {(total - computed) / total:.1%} of {total:,}" if total else ""
     yield "tokens from the prefix cache", f"{total - computed:,}{share}"
+
+
+def _of_server(summary: Summary | None) -> Iterator[Fact]:
+    """Yield what the server was measured to do at the first start."""
+    server = summary.server if summary else None
+    if server and server.speed:
+        speed = server.speed
+        yield "speed of the server", f"{speed.tokens_per_s:,.0f} tokens a second, of {speed.prompts} new prompts"
+    if server and server.sharing:
+        one = server.sharing
+        yield "prefix cache", f"{one.hit_rate:.1%} of a small scoring, where {one.best_hit_rate:.1%} can come from it"
 
 
 def _time(config: Config, attempts: Sequence[Mapping[str, Any]]) -> Iterator[Fact]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..config.schema import Config
 from ..core.energy import entropy
+from ..driver.exactness import cautions
 from ..driver.summary import Summary, warnings
 from ..rundir import lock
 from ..rundir.folder import RunDir
@@ -48,7 +49,7 @@ def verdict(
 ) -> Verdict:
     """Return what to know first."""
     state, is_whole = state_of(run_dir, attempts), run_dir.labels.exists()
-    told = [*(warnings(summary.shards) if summary else ()), *(_of_gold(gold) if is_whole else ())]
+    told = [*(warnings(summary) if summary else ()), *(_of_gold(gold) if is_whole else ())]
     return Verdict(
         tone="bad" if told else "good" if state == "finished" and config.search.restarts > 1 else "open",
         headline=_headline_of_result(state, told) if is_whole else _headline_without_result(state, attempts),
@@ -97,6 +98,8 @@ def _notes(config: Config, run_dir: RunDir, summary: Summary | None) -> Iterator
         yield NO_SUMMARY
     if config.search.restarts == 1:
         yield ONE_SEARCH
+    if summary and summary.exactness:
+        yield from (f"{one[:1].upper()}{one[1:]}." for one in cautions(summary.exactness))
     yield COHERENT
 
 
@@ -127,6 +130,8 @@ def _facts(config: Config, summary: Summary | None, found: Labelled | None, gold
     yield "method", f"{search.method}, protocol {search.protocol}, objective {search.objective}, alpha {search.alpha:g}"
     seeds = [search.seed, search.seed + search.restarts - 1]
     yield "seeds", str(seeds[0]) if search.restarts == 1 else f"{seeds[0]} to {seeds[1]}"
+    if summary and summary.exactness:
+        yield "exactness", str(summary.exactness)
     if summary and len(summary.shards) > 1:
         yield "shards", f"{len(summary.shards):,}"
 

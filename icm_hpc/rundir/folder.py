@@ -122,6 +122,11 @@ class RunDir:
         return self.path / "served-model.json"
 
     @property
+    def measured(self) -> Path:
+        """What its server was measured to do."""
+        return self.path / "measured.json"
+
+    @property
     def word_prior(self) -> Path:
         """What is subtracted from the scores of this run."""
         return self.path / "word-prior.json"

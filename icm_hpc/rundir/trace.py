@@ -11,6 +11,7 @@ from typing import IO, Any
 from ..core.types import StepInfo
 from .appended import Appended
 
+NAME = "trace.jsonl"  # in the folder of its search
 TAIL_BYTES = 8192
 PIECE = 2**20  # bytes of a trace that are in memory at one time
 
@@ -33,6 +34,8 @@ class TraceLine:
     u: float | None  # drawn from [0, 1): accepted if u < exp(energy difference / temperature)
     accepted: bool
     abandoned: bool  # no answer of the server was a score
+    # Whether the step came out otherwise when scores were moved by the engine's noise; null if that was not measured.
+    within_noise: bool | None
     repairs: tuple[tuple[int, int, int, int], ...]  # [example, example, label, label] of each repair that was taken
     proposed_energy: float | None  # of the proposal, accepted or not
 
@@ -51,7 +54,7 @@ class Trace:
 
     def __init__(self, folder: Path, trace_bytes: int) -> None:
         """Open the trace after its first `trace_bytes` bytes; the rest is of steps that will be done again. Raises OSError."""
-        path = folder / "trace.jsonl"
+        path = folder / NAME
         self._file = Appended(path, trace_bytes)
         self._file.open()
         with path.open("rb") as file:
@@ -78,8 +81,18 @@ class Trace:
 
 def read_trace(folder: Path) -> Iterator[dict[str, Any]]:
     """Yield the steps of a shard's trace."""
-    with (folder / "trace.jsonl").open(encoding="utf-8") as file:
+    with (folder / NAME).open(encoding="utf-8") as file:
         yield from map(json.loads, file)
+
+
+def watched(folder: Path) -> tuple[int, int]:
+    """Return the steps of which the trace says whether the engine's noise may have decided them, and those where it may."""
+    steps = within = 0
+    with (folder / NAME).open("rb") as file:
+        for line in file:
+            steps += b'"within_noise": false' in line
+            within += b'"within_noise": true' in line
+    return steps + within, within
 
 
 def last_line(trace: Path) -> dict[str, Any] | None:

@@ -2,17 +2,19 @@
 
 import asyncio
 import errno
-import json
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import aiohttp
 
 from ..engines.engine import Engine
 from ..errors import BadAnswer, RequestError, TimedOut
+from ..rundir.measured import Measured, of_figures
+from . import measuring, random_prompts
 from .client import Client
+from .random_prompts import Pieces, are_words
 
 REACHABLE = "reachable"
 MODEL = "model"
@@ -22,6 +24,10 @@ LABELS = "label log-probabilities"
 CACHING = "prefix caching"
 CONTEXT = "context"
 CLOCK = "full-length prompt"
+NOISE = "noise"
+SPEED = "speed"
+SHARING = "sharing"
+MEASURED = frozenset({NOISE, SPEED, SHARING})
 NEEDED = frozenset({REACHABLE, MODEL, COMPLETION, LABELS, CONTEXT})  # without one of these no run can go on
 
 ANSWER_S = 15.0  # for the list of models, which costs nothing
@@ -32,9 +38,8 @@ LOW_IDS = range(100, 300)  # in every vocabulary
 SHORT = 8  # tokens, fewer than a block: the two askings compute the same
 BLOCKS = 4  # of the prompt that is sent twice, if the context has room for them
 USUAL_BLOCK = 16  # tokens, where the server does not say
-LAG_S = 1.0  # by which a server's counters may be behind its answers
-TEXT = "a river of small stones runs under the old bridge and past seven green doors near town"
-
+MORE_COMPUTED = 1.25  # times the tokens that a cache leaves to compute which holds all: it does not hold them
+NO_TOKENS = "without POST /tokenize no prompt of a given length can be made"
 MARKS = {True: "✓", False: "✗", None: "–"}
 
 
@@ -46,6 +51,7 @@ class Check:
     found: str
     remedy: str = ""
     error: RequestError | None = field(default=None, repr=False, compare=False)  # of the request that failed
+    figures: Mapping[str, Any] = field(default_factory=dict)  # of what was measured (rundir.measured)
     passed: bool | None = field(kw_only=True)
 
     def __str__(self) -> str:
@@ -54,17 +60,22 @@ class Check:
 
 
 Tell = Callable[[Check], None]
-Pieces = Sequence[int] | Sequence[str]  # what prompts are drawn from: token ids, or words
 
 
 async def run(
-    client: Client, tell: Tell, *, context: int | None = None, label_ids: Sequence[int] = (), clock: bool = True
+    client: Client,
+    tell: Tell,
+    *,
+    context: int | None = None,
+    label_ids: Sequence[int] = (),
+    clock: bool = True,
+    measure: bool = True,
 ) -> list[Check]:
     """Check the server that `client` asks, report each check as it is done, and return all.
 
     `context` is the length in tokens, the generated one included, that prompts will have; None: all that is served. A client
     without a model's name checks the only model that is served. What is sent counts in no traffic but its own; all that
-    has a prompt goes to one replica, one request at a time.
+    has a prompt goes to one replica. `clock` times a prompt of full length; `measure` asks how exact and how fast it answers.
     """
     asking = client.replica(0).apart()
     done: dict[str, Check] = {}
@@ -79,26 +90,38 @@ async def run(
     await check(REACHABLE, lambda: _reachable(asking, served))
     await check(MODEL, lambda: _model(asking, served), REACHABLE)
     await check(VERSION, lambda: _version(asking), REACHABLE)
-    pieces: Pieces = TEXT.split()
+    pieces: Pieces = random_prompts.TEXT.split()
     block = USUAL_BLOCK
     if done[MODEL].passed:
         asking = asking.apart(model=asking.model or next(iter(served)))
         pieces, block = await _token_ids(asking) or pieces, await _block_size(asking)
     length = served.get(asking.model)
     blocks = BLOCKS if length is None else min(BLOCKS, (length - 2) // block)
-    again = _prompt(pieces, blocks * block + 1)
+    again = random_prompts.prompt(pieces, blocks * block + 1)
     await check(COMPLETION, lambda: _completion(asking, again), MODEL)
     await check(LABELS, lambda: _labels(asking, pieces, label_ids), COMPLETION)
     await check(CACHING, lambda: _caching(asking, again, blocks), COMPLETION)
     await check(CONTEXT, lambda: _context(length, context), MODEL)
     told = [CONTEXT] if length else []
+    rate: list[float] = []  # tokens a second, the newest measurement last
     if clock:
-        await check(CLOCK, lambda: _clock(asking, pieces, context or length), COMPLETION, *told)
+        await check(CLOCK, lambda: _clock(asking, pieces, context or length, rate), COMPLETION, *told)
+    if measure:
+        room = min(context or length or measuring.SPEED_TOKENS, length or measuring.SPEED_TOKENS) - 1
+        ids = [piece for piece in pieces if isinstance(piece, int)]  # all of them, where labels can be scored
+        await check(NOISE, lambda: _noise(asking, ids, label_ids, room, rate), LABELS)
+        await check(SPEED, lambda: _speed(asking, ids, room, rate), NOISE)
+        await check(SHARING, lambda: _sharing(asking, ids, room, rate, block), SPEED, CACHING)
     return list(done.values())
 
 
-def _passed(name: str, found: str) -> Check:
-    return Check(name, found, passed=True)
+def measured(done: Sequence[Check]) -> Measured:
+    """Return what the checks have measured."""
+    return of_figures({check.name: check.figures for check in done})
+
+
+def _passed(name: str, found: str, figures: Mapping[str, Any] | None = None) -> Check:
+    return Check(name, found, figures=figures or {}, passed=True)
 
 
 def _unchecked(name: str, why: str) -> Check:
@@ -121,7 +144,10 @@ def _remedies(engine: Engine) -> dict[str, str]:
         COMPLETION: "see the server's log; an API that only chats cannot score labels",
         LABELS: f"labels cannot be scored without exact log-probabilities by id; {engine.advice.labels}: {serve}",
         CACHING: f"whether prompts share what they can is not known: {serve}",
-        CLOCK: "see the server's log; a slow server needs a larger server.request_timeout_s",
+        **dict.fromkeys(
+            (CLOCK, NOISE, SPEED, SHARING),
+            "see the server's log; a slow server needs a larger server.request_timeout_s",
+        ),
     }
 
 
@@ -202,13 +228,9 @@ async def _version(client: Client) -> Check:
 async def _token_ids(client: Client) -> list[int]:
     """Return ids of ordinary tokens, by the server's own tokenizer; none if it does not offer that."""
     try:
-        return (await client.tokenize([TEXT]))[0]
+        return (await client.tokenize([random_prompts.TEXT]))[0]
     except RequestError:
         return []
-
-
-def _are_words(pieces: Pieces) -> bool:
-    return isinstance(pieces[0], str)
 
 
 async def _block_size(client: Client) -> int:
@@ -218,12 +240,6 @@ async def _block_size(client: Client) -> int:
         return USUAL_BLOCK
 
 
-def _prompt(pieces: Pieces, n: int) -> bytes:
-    """Return a prompt that nobody has sent before: n token ids, or the text of n words, which are n tokens or more."""
-    drawn = [secrets.choice(pieces) for _ in range(n)]
-    return json.dumps(" ".join(map(str, drawn)) if _are_words(pieces) else drawn).encode()
-
-
 async def _completion(client: Client, prompt: bytes) -> Check:
     await client.complete(prompt)
     return _passed(COMPLETION, "one token was generated")
@@ -231,10 +247,10 @@ async def _completion(client: Client, prompt: bytes) -> Check:
 
 async def _labels(client: Client, pieces: Pieces, label_ids: Sequence[int]) -> Check:
     """Ask for the top-k tokens, and then by id, never at the same time: vLLM corrupts answers to both at once."""
-    prompt, remedy = _prompt(pieces, SHORT), _remedies(client.engine)[LABELS]
+    prompt, remedy = random_prompts.prompt(pieces, SHORT), _remedies(client.engine)[LABELS]
     top = await client.top_ids(prompt)
     least = sorted(top, key=lambda token: top[token])[:OVERLAP]
-    ordinary = [int(token) for token in (*(() if _are_words(pieces) else pieces), *LOW_IDS)]
+    ordinary = [int(token) for token in (*(() if are_words(pieces) else pieces), *LOW_IDS)]
     outside = [token for token in dict.fromkeys(ordinary) if token not in top][:OUTSIDE]
     asked = list(dict.fromkeys([*least, *outside, *label_ids]))
     try:
@@ -246,7 +262,7 @@ async def _labels(client: Client, pieces: Pieces, label_ids: Sequence[int]) -> C
     found = f"{len(asked)} tokens asked by id: {OVERLAP} are at most {differ:.1g} nats from the top {len(top)}"
     if differ > AGREEMENT:
         return Check(LABELS, found, remedy, passed=False)
-    if _are_words(pieces):
+    if are_words(pieces):
         advice = "let a proxy pass POST /tokenize on: the ids of label words are asked there"
         return Check(LABELS, f"{found}; but POST /tokenize is not answered", advice, passed=False)
     return _passed(LABELS, found)
@@ -267,7 +283,7 @@ async def _caching(client: Client, prompt: bytes, blocks: int) -> Check:
         )
     enough = (blocks - 1) * after.block_size  # some models' caches keep the last block back
     if after.cached_tokens - before.cached_tokens < enough:
-        await asyncio.sleep(LAG_S)
+        await asyncio.sleep(measuring.LAG_S)
         after = await client.metrics()
     hit = after.cached_tokens - before.cached_tokens
     found = f"of a prompt of {blocks} blocks of {after.block_size} tokens, sent again, {hit} tokens came from the cache"
@@ -288,13 +304,47 @@ async def _context(served: int | None, wanted: int | None) -> Check:
     return _passed(CONTEXT, f"{served} tokens" + (f", {wanted} are required" if wanted else ""))
 
 
-async def _clock(client: Client, pieces: Pieces, length: int | None) -> Check:
+async def _clock(client: Client, pieces: Pieces, length: int | None, rate: list[float]) -> Check:
     """Measure how long one prompt takes of which nothing is in the cache; the token that is generated has its place too."""
     if length is None:
         return _unchecked(CLOCK, "how long a prompt may be is not known")
-    if _are_words(pieces):
-        return _unchecked(CLOCK, "without POST /tokenize no prompt of a given length can be made")
-    prompt = _prompt(pieces, length - 1)
+    if are_words(pieces):
+        return _unchecked(CLOCK, NO_TOKENS)
+    prompt = random_prompts.prompt(pieces, length - 1)
     began = time.monotonic()
     await client.complete(prompt)
-    return _passed(CLOCK, f"{length - 1} tokens, none of them in the cache: {time.monotonic() - began:.2f} s, measured")
+    took_s = time.monotonic() - began
+    rate.append((length - 1) / took_s)
+    return _passed(CLOCK, f"{length - 1} tokens, none of them in the cache: {took_s:.2f} s, measured")
+
+
+async def _noise(client: Client, ids: Sequence[int], label_ids: Sequence[int], length: int, rate: list[float]) -> Check:
+    """Compare answers to the same prompts; `rate` gets the speed of those that were computed together."""
+    found, together = await measuring.noise(client, ids, label_ids, length, rate[-1] if rate else 0.0)
+    rate.append(together)
+    said = (
+        f"log-probabilities after the same prompt differ by up to {found.repeated:.2g} nats if it is sent again,"
+        f" {found.cached:.2g} if most of it comes from the cache, {found.batched:.2g} among other prompts"
+    )
+    return _passed(NOISE, said, asdict(found))
+
+
+async def _speed(client: Client, ids: Sequence[int], length: int, rate: list[float]) -> Check:
+    found = await measuring.speed(client, ids, length, rate[-1])
+    said = f"{found.tokens:,} tokens in {found.prompts} prompts, none of them in the cache: {found.seconds:.2f} s"
+    return _passed(SPEED, f"{said}, {found.tokens_per_s:,.0f} tokens a second, measured", asdict(found))
+
+
+async def _sharing(client: Client, ids: Sequence[int], length: int, rate: list[float], block: int) -> Check:
+    """Score a few random demonstrations as a search does, and compare what the cache answers with what it can."""
+    found = await measuring.sharing(client, ids, length, rate[-1], block)
+    if found is None:
+        return _unchecked(SHARING, f"the context has no room for {measuring.DEMONSTRATIONS[0]} blocks of the cache")
+    said = (
+        f"{found.prompts} prompts that share demonstrations: {found.hit_rate:.1%} of {found.prompt_tokens:,} tokens came from"
+        f" the cache, where {found.best_hit_rate:.1%} can; {found.seconds:.2f} s"
+    )
+    if found.computed_tokens > MORE_COMPUTED * found.least_tokens:
+        remedy = f"give the cache more memory, or the server fewer users; {client.engine.advice.caching}"
+        return Check(SHARING, said, remedy, figures=asdict(found), passed=False)
+    return _passed(SHARING, said, asdict(found))

@@ -10,7 +10,8 @@ import pytest
 
 from icm_hpc import tasks
 from icm_hpc.capacity import demand
-from icm_hpc.capacity.plan import Plan, plan, require_fit
+from icm_hpc.capacity.found import Plan
+from icm_hpc.capacity.plan import plan, require_fit
 from icm_hpc.config import loading
 from icm_hpc.config.fingerprint import differences, result_settings
 from icm_hpc.errors import FitError

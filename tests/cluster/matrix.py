@@ -1,10 +1,12 @@
 """The fault matrix: `python -m tests.cluster.matrix [NAME ...]` inflicts faults on runs, on the real daemons.
 
 Each run must end, by itself or after one `resume`, with the labels and decisions of an undisturbed one. Prints a table in
-Markdown; with no name all faults are inflicted, one after the other. With ICM_FAULTS_MODEL=stub on the stub, else on real vLLM.
+Markdown; with no name all faults are inflicted, one after the other. ICM_FAULTS_MODEL is stub, tiny (real vLLM, the published
+search; the default) or tiny-blocks (real vLLM, search.method=blocks).
 """
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -20,11 +22,12 @@ from icm_hpc.rundir import checkpoint
 from tests.cluster import daemons
 from tests.cluster.daemons import Cluster
 from tests.cluster.faults import FAULTS, Fault
-from tests.cluster.runs import NOISE, STUB, TINY, Run, command, components, logs, restarts, submit
+from tests.cluster.runs import NOISE, STUB, TINY, TINY_BLOCKS, Run, command, components, logs, restarts, submit
 
 AT_STEP = 20
 INTERVAL_S = 2.0  # between saves: what a fault may cost
 STUB_SLOW = (*STUB, "model.vllm_args.delay-ms=100")
+MODELS = {"stub": STUB_SLOW, "tiny": TINY, "tiny-blocks": TINY_BLOCKS}
 
 
 @dataclass
@@ -154,7 +157,7 @@ def main() -> None:
     names = sys.argv[1:] or list(FAULTS)
     slurm = daemons.up()
     os.environ.update(slurm.environment)
-    model = STUB_SLOW if os.environ.get("ICM_FAULTS_MODEL") == "stub" else TINY
+    model = MODELS[os.environ.get("ICM_FAULTS_MODEL", "tiny")]
     failures = 0
     with tempfile.TemporaryDirectory(prefix="icm-faults-") as folder:
         root = Path(folder)
@@ -162,7 +165,8 @@ def main() -> None:
         done = submit(root, "undisturbed", *model)
         assert done.returncode == 0, done.stdout + done.stderr
         assert undisturbed.await_end() == "COMPLETED+COMPLETED", logs(undisturbed.dir.path)
-        print(HEADER, flush=True)
+        exactness = json.loads(undisturbed.dir.summary.read_text())["exactness"]
+        print(f"undisturbed: {exactness}\n\n{HEADER}", flush=True)
         for name in names:
             try:
                 outcome = inflicted(name, slurm, root, undisturbed, model)

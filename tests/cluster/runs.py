@@ -20,6 +20,7 @@ SLOW = ("task.limit=24", "search.steps=120", "search.schedule=constant", "search
 # By blocks, each step compares every unit's scores with each other: a decision in some runs is nearer than vLLM's noise.
 SINGLE = ("search.method=single", *SLOW)
 TINY = ("model=tiny", *SINGLE)
+TINY_BLOCKS = ("model=tiny", *SLOW, "search.scorings=100000")
 STUB = ("model=stub", *SLOW, "search.scorings=100000")
 NOISE = 30 * 1e-4  # alpha times what a log-probability may differ by between two runs of the engine; nats
 

@@ -115,3 +115,28 @@ async def test_on_a_server_that_others_use_spoilt_plain_log_probabilities_are_wa
     await run.label(settings, run_dir, client, lambda _: None)
     assert "✗ label log-probabilities: -9999 came back" in caplog.text
     assert run_dir.labels.exists()
+
+
+FIGURES = {"repeated": 0.0, "cached": 1e-6, "batched": 0.0}
+
+
+async def test_noise_and_speed_are_measured_once_in_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = asking(monkeypatch, Check(checks.NOISE, "some", figures=FIGURES, passed=True))
+    for _ in range(2):
+        settings, run_dir, client = offline.prepare(tmp_path, *VLLM)
+        summary = await run.label(settings, run_dir, client, lambda _: None)
+        run_dir.labels.unlink()
+        (run_dir.shard(0) / "outcome.h5").unlink()
+    assert [wanted["measure"] for wanted in asked] == [True, False]
+    assert summary["server"]["noise"] == FIGURES
+    assert summary["exactness"]["noise"] == 1e-6
+
+
+async def test_what_could_not_be_measured_is_measured_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = NoAnswer("no answer within 5 s", counter="timeout")
+    asking(monkeypatch, Check(checks.NOISE, str(slow), "see the log", slow, passed=False))
+    settings, run_dir, client = offline.prepare(tmp_path, *VLLM)
+    await run.label(settings, run_dir, client, lambda _: None)
+    assert not run_dir.measured.exists()

@@ -57,7 +57,7 @@ async def test_the_energy_is_that_of_all_labels_whatever_the_search_labelled(tmp
         30 * sum(row["margin"] for row in rows(tmp_path)) / 16 - summary["conflicts"]
     )
     assert figures["searched_energy"] != summary["energy"]
-    assert any("the search labelled" in warning for warning in warnings(from_json(summary).shards))
+    assert any("the search labelled" in warning for warning in warnings(from_json(summary)))
 
 
 async def test_a_budget_of_scorings_ends_a_search_and_a_larger_one_goes_on(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from icm_hpc.driver.summary import ShardFigures, from_json, warnings
+from icm_hpc.driver.summary import ShardFigures, from_json, shard_warnings, warnings
 from tests import offline
 
 
@@ -19,7 +19,7 @@ def claims(folder: Path) -> tuple[str, ...]:
 
 
 def told(summary: dict[str, Any]) -> str:
-    return "\n".join(warnings(from_json(summary).shards))
+    return "\n".join(warnings(from_json(summary)))
 
 
 async def test_random_labels_fit_other_texts_as_well_and_are_warned_of(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def figures(**changes: Any) -> ShardFigures:
     ],
 )
 def test_warnings_name_what_is_wrong(changes: dict[str, Any], warned: str) -> None:
-    found = list(warnings([figures(**changes)]))
+    found = list(shard_warnings([figures(**changes)]))
     assert len(found) == bool(warned)
     assert warned in "".join(found)
 
@@ -83,8 +83,8 @@ def test_warnings_name_what_is_wrong(changes: dict[str, Any], warned: str) -> No
 def test_a_balance_that_a_rule_fixes_is_not_warned_of() -> None:
     kept_rare = {"no": {"energy": 0.0, "conflicts": 0}, "yes": {"energy": None, "conflicts": 12}}
     found = figures(zero_shot_counts={"no": 4, "yes": 44}, one_label_for_all=kept_rare)
-    assert not list(warnings([found]))
-    assert list(warnings([replace(found, zero_shot_counts={"no": 44, "yes": 4})]))
+    assert not list(shard_warnings([found]))
+    assert list(shard_warnings([replace(found, zero_shot_counts={"no": 44, "yes": 4})]))
 
 
 async def test_a_summary_of_an_earlier_version_is_read(tmp_path: Path) -> None:

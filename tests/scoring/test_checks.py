@@ -17,7 +17,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from icm_hpc.engines import ENGINES, stub
-from icm_hpc.scoring import checks
+from icm_hpc.scoring import checks, measuring
 from icm_hpc.scoring.checks import Check
 from icm_hpc.scoring.client import Client
 from icm_hpc.scoring.session import open_session
@@ -113,7 +113,7 @@ async def checked(url: str, *, model: str = "m", replicas: int = 1, **wanted: An
             retries=False,
         )
         told: list[Check] = []
-        done = await checks.run(client, told.append, **wanted)
+        done = await checks.run(client, told.append, measure=False, **wanted)
         assert client.traffic.requests == 0, "what checks send counts in no traffic"
     assert told == done
     assert tuple(check.name for check in done) == EVERYTHING
@@ -355,7 +355,7 @@ async def test_what_follows_from_a_version_is_reported(version: str, follows: st
 
 
 async def test_a_cache_that_does_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "LAG_S", 0.0)
+    monkeypatch.setattr(measuring, "LAG_S", 0.0)
     done = await checked_application(Pretender(caches=False).application())
     assert done[checks.CACHING].passed is False
     assert "--enable-prefix-caching" in done[checks.CACHING].remedy

@@ -1,0 +1,81 @@
+"""Forecasts from what a server was measured to do."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from icm_hpc import tasks
+from icm_hpc.capacity.found import Plan
+from icm_hpc.capacity.plan import plan
+from icm_hpc.config import loading
+from icm_hpc.errors import ConfigError
+from icm_hpc.rundir import measured
+from icm_hpc.rundir.measured import Measured, Noise, Sharing, Speed
+from tests.capacity.test_plan import run
+
+SPEED = Speed(prompts=4, tokens=2000, context_tokens=500_000, seconds=2.0)
+SHARING = Sharing(
+    prompts=8, prompt_tokens=2048, computed_tokens=1000, least_tokens=1000, context_tokens=100_000, seconds=2.0
+)
+FOUND = Measured(Noise(0.0, 1e-6, 0.0), SPEED, SHARING)
+
+
+def planned(*arguments: str, of: Measured | None) -> Plan:
+    """Return the plan of 48 reviews."""
+    config = loading.load(["model=stub", "task=reviews", "task.limit=48", *arguments])
+    return plan(config, tasks.load(config.task, seed=0), measured=of)
+
+
+def seconds(found: Plan) -> float:
+    """Return the time that is forecast."""
+    return float(found.figures["forecast_hours"]) * 3600
+
+
+def test_the_speed_of_prompts_that_share_demonstrations_comes_first() -> None:
+    both, alone = planned(of=FOUND), planned(of=Measured(speed=SPEED))
+    assert seconds(both) == pytest.approx(2 * seconds(alone)), "500 tokens a second, and 1,000"
+    assert both.lines["time"].startswith("forecast at the speed that was measured: ")
+    assert "GPU-hours" not in both.lines["time"]
+
+
+def test_replicas_share_the_work() -> None:
+    one, two = planned(of=FOUND), planned("server.replicas=2", of=FOUND)
+    assert seconds(two) == pytest.approx(seconds(one) / 2, rel=0.2), "each replica computes what is at the beginning"
+
+
+def test_where_nothing_was_measured_and_no_gpu_is_known_nothing_is_forecast() -> None:
+    assert "time" not in planned(of=None).lines
+    assert "time" not in planned(of=Measured(noise=FOUND.noise)).lines
+
+
+@pytest.mark.parametrize("form", ["run", "lines"])
+def test_plan_reads_it_of_a_run_and_of_what_verify_printed(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "there"
+    if form == "run":
+        path.mkdir()
+        measured.write(path / "measured.json", FOUND)
+    else:
+        figures = {name: json.loads(json.dumps(part)) for name, part in measured_figures().items()}
+        path.write_text("".join(json.dumps({"name": name, "figures": part}) + "\n" for name, part in figures.items()))
+    done = run("plan", "model=stub", "task.limit=24", f"measured={path}", "json=true")
+    assert json.loads(done.stdout)["figures"]["forecast"] == "at the speed that was measured", done.stderr
+
+
+def measured_figures() -> dict[str, object]:
+    """Return the figures of checks by their names; others have none."""
+    return {"reachable": {}, "speed": {"prompts": 4, "tokens": 2000, "context_tokens": 500_000, "seconds": 2.0}}
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", "no JSON", '{"name": "noise"}', '{"name": "speed", "figures": 3}'])
+def test_another_file_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "file").write_text(content)
+    done = run("plan", "model=stub", f"measured={tmp_path / 'file'}")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert str(tmp_path / "file") in done.stderr
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is neither a run nor what `verify json=true` has printed"):
+        measured.of_lines(tmp_path / "none")

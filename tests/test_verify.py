@@ -18,6 +18,8 @@ from icm_hpc.rundir.folder import Endpoint
 from icm_hpc.scoring import connect
 from tests.conftest import Served, prepare_run, require_vllm
 
+CHECKS = 11  # lines
+
 
 def command(*words: str, key: str = "", **variables: str) -> "subprocess.CompletedProcess[str]":
     """Run the command, with a key in its environment."""
@@ -62,10 +64,10 @@ def test_a_server_that_is_not_there_ends_the_command_with_a_cross_and_exit_code_
     assert done.returncode == 1
     first, *others = done.stdout.splitlines()
     assert first.startswith("✗ reachable: http://127.0.0.1:1 refuses the connection")
-    assert len(others) == 7
+    assert len(others) == CHECKS - 1
     assert all(line.startswith("– ") for line in others)
     done = command("url=http://127.0.0.1:1", "json=true")
-    assert [json.loads(line)["passed"] for line in done.stdout.splitlines()] == [False] + [None] * 7
+    assert [json.loads(line)["passed"] for line in done.stdout.splitlines()] == [False] + [None] * (CHECKS - 1)
 
 
 def test_a_key_with_a_line_break_is_refused_and_not_repeated() -> None:
@@ -96,7 +98,7 @@ async def verified(served: Served, *words: str, key: str | None = None) -> tuple
     url = f"url=http://{endpoint.hosts[0]}:{endpoint.port}/v1"
     done = command(url, *words, key=endpoint.key if key is None else key)
     lines = done.stdout.splitlines()
-    assert len(lines) == 8, done.stderr
+    assert len(lines) == CHECKS, done.stderr
     return done.returncode, {line[2:].partition(":")[0]: line for line in lines}
 
 
@@ -162,6 +164,6 @@ async def test_a_run_logs_the_checks_of_its_server_and_counts_nothing_of_them(
     async with connect.connected(tiny_server.settings, tiny_server.run_dir, tiny_server.attempt) as client:
         summary = await run.label(settings, run_dir, client, lambda _: None)
     told = [record.getMessage() for record in caplog.records if record.name == "icm_hpc.driver.checking"]
-    assert [line[:2] for line in told if line[0] in "✓✗–"] == ["✓ "] * 8
+    assert [line[:2] for line in told if line[0] in "✓✗–"] == ["✓ "] * CHECKS
     since = summary["since_start"]
     assert since["server_prompt_tokens"] == since["prompt_tokens"]

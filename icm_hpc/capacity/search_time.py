@@ -66,7 +66,7 @@ def scorings(config: Config, part: Task) -> Sequence[int]:
 
 
 def clock_of(config: Config, model: Model | None, measured: Measured | None) -> Clock | None:
-    """Return how long scorings take: as measured, else by a roofline of known GPUs; None if neither is to be had."""
+    """Return how long scorings take: as measured, else by a roofline of known GPUs; None if neither is available."""
     if measured is not None and (measured.sharing or measured.speed):
         shape = model.shape if model else None
         return Clock(

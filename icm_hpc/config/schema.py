@@ -72,7 +72,7 @@ class ModelConfig:
     block_size: int | None = None  # tokens in a block of the prefix cache; default: vLLM's
     front_ends: int | None = None  # API server processes of a single replica; several replicas have one each
     # true: answers that do not depend on what the server computes at the same time (vLLM's batch invariance, NVIDIA GPUs only):
-    # slower, and then a run can be repeated exactly (docs/faults.md).
+    # slower, and then a run can be repeated exactly (docs/reproducibility.md).
     reproducible: bool = False
     enforce_eager: bool | None = None  # true: no CUDA graphs and no compilation, so a faster start
     trust_remote_code: bool | None = None  # true: run the Python code that comes with the weights

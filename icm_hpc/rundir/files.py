@@ -1,5 +1,6 @@
 """How small files of a run are written and read: complete or absent, private, and on the disk when that matters."""
 
+import contextlib
 import json
 import os
 import tempfile
@@ -37,11 +38,21 @@ def fsync_file(path: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, with those above it; what is not there yet is on the disk when this returns."""
-    missing = [place for place in (folder, *folder.parents) if not place.exists()]
-    for place in reversed(missing):
-        place.mkdir(exist_ok=True)
-        fsync_folder(place.parent)
+    """Make a folder, with those above it; their names are on the disk when this returns.
+
+    One that is there may be of a start that was killed, or whose file system failed, before its name was on the disk. As long
+    as nothing is in it, its name is brought there again: nothing is put into a folder before that.
+    """
+    if not folder.exists():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        fsync_folder(folder.parent)
+        return
+    with os.scandir(folder) as entries:
+        is_empty = next(entries, None) is None
+    if is_empty:
+        with contextlib.suppress(PermissionError):  # an empty run.root in a folder of the site's that users cannot list
+            fsync_folder(folder.parent)
 
 
 def fsync_folder(folder: Path) -> None:

@@ -246,13 +246,16 @@ def _run(
     healthy, given_up = False, None
     news = Polled(lambda: _news(config, run_dir, endpoint), _News(None, None))
     driver = orphan.Watch(run_dir.lock)
-    looked = time.monotonic()
+    started = looked = time.monotonic()
     began = polling.block_until_done(lambda: size_of(run_dir.server_log))
     with process.engine(argv, environment, run_dir.server_log) as engine:
         while engine.poll() is None and not given_up and not _is_to_stop():
             time.sleep(POLL_S)
             if time.monotonic() - looked >= LOOK_S:
-                healthy = healthy or is_healthy(endpoint, start_of(config.model.engine).health)
+                if not healthy and is_healthy(endpoint, start_of(config.model.engine).health):
+                    healthy = True
+                    with contextlib.suppress(OSError):  # a line of the log is no reason to end
+                        process.note(run_dir.server_log, f"healthy within {time.monotonic() - started:.0f} s")
                 found = news()
                 given_up = f"{config.model.engine} hung ({found.hang})" if found.hang else found.rank_exit
                 healthy = healthy or found.hang is not None

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import signal
+import time
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,12 +20,14 @@ from icm_hpc.rundir import checkpoint
 from icm_hpc.rundir.folder import RunDir
 from icm_hpc.rundir.progress import Progress
 from icm_hpc.rundir.trace import read_trace
+from icm_hpc.scoring import client, session
 from tests import offline
 from tests.conftest import prepare_run
 
-# Slow enough for the component to see that the engine is healthy before it dies.
 STUB = ("model=stub", "task.limit=16", "search.steps=100", "search.schedule=constant", "search.ahead=1")
 SLOW = (*STUB, "search.memo_mb=0", "model.vllm_args.delay-ms=20")
+HEALTHY_S = 60.0  # until the component has seen that the engine is healthy, on a busy machine
+HUNG_S = 1.0  # what a request has that a stopped engine will not answer; other requests have server.request_timeout_s
 
 
 async def drive(settings: Any, run_dir: RunDir, at_step: int, fault: Any) -> dict[str, Any]:
@@ -41,14 +44,38 @@ async def drive(settings: Any, run_dir: RunDir, at_step: int, fault: Any) -> dic
 
 
 def to_engine(number: int) -> Any:
-    """Return what sends a signal to the engine, which is the component's only child."""
+    """Return what sends a signal to the engine, the component's only child, once the component has seen that it is healthy."""
 
     def send(run_dir: RunDir, component: int) -> None:
+        deadline = time.monotonic() + HEALTHY_S
+        while "healthy within" not in run_dir.server_log.read_text():
+            assert time.monotonic() < deadline, run_dir.server_log.read_text()
+            time.sleep(0.05)
         children = Path(f"/proc/{component}/task/{component}/children").read_text().split()
         assert len(children) == 1
         os.kill(int(children[0]), number)
 
     return send
+
+
+def hang(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return what stops the engine; what is asked then in the same session has HUNG_S, all else has long enough.
+
+    A busy machine may take seconds for an answer, before the engine is stopped and after it is restarted.
+    """
+    askers: list[Any] = []  # sessions
+    hung: list[Any] = []
+
+    async def exchange(asking: Any, *asked: Any, within_s: float | None, **more: Any) -> Any:
+        askers.append(asking)
+        return await session.exchange(asking, *asked, within_s=HUNG_S if asking in hung else within_s, **more)
+
+    def stop(run_dir: RunDir, component: int) -> None:
+        to_engine(signal.SIGSTOP)(run_dir, component)
+        hung.append(askers[-1])
+
+    monkeypatch.setattr(client, "exchange", exchange)
+    return stop
 
 
 def to_component(number: int) -> Any:
@@ -64,11 +91,12 @@ async def undisturbed(folder: Path) -> RunDir:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP])
 async def test_an_engine_that_dies_or_hangs_comes_back_and_the_run_ends_as_if_nothing_had_happened(
-    tmp_path: Path, number: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     plain = await undisturbed(tmp_path / "plain")
-    settings, run_dir = prepare_run(tmp_path, *SLOW, "server.request_timeout_s=2")
-    summary = await drive(settings, run_dir, 30, to_engine(number))
+    settings, run_dir = prepare_run(tmp_path, *SLOW)
+    fault = hang(monkeypatch) if number == signal.SIGSTOP else to_engine(number)
+    summary = await drive(settings, run_dir, 30, fault)
     assert run_dir.labels.read_bytes() == plain.labels.read_bytes()
     assert (run_dir.shard(0) / "trace.jsonl").read_bytes() == (plain.shard(0) / "trace.jsonl").read_bytes()
     since = summary["since_start"]

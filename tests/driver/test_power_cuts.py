@@ -26,8 +26,10 @@ TRIED = None if os.environ.get("ICM_POWER_CUTS") == "all" else 60  # of the stat
 class Slow(OfflineClient):
     """Leaves time to save between two answers."""
 
+    pause_s = 0.03
+
     async def label_logprobs(self, prompts: Iterable[bytes], label_ids: Sequence[int]) -> npt.NDArray[np.float64]:
-        await asyncio.sleep(0.03)
+        await asyncio.sleep(self.pause_s)
         return await super().label_logprobs(prompts, label_ids)
 
 

@@ -1,12 +1,13 @@
 """A file system in memory (FUSE) that fails when told to, and forgets what was not synced when told that the power was cut.
 
 `python -m tests.rundir.fuse_disk FOLDER` mounts it. It is told by what is written to FOLDER/.control; what is read there are
-the number of calls since the last word, and the call that failed.
+the number of calls since the last word, the call that failed, and how many of them change something.
 """
 
 import errno
 import functools
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -15,14 +16,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+
+from tests.conftest import unavailable
 
 CONTROL = "/.control"
 MOUNT_S = 20.0
-CALLS = (
-    *("getattr", "readdir", "create", "open", "read", "write", "truncate", "fsync", "fsyncdir", "rename", "unlink"),
-    *("mkdir", "chmod", "utimens"),
+LOOKS = ("getattr", "readdir", "open", "read")
+CHANGES = (
+    *("create", "write", "truncate", "fsync", "fsyncdir", "rename", "unlink", "mkdir", "rmdir"),
+    *("chmod", "utimens"),
 )
 
 
@@ -34,63 +38,71 @@ class File:
     safe: bytes = b""
 
 
-@dataclass
-class Tree:
-    """Names: files and folders."""
-
-    files: dict[str, File]
-    folders: set[str]
-
-    def copy(self) -> "Tree":
-        """Return the same names; the files are the same, too."""
-        return Tree(dict(self.files), set(self.folders))
-
-
 class Disk:
-    """The state of the file system, and what it was told."""
+    """The state of the file system, and what it was told. Names are paths: of files, and of folders, which hold None here."""
 
     def __init__(self) -> None:
-        self.now = Tree({}, {"/"})
-        self.safe = self.now.copy()
-        self.image: list[tuple[str, bytes]] = []
-        self.image_folders: set[str] = set()
-        self.calls, self.fails_at, self.error, self.failed = 0, 0, 0, "none"
+        self.now: dict[str, File | None] = {"/": None}
+        self.safe = dict(self.now)
+        self.image: dict[str, bytes | None] = {"/": None}
+        self.calls, self.changes, self.failed = 0, 0, "none"
+        self.fails_at, self.error, self.kills_at = 0, 0, 0
 
     def tell(self, words: list[str]) -> None:
         """Do what is written to the control file."""
-        self.calls, self.fails_at, self.failed = 0, 0, "none"
+        self.calls, self.changes, self.failed = 0, 0, "none"
+        self.fails_at = self.kills_at = 0
         if words[0] == "fail":  # at which call, with which error
             self.fails_at, self.error = int(words[1]), getattr(errno, words[2])
+        elif words[0] == "kill":  # at which of the calls that change something: its process, before that is done
+            self.kills_at = int(words[1])
         elif words[0] == "cut":
-            files = {path: File(file.safe, file.safe) for path, file in self.safe.files.items()}
-            self.now = Tree(files, set(self.safe.folders))
-            self.safe = self.now.copy()
+            self._hold({path: file.safe if file else None for path, file in self.safe.items() if self._is_found(path)})
         elif words[0] == "keep":
-            self.image = [(path, file.content) for path, file in self.now.files.items()]
-            self.image_folders = set(self.now.folders)
+            self.image = {path: file.content if file else None for path, file in self.now.items()}
         elif words[0] == "restore":
-            self.now = Tree({path: File(content, content) for path, content in self.image}, set(self.image_folders))
-            self.safe = self.now.copy()
+            self._hold(self.image)
 
-    def count(self, name: str) -> None:
-        """Count a call; raise the error that it was told, at the call that it was told."""
+    def _hold(self, contents: dict[str, bytes | None]) -> None:
+        """Hold this and nothing else, all of it safe."""
+        self.now = {path: None if held is None else File(held, held) for path, held in contents.items()}
+        self.safe = dict(self.now)
+
+    def _is_found(self, path: str) -> bool:
+        """Return whether the names of all folders above it are safe."""
+        return all(str(folder) in self.safe for folder in PurePosixPath(path).parents)
+
+    def count(self, name: str, pid: int) -> None:
+        """Count a call of a process; raise the error that it was told, or kill the process, at the call that it was told."""
         self.calls += 1
+        self.changes += name in CHANGES
+        if name in CHANGES and self.changes == self.kills_at:
+            self.failed = name
+            os.kill(pid, signal.SIGKILL)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
         if self.calls == self.fails_at:
             self.failed = name
             raise OSError(self.error, os.strerror(self.error))
 
+    def inside(self, folder: str) -> list[str]:
+        """Return the paths in a folder."""
+        return [path for path in self.now if path != "/" and parent(path) == folder]
+
     def sync_folder(self, folder: str) -> None:
         """Make the names of a folder safe."""
-        for names, safe in ((self.now.files, self.safe.files),):
-            for path in [path for path in safe if os.path.dirname(path) == folder and path not in names]:  # noqa: PTH120
-                del safe[path]
-            safe.update({path: file for path, file in names.items() if os.path.dirname(path) == folder})  # noqa: PTH120
-        self.safe.folders |= {path for path in self.now.folders if os.path.dirname(path) == folder}  # noqa: PTH120
+        for path in [path for path in self.safe if parent(path) == folder and path not in self.now]:
+            del self.safe[path]
+        self.safe.update({path: self.now[path] for path in self.inside(folder)})
+
+
+def parent(path: str) -> str:
+    """Return the folder that a path is in."""
+    return str(PurePosixPath(path).parent)
 
 
 def serve(mount: str) -> None:
     """Mount the file system, and serve it until it is unmounted."""
-    import mfusepy as fuse  # here: the tests that use this file skip without
+    import mfusepy as fuse  # here: tests that use this file are skipped without
 
     disk = Disk()
 
@@ -98,19 +110,17 @@ def serve(mount: str) -> None:
         use_ns = True
 
         def getattr(self, path: str, fh: int | None = None) -> dict[str, Any]:
-            if path in disk.now.folders:
+            if path in disk.now and disk.now[path] is None:
                 return {"st_mode": stat.S_IFDIR | 0o700, "st_nlink": 2, "st_uid": os.getuid(), "st_gid": os.getgid()}
             size = len(told()) if path == CONTROL else len(_file(path).content)
             kind = {"st_mode": stat.S_IFREG | 0o600, "st_nlink": 1, "st_size": size}
             return {**kind, "st_uid": os.getuid(), "st_gid": os.getgid()}
 
         def readdir(self, path: str, fh: int) -> list[str]:
-            inside = [*disk.now.files, *disk.now.folders]
-            names = [os.path.basename(one) for one in inside if one != "/" and os.path.dirname(one) == path]  # noqa: PTH119, PTH120
-            return [".", "..", *names]
+            return [".", "..", *(PurePosixPath(one).name for one in disk.inside(path))]
 
         def create(self, path: str, mode: int, fi: Any = None) -> int:
-            disk.now.files[path] = File()
+            disk.now[path] = File()
             return 0
 
         def open(self, path: str, flags: int) -> int:
@@ -142,15 +152,21 @@ def serve(mount: str) -> None:
             return 0
 
         def rename(self, old: str, new: str) -> int:
-            disk.now.files[new] = disk.now.files.pop(old)
+            disk.now[new] = disk.now.pop(old)
             return 0
 
         def unlink(self, path: str) -> int:
-            del disk.now.files[path]
+            del disk.now[path]
             return 0
 
         def mkdir(self, path: str, mode: int) -> int:
-            disk.now.folders.add(path)
+            disk.now[path] = None
+            return 0
+
+        def rmdir(self, path: str) -> int:
+            if disk.inside(path):
+                raise fuse.FuseOSError(errno.ENOTEMPTY)
+            del disk.now[path]
             return 0
 
         def chmod(self, path: str, mode: int) -> int:
@@ -163,21 +179,22 @@ def serve(mount: str) -> None:
         @functools.wraps(do)
         def call(self: Any, path: str, *more: Any) -> Any:
             if path != CONTROL:
-                disk.count(do.__name__)
+                disk.count(do.__name__, fuse.fuse_get_context()[2])
             return do(self, path, *more)
 
         return call
 
-    for name in CALLS:
+    for name in (*LOOKS, *CHANGES):
         setattr(Operations, name, counted(getattr(Operations, name)))
 
     def told() -> bytes:
-        return f"{disk.calls} {disk.failed}".encode()
+        return f"{disk.calls} {disk.failed} {disk.changes}".encode()
 
     def _file(path: str) -> File:
-        if path not in disk.now.files:
+        found = disk.now.get(path)
+        if found is None:
             raise fuse.FuseOSError(errno.ENOENT)
-        return disk.now.files[path]
+        return found
 
     options = {"attr_timeout": 0, "entry_timeout": 0, "negative_timeout": 0, "direct_io": True}
     fuse.FUSE(Operations(), mount, foreground=True, nothreads=True, **options)
@@ -206,8 +223,16 @@ class Mounted:
 
     def calls(self) -> tuple[int, str]:
         """Return the number of calls since it was last told something, and the name of the one that failed."""
-        count, failed = (self.folder / CONTROL[1:]).read_text().split()
+        count, failed, _ = self._said()
         return int(count), failed
+
+    def changes(self) -> tuple[int, str]:
+        """Return how many of these calls change something, and the name of the one at which a process was killed."""
+        _, failed, count = self._said()
+        return int(count), failed
+
+    def _said(self) -> list[str]:
+        return (self.folder / CONTROL[1:]).read_text().split()
 
 
 @contextmanager
@@ -225,6 +250,14 @@ def mounted() -> Iterator[Mounted]:
         finally:
             subprocess.run(["umount", "--lazy", name], check=False)
             server.wait(MOUNT_S)
+
+
+def mounted_or_skipped() -> Iterator[Mounted]:
+    """Yield a disk to a fixture; where none can be had, skip its tests, or fail in CI."""
+    if reason := unavailable_here():
+        unavailable(reason)
+    with mounted() as found:
+        yield found
 
 
 if __name__ == "__main__":

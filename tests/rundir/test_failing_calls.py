@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from icm_hpc.errors import CheckpointError
+from icm_hpc.errors import CheckpointError, ConfigError
 from icm_hpc.rundir import checkpoint
 from icm_hpc.rundir.folder import Endpoint, RunDir
 from icm_hpc.rundir.polling import TRANSIENT, Polled
 from icm_hpc.rundir.saves import Saves
-from tests.rundir.fuse_disk import Mounted, mounted, unavailable_here
+from tests.rundir.fuse_disk import Mounted, mounted_or_skipped
 from tests.rundir.test_checkpoint import MARK, content, memo_after, memo_of, same, save, save_step, saved, state
 
 ERRORS = ("EIO", "ENOSPC", "EDQUOT", "ESTALE", "EROFS")
@@ -22,13 +22,7 @@ ERRORS = ("EIO", "ENOSPC", "EDQUOT", "ESTALE", "EROFS")
 @pytest.fixture(scope="module")
 def disk() -> Iterator[Mounted]:
     """A disk on which a search has saved four steps; `restore` brings it back to that."""
-    if reason := unavailable_here():
-        pytest.skip(reason)
-    with contextlib.ExitStack() as stack:
-        try:
-            found = stack.enter_context(mounted())
-        except RuntimeError as error:
-            pytest.skip(str(error))
+    for found in mounted_or_skipped():
         (found.folder / "shard").mkdir()
         saved(found.folder / "shard", 4)
         found.tell("keep it")
@@ -125,3 +119,18 @@ def test_a_poll_that_fails_at_any_call_keeps_what_was_read_last(disk: Mounted) -
             assert getattr(errno, error) not in TRANSIENT, case
         disk.tell("calm down")
         assert polled() == endpoint, case
+
+
+def test_a_folder_that_was_not_synced_when_it_was_made_is_synced_when_it_is_used_again(disk: Mounted) -> None:
+    run_dir, endpoint = RunDir(disk.folder / "runs" / "new"), Endpoint("a", 0, ("localhost",), 1, key="k", model="stub")
+
+    def start() -> None:
+        run_dir.create()
+        run_dir.write_endpoint(endpoint)
+
+    for _, case in failures(disk, start):
+        with contextlib.suppress(OSError, ConfigError):
+            start()
+        start()
+        disk.tell("cut the power")
+        assert run_dir.read_endpoint("a") == endpoint, case

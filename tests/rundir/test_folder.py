@@ -1,10 +1,11 @@
-"""A run's folder: whose it is."""
+"""A run's folder: whose it is, and how it is made."""
 
 from pathlib import Path
 
 import pytest
 
 from icm_hpc.errors import ConfigError
+from icm_hpc.rundir import files
 from icm_hpc.rundir.files import require_private
 from icm_hpc.rundir.folder import RunDir
 
@@ -27,3 +28,20 @@ def test_folders_of_a_run_of_an_earlier_version_are_made_private(tmp_path: Path)
     run_dir.submitit.chmod(0o775)
     run_dir.create()
     require_private(run_dir.submitit)
+
+
+def test_an_empty_root_in_a_folder_that_only_the_site_can_list_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, sync = tmp_path / "mine", files.fsync_folder
+    root.mkdir()
+
+    def refuse(folder: Path) -> None:
+        if folder == tmp_path:
+            raise PermissionError(13, "Permission denied")
+        sync(folder)
+
+    monkeypatch.setattr(files, "fsync_folder", refuse)
+    run_dir = RunDir(root / "run")
+    run_dir.create()
+    assert run_dir.submitit.is_dir()

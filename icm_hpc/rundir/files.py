@@ -48,10 +48,10 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(exist_ok=True)
         fsync_folder(folder.parent)
         return
-    with os.scandir(folder) as entries:
-        is_empty = next(entries, None) is None
-    if is_empty:
-        with contextlib.suppress(PermissionError):  # an empty run.root in a folder of the site's that users cannot list
+    with contextlib.suppress(PermissionError):  # of a folder of the site's that users cannot list
+        with os.scandir(folder) as entries:
+            is_empty = next(entries, None) is None
+        if is_empty:
             fsync_folder(folder.parent)
 
 

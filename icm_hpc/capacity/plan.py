@@ -156,6 +156,9 @@ def _plan_data(found: Plan, config: Config, demand: Demand) -> None:
     )
     found.figures |= {"examples": examples, "shards": shards, "longest_prompt_tokens": longest}
     found.figures["tokens_counted"] = demand.counted
+    if prior := search_time.prior_cost(config, demand):
+        found.lines["prior"] = f"estimated by {prior.prompts:,} prompts of one example ({prior.prompt_tokens:,} tokens)"
+        found.figures |= {"prior_prompts": prior.prompts, "prior_tokens": prior.prompt_tokens}
     found.notes += dict.fromkeys(
         caution for _, tokens in demand.every for caution in prompts.cautions(tokens, config.search.scoring)
     )
@@ -284,7 +287,7 @@ def _plan_time(found: Plan, config: Config, model: Model, demand: Demand) -> Non
     )
     beyond = search_time.applied_cost(config, demand)
     once = [search_time.cost(config, part, tokens) for part, tokens in demand.searched]
-    once += [beyond] if beyond else []
+    once += [one for one in (beyond, search_time.prior_cost(config, demand)) if one]
     seconds = restarts * sum(search_time.seconds(config, model, part, tokens) for part, tokens in demand.searched)
     seconds += sum(search_time.seconds_of(config, model, one) for one in once)
     if demand.test:

@@ -26,7 +26,7 @@ from ..rundir.folder import RunDir, ServerExit
 from ..rundir.lock import Lock
 from ..rundir.outcome import Outcome
 from ..rundir.progress import Progress, Watch
-from ..scoring import connect, identity, prompts, word_prior
+from ..scoring import connect, identity, label_prior, prompts, word_prior
 from ..scoring.client import Client, all_of
 from ..tasks import Task
 from . import beyond, checking, given, shard
@@ -35,7 +35,7 @@ from .counting import Counts, known_metrics
 from .labels import of_outcome, of_piece, write_labels
 from .reporting import Reporter
 from .shard import Shard, Surroundings
-from .summary import beyond_figures_of, figures_of, summary_of, to_json, warnings
+from .summary import beyond_figures_of, figures_of, priors_of, summary_of, to_json, warnings
 
 MAX_RECONNECTS_WITHOUT_PROGRESS = 5  # times that a server is lost and found again without a step between
 LAST_WORDS_S = 10.0  # how long a server that stopped answering has to leave its exit record
@@ -218,6 +218,7 @@ async def label(
     task = tasks.load(config.task, seed=config.search.seed, copy=run_dir.data)
     prompts.require_readable(task, config.search.scoring)
     require_prior(config.search, task.label_words)
+    as_set, config = config, await label_prior.as_saved(config, run_dir)
     work = counts.work
     before = await known_metrics(client)
     division = tasks.divided(task, config.search.pool_size, config.search.beyond)
@@ -240,6 +241,7 @@ async def label(
         for restart, end in enumerate(done.ends):
             report(number, restart, end.info, end.info.step)
     prior = await word_prior.of_run(run_dir, client, task) if config.search.word_prior else None
+    config = await label_prior.settled(config, run_dir, client, task, work)
     around = Surroundings(client, work, searches, asyncio.Semaphore(searches), report, held, prior)
     # Searches take their slots in this order: what was begun ends before anything else begins.
     begun = sorted(shards, key=lambda one: not checkpoint.generations(run_dir.shard(one.number)))
@@ -268,7 +270,9 @@ async def label(
     after = await known_metrics(client) if before else None
     for warning in warnings(described):
         log.warning("%s", warning)
-    summary = to_json(summary_of(config, described, counts.since(before, after), run_dir.read_served_model(), rest))
+    priors = priors_of(as_set.search, annealing, task.label_words, prior)
+    since = counts.since(before, after)
+    summary = to_json(summary_of(config, described, since, run_dir.read_served_model(), priors=priors, beyond=rest))
     await polling.in_thread(partial(write_atomically, run_dir.summary, json.dumps(summary, indent=2).encode()))
     return summary
 

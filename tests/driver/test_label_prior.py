@@ -23,6 +23,7 @@ from icm_hpc.rundir.folder import RunDir
 from icm_hpc.scoring import label_prior
 from tests import offline
 from tests.driver.premises import PREMISE, TOPICS, Lost, require_refused_before_it_is_queued, silent
+from tests.exports.runs import exported, finished
 from tests.offline import OfflineClient
 
 ESTIMATED = "search.label_prior=estimated"
@@ -254,3 +255,10 @@ async def test_new_rows_are_labelled_with_the_shares_of_the_run_whose_pool_they_
     assert found["since_start"]["prompts"] == 24, "of the new rows only"
     other = await applied(tmp_path / "asked", config, first, copied=False)
     assert other["label_prior"] != summary["label_prior"], "without a copy it is estimated by the pool"
+
+
+def test_the_card_of_an_export_has_the_shares(tmp_path: Path) -> None:
+    card = (exported(finished(tmp_path, *TOPICS, ESTIMATED), "hf") / "README.md").read_text()
+    assert "| shares of labels | estimated: `sports` 0." in card
+    equal = (exported(finished(tmp_path / "equal", *TOPICS), "hf") / "README.md").read_text()
+    assert "shares of labels" not in equal

@@ -9,14 +9,14 @@ from typing import Any
 
 from .. import tasks
 from ..config.schema import Config, ModelConfig
-from ..config.searching import require_prior
+from ..config.searching import is_estimated, require_prior
 from ..driver import pools
 from ..engines import ENGINES
 from ..scoring import prompts, tokenizer, word_prior
 from ..scoring.prompts import TokenPrompts
 from ..scoring.tokenizer import LocalTokenizer
 from ..serving import weights
-from ..tasks import Division, Task
+from ..tasks import LABEL_PRIOR, WORD_PRIOR, Division, Task
 from . import forecast
 from .fit import Hardware, Model, Serving
 from .forecast import GPUS
@@ -86,8 +86,9 @@ def demand_of(config: Config, task: Task, folder: Path | None, test: Task | None
     prompts.require_readable(task, config.search.scoring)
     require_prior(config.search, task.label_words)
     local = LocalTokenizer(config.model.name, folder)
-    if config.search.word_prior and not config.search.pool_run:
-        asyncio.run(word_prior.prompts_of(local, task))  # its errors are known before the job is queued
+    required_by = {WORD_PRIOR: config.search.word_prior, LABEL_PRIOR: is_estimated(config.search)}
+    for setting in (setting for setting, is_set in required_by.items() if is_set and not config.search.pool_run):
+        asyncio.run(word_prior.prompts_of(local, task, setting))  # its errors are known before the job is queued
     if config.search.pool_run:
         division = Division((pools.task_for(config),), task)
     else:

@@ -149,6 +149,9 @@ def _plan_data(found: Plan, config: Config, demand: Demand) -> None:
     )
     found.figures |= {"examples": examples, "shards": shards, "longest_prompt_tokens": longest}
     found.figures["tokens_counted"] = demand.counted
+    if prior := search_time.prior_cost(config, demand):
+        found.lines["prior"] = f"estimated by {prior.prompts:,} prompts of one example ({prior.prompt_tokens:,} tokens)"
+        found.figures |= {"prior_prompts": prior.prompts, "prior_tokens": prior.prompt_tokens}
     found.notes += dict.fromkeys(
         caution for _, tokens in demand.every for caution in prompts.cautions(tokens, config.search.scoring)
     )

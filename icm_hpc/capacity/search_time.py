@@ -1,16 +1,17 @@
 """How long a search takes: a forecast, of the scorings that its method is expected to do."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..config.schema import Config
-from ..config.searching import annealing_of, budget_of, method_of
+from ..config.searching import annealing_of, budget_of, is_estimated, method_of, with_shares
 from ..core.cost import Cost, repeated
 from ..core.cost import applied_cost as applied_cost_of
 from ..core.methods.method import forecast_of
 from ..rundir.measured import Measured
+from ..scoring import label_prior
 from ..scoring.prompts import TokenPrompts
 from ..tasks import Task
 from . import forecast
@@ -52,6 +53,17 @@ def test_cost(config: Config, demand: Demand) -> Cost | None:
     return _given_cost(config, pool, tokens)
 
 
+def prior_cost(config: Config, demand: Demand) -> Cost | None:
+    """Return what it costs to estimate the shares of labels; None where they are given, or were estimated by another run."""
+    if not is_estimated(config.search) or demand.pool_is_given:
+        return None
+    (_, first), size = demand.every[0], config.model.block_size or BLOCK_SIZE
+    alone = [text for _, tokens in demand.every for text in tokens.lengths.firsts][: label_prior.SAMPLE]
+    lengths = replace(first.lengths, texts=alone)
+    once = applied_cost_of(first.lengths.start, lengths, size, replicas=config.server.replicas)
+    return repeated(once, len(first.answers.nodes), size)
+
+
 def _given_cost(config: Config, pool: TokenPrompts, tokens: TokenPrompts) -> Cost:
     size = config.model.block_size or BLOCK_SIZE
     once = applied_cost_of(pool.longest_after(0), tokens.lengths, size, replicas=config.server.replicas)
@@ -61,7 +73,9 @@ def _given_cost(config: Config, pool: TokenPrompts, tokens: TokenPrompts) -> Cos
 def scorings(config: Config, part: Task) -> Sequence[int]:
     """Return the examples in each scoring that one search of a part is expected to do."""
     problem = part.problem()
-    annealing = annealing_of(config.search)
+    annealing = annealing_of(
+        with_shares(config, []).search
+    )  # no forecast depends on them, and they may not be known yet
     return forecast_of(method_of(config.search), problem, annealing, budget_of(config.search, problem.n))
 
 

@@ -16,7 +16,7 @@ def add(found: Plan, config: Config, clock: Clock, demand: Demand) -> None:
     )
     beyond = search_time.applied_cost(config, demand)
     once = [search_time.cost(config, part, tokens) for part, tokens in demand.searched]
-    once += [beyond] if beyond else []
+    once += [one for one in (beyond, search_time.prior_cost(config, demand)) if one]
     seconds = restarts * sum(search_time.seconds(config, clock, part, tokens) for part, tokens in demand.searched)
     seconds += sum(clock.seconds_of(one) for one in once)
     if demand.test:

@@ -195,11 +195,11 @@ def _lower_limits(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
 
 
 def _type_name(annotation: str) -> str:
-    optional = annotation.endswith(" | None")
-    kind = annotation.removesuffix(" | None")
+    kind, _, other = annotation.partition(" | ")
     names = {"str": "text", "int": "whole number", "float": "number", "bool": "true or false"}
     named = names.get(kind, "list" if kind.startswith("list") else "map")
-    return f"{named}, or null" if optional else named
+    word = other.replace("None", "null").removeprefix("Literal['").removesuffix("']")
+    return f"{named}, or {word}" if word else named
 
 
 def _default(field: "dataclasses.Field[object]") -> str:

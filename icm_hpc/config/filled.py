@@ -25,10 +25,15 @@ def with_engine(config: Config) -> Config:
     if engine.labels is not None:
         return config
     possible = next(name for name, one in SCORINGS.items() if one.reads_top_tokens)
-    if search.word_prior or (search.scoring and not SCORINGS[search.scoring].reads_top_tokens):
-        refused = "search.word_prior=true" if search.word_prior else f"search.scoring={search.scoring}"
+    asks_for_all = {
+        "search.word_prior=true": search.word_prior,
+        "search.label_prior=estimated": search.label_prior == "estimated",
+        f"search.scoring={search.scoring}": search.scoring and not SCORINGS[search.scoring].reads_top_tokens,
+    }
+    refused = [setting for setting, is_set in asks_for_all.items() if is_set]
+    if refused:
         raise ConfigError(
-            f"{refused}: engine={model.engine} returns top-k log-probabilities only, not every label's:"
+            f"{refused[0]}: engine={model.engine} returns top-k log-probabilities only, not every label's:"
             " leave it out, or use a vLLM server"
         )
     return dataclasses.replace(config, search=dataclasses.replace(search, scoring=possible))

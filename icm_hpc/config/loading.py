@@ -8,7 +8,6 @@ written (written.py), and get their types at the end (typed.py).
 import dataclasses
 import os
 import re
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -24,7 +23,7 @@ from .filled import with_engine, with_protocol
 from .keys import ALIASES, HINTS, SECTIONS, check_key, nearest, require_sections
 from .place import RunConfig
 from .schema import Config
-from .typed import place_of, value_of
+from .typed import parts_of, place_of, value_of
 from .written import Tree, Written
 
 PRESET_SECTIONS = ("model", "task", "cluster")
@@ -90,8 +89,8 @@ def _read(key: str, text: str) -> Tree:
     hint = HINTS[section][name]
     for _ in inner:
         hint = typing.get_args(hint)[1] if typing.get_origin(hint) is dict else Any
-    arms = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    return written.read_value(key, text, splits=any(arm is Any or typing.get_origin(arm) for arm in arms))
+    kind, _ = parts_of(hint)
+    return written.read_value(key, text, splits=kind is Any or typing.get_origin(kind) is not None)
 
 
 def _put(tree: dict[str, Any], path: Sequence[str], value: Tree) -> None:

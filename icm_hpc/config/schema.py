@@ -5,7 +5,7 @@ The comments of a field, above it and at its end, are its meaning in docs/settin
 
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from ..core.energy import OBJECTIVES
 from ..core.growth import FIRST_LABELS
@@ -195,8 +195,9 @@ class SearchConfig:
     # calibrated: the margin less its mean over the pool, so that one label for all earns nothing. Default: set by
     # search.protocol.
     objective: str = ""
-    # objective=calibrated only: the share of each label, in the order of the label words. Default: all equal.
-    label_prior: list[float] = field(default_factory=list)
+    # objective=calibrated only: the share of each label, in the order of the label words; or estimated: by what the
+    # model says of each of at most 256 examples without demonstrations (docs/search.md). Default: all equal.
+    label_prior: list[float] | Literal["estimated"] = field(default_factory=list)
     calibration: float = ANNEALING.calibration  # objective=calibrated only: how much of the mean is subtracted, 0 to 1
     # Subtract from each score log P(label word | the end that all texts have in common), such as "Sentiment:", so that words
     # that are frequent by themselves have no advantage (docs/search.md); scoring=exact only.
@@ -246,13 +247,20 @@ class SearchConfig:
         require(last > 0 and (first is None or last <= first), "0 < final_temperature <= initial_temperature")
         require(self.decay is None or 0 < self.decay <= 1, f"decay={self.decay}: over 0, at most 1")
         require(0 <= self.calibration <= 1, f"calibration={self.calibration}: 0 to 1")
-        prior = self.label_prior
-        some = not prior or (len(prior) > 1 and min(prior) > 0 and max(prior) / sum(prior) < 1)
-        require(some, "label_prior: of each label, a number over 0, none of them all of the sum")
-        top = self.protocol == "reference" or (self.scoring != "" and SCORINGS[self.scoring].reads_top_tokens)
-        exact = "word_prior=true: requires the default protocol and scoring=exact, which asks for every label word"
-        require(not (self.word_prior and top), exact)
+        self._check_priors()
         require(self.linked_weight > 0, f"linked_weight={self.linked_weight}: over 0")
+
+    def _check_priors(self) -> None:
+        prior, estimated = self.label_prior, self.label_prior == "estimated"
+        if isinstance(prior, list):
+            some = not prior or (len(prior) > 1 and min(prior) > 0 and max(prior) / sum(prior) < 1)
+            require(some, "label_prior: of each label, a number over 0, none of them all of the sum")
+        top = self.protocol == "reference" or (self.scoring != "" and SCORINGS[self.scoring].reads_top_tokens)
+        exact = "requires the default protocol and scoring=exact, which asks for every label word"
+        require(not (self.word_prior and top), f"word_prior=true: {exact}")
+        require(not (estimated and top), f"label_prior=estimated: {exact}; or give the shares, as in [0.8,0.2]")
+        unused = f"label_prior=estimated: objective={self.objective} uses no shares of labels; leave one of the two out"
+        require(not estimated or self.objective in ("", "calibrated"), unused)
 
 
 # Labels of the pool that held-out rows are labelled by: the run's own, gold labels, none, random ones, and those of

@@ -1,6 +1,6 @@
 """From the settings of the search to the values that the core takes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from ..core.layout import LAYOUTS
@@ -8,7 +8,7 @@ from ..core.methods import METHODS
 from ..core.methods.method import Method
 from ..core.types import Annealing, Budget
 from ..errors import ConfigError
-from .schema import SearchConfig
+from .schema import Config, SearchConfig
 
 BY_METHOD = ("schedule", "initial_temperature", "decay")  # settings that are the method's own unless they are given
 
@@ -23,7 +23,8 @@ def with_method(config: SearchConfig) -> SearchConfig:
 
 
 def annealing_of(config: SearchConfig, *, restart: int = 0) -> Annealing:
-    """Return the annealing's parameters of a search."""
+    """Return the annealing's parameters of a search, whose prior is known (`with_shares`)."""
+    assert isinstance(config.label_prior, list), "it is estimated before any search"
     filled = {"label_prior", "first_labels", "predict_from_pool"}
     total = sum(config.label_prior)
     return Annealing(
@@ -34,12 +35,23 @@ def annealing_of(config: SearchConfig, *, restart: int = 0) -> Annealing:
     )
 
 
+def is_estimated(config: SearchConfig) -> bool:
+    """Return whether the shares of labels are still to be estimated."""
+    return config.label_prior == "estimated"
+
+
+def with_shares(config: Config, shares: Iterable[float]) -> Config:
+    """Return the settings with these shares of labels: what a search knows of, and what its saved state must agree with."""
+    return replace(config, search=replace(config.search, label_prior=list(shares)))
+
+
 def require_prior(config: SearchConfig, label_words: Sequence[str]) -> None:
     """Raise ConfigError for a prior that is not of these labels."""
-    if config.label_prior and len(config.label_prior) != len(label_words):
+    given = [] if is_estimated(config) else config.label_prior
+    if given and len(given) != len(label_words):
         words = ", ".join(word.strip() for word in label_words)
         raise ConfigError(
-            f"search.label_prior has {len(config.label_prior)} shares, and the task has {len(label_words)} labels: {words}"
+            f"search.label_prior has {len(given)} shares, and the task has {len(label_words)} labels: {words}"
         )
 
 

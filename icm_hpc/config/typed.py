@@ -9,6 +9,7 @@
 | optional | `null` or nothing is unset; the text null is '"null"' | null, ~ or nothing is unset; the text is "null" |
 | time (cluster.time_min) | as Slurm's --time | the same |
 | list, map | [a,b], {a: b} | YAML's |
+| list or a word (search.label_prior) | [a,b], or the word | the same |
 | free (model.vllm_args, model.shape) | JSON's numbers, true, false, null, lists, maps; else text | the same |
 """
 
@@ -37,13 +38,15 @@ EXPECTED: dict[Any, str] = {
 
 def value_of(tree: Tree, hint: Any, key: str, *, is_time: bool = False) -> Any:
     """Return the value of a key whose declared type is `hint`; raises ConfigError, on one line, for what it cannot be."""
-    if isinstance(hint, types.UnionType):
-        if isinstance(tree, Written) and _is_unset(tree):
-            return None
-        hint = next(arm for arm in typing.get_args(hint) if arm is not type(None))
+    hint, others = parts_of(hint)
+    if isinstance(tree, Written) and None in others and _is_unset(tree):
+        return None
+    if isinstance(tree, Written) and tree.text in others:
+        return tree.text
     if hint is Any:
         return _free(tree)
     kind = typing.get_origin(hint) or hint
+    expected = ", or ".join([EXPECTED[kind], *filter(None, others)])
     if kind is list and isinstance(tree, list):
         (inner,) = typing.get_args(hint)
         return [value_of(item, inner, f"{key}[{number}]") for number, item in enumerate(tree)]
@@ -52,10 +55,18 @@ def value_of(tree: Tree, hint: Any, key: str, *, is_time: bool = False) -> Any:
         return {name: value_of(item, inner, f"{key}.{name}") for name, item in tree.items()}
     if not isinstance(tree, Written):
         given = "a list" if isinstance(tree, list) else "a map"
-        raise ConfigError(f"{key}: expected {EXPECTED[kind]}, and {given} is given{place_of(tree)}")
+        raise ConfigError(f"{key}: expected {expected}, and {given} is given{place_of(tree)}")
     if is_time:
         return _time(tree, key)
-    return {int: _int, float: _float, bool: _bool, str: _str}.get(kind, _refused_scalar(kind))(tree, key)
+    return {int: _int, float: _float, bool: _bool, str: _str}.get(kind, _refused_scalar(expected))(tree, key)
+
+
+def parts_of(hint: Any) -> tuple[Any, tuple[str | None, ...]]:
+    """Return a type, and what else may stand for a value of it: words, or None where it may be unset."""
+    if typing.get_origin(hint) not in (types.UnionType, typing.Union):
+        return hint, ()
+    kind, other = typing.get_args(hint)
+    return kind, typing.get_args(other) if typing.get_origin(other) is typing.Literal else (None,)
 
 
 def _is_unset(written: Written) -> bool:
@@ -74,9 +85,9 @@ def place_of(tree: Tree) -> str:
     return f" (set in {tree.where})" if isinstance(tree, Written) and tree.where else ""
 
 
-def _refused_scalar(kind: Any) -> Any:
+def _refused_scalar(expected: str) -> Any:
     def refuse(written: Written, key: str) -> Any:
-        raise _refusal(written, key, EXPECTED[kind])
+        raise _refusal(written, key, expected)
 
     return refuse
 

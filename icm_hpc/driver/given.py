@@ -7,6 +7,7 @@ from typing import Any
 
 from .. import tasks
 from ..config.schema import Config
+from ..config.searching import annealing_of, require_prior
 from ..core import energy
 from ..engines import ENGINES
 from ..rundir.files import write_atomically
@@ -14,13 +15,13 @@ from ..rundir.folder import RunDir
 from ..rundir.lock import Lock
 from ..rundir.polling import in_thread, until_done
 from ..rundir.progress import Progress, Watch
-from ..scoring import prompts, word_prior
+from ..scoring import label_prior, prompts, word_prior
 from ..scoring.client import Client
 from . import beyond, checking, pools
 from .counting import Counts, known_metrics
 from .exactness import server_of
 from .labels import of_piece, write_labels
-from .summary import beyond_figures_of, given_summary_of, to_json
+from .summary import beyond_figures_of, given_summary_of, priors_of, to_json
 
 log = logging.getLogger(__name__)
 
@@ -31,22 +32,27 @@ async def label(
     """Check a server that is ready, label with it, write labels.jsonl and summary.json, and return the summary."""
     task = tasks.load(config.task, seed=config.search.seed, copy=run_dir.data)
     prompts.require_readable(task, config.search.scoring)
-    pool, shown = pools.of_copy(config, run_dir)
-    asked = await beyond.prepared(client, pool, task)
+    require_prior(config.search, task.label_words)
+    pool = pools.of_copy(config, run_dir)
+    asked = await beyond.prepared(client, pool.task, task)
     if ENGINES[config.model.engine].is_checked and not counts.checked:
         shared = config.external_url is not None
         await checking.check(client, run_dir, asked.longest, asked.label_ids, shared=shared)
         counts.checked = True
     before = await known_metrics(client)
+    prior = await word_prior.of_run(run_dir, client, pool.task) if config.search.word_prior else None
+    as_set, config = config, await label_prior.settled(config, run_dir, client, pool.task, counts.work)
+    annealing = annealing_of(config.search)
+    shown = pool.labelling(annealing)
 
     def report(done: int) -> None:
         watch(
             Progress(
                 step=0,
                 steps=0,
-                pool=len(pool.examples),
-                examples=len(pool.examples),
-                counts=tuple(energy.counts(shown.labels, len(pool.label_words))),
+                pool=len(pool.labels),
+                examples=len(pool.labels),
+                counts=tuple(energy.counts(shown.labels, len(task.label_words))),
                 energy=shown.energy,
                 flips=0,
                 waits=counts.work.waits,
@@ -58,7 +64,6 @@ async def label(
         )
 
     report(0)
-    prior = await word_prior.of_run(run_dir, client, pool) if config.search.word_prior else None
     found = await beyond.label(
         *(config, run_dir.beyond, asked, shown, client),
         work=counts.work,
@@ -71,7 +76,8 @@ async def label(
     await in_thread(partial(write_labels, run_dir.labels, task, [of_piece(task, found)]))
     after = await known_metrics(client) if before else None
     figures = beyond_figures_of(found, task.problem(), task.label_words)
-    server = await until_done(partial(server_of, config, run_dir))
-    summary = to_json(given_summary_of(config, shown.energy, counts.since(before, after), server, figures))
+    priors = priors_of(as_set.search, annealing, task.label_words, prior)
+    server, since = await until_done(partial(server_of, config, run_dir)), counts.since(before, after)
+    summary = to_json(given_summary_of(config, shown.energy, since, server, priors=priors, given=figures))
     await in_thread(partial(write_atomically, run_dir.summary, json.dumps(summary, indent=2).encode()))
     return summary

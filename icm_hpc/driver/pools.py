@@ -1,7 +1,7 @@
 """The pool of a finished run, whose labels are shown for examples that it does not have."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +10,8 @@ from .. import tasks
 from ..config.fingerprint import sha256_of
 from ..config.loading import load_file, run_folder
 from ..config.schema import Config
-from ..config.searching import annealing_of
 from ..core import energy
-from ..core.types import Labelling, frozen_labels
+from ..core.types import Annealing, Labelling, Labels, Scores, frozen_labels
 from ..errors import ConfigError, TaskError
 from ..rundir.folder import RunDir
 from ..tasks import Task, kept
@@ -52,11 +51,25 @@ def files_of_run(run_dir: RunDir, copy: RunDir) -> dict[Path, bytes]:
     if {len(row) for row in scores} != {len(pool.label_words)}:
         raise ConfigError(f"{run_dir.labels} does not have the log-probability of every label word")
     shown = json.dumps({"pool": _digest(pool), "labels": labels, "scores": scores})
-    prior = {copy.word_prior: run_dir.word_prior.read_bytes()} if run_dir.word_prior.exists() else {}
-    return {**prior, copy.pool_data: tasks.packed(pool), copy.pool: shown.encode()}
+    measured = ((copy.word_prior, run_dir.word_prior), (copy.label_prior, run_dir.label_prior))
+    priors = {path: own.read_bytes() for path, own in measured if own.exists()}
+    return {**priors, copy.pool_data: tasks.packed(pool), copy.pool: shown.encode()}
 
 
-def of_copy(config: Config, run_dir: RunDir) -> tuple[Task, Labelling]:
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """The pool of another run."""
+
+    task: Task
+    labels: Labels
+    scores: Scores
+
+    def labelling(self, annealing: Annealing) -> Labelling:
+        """Return its labels with their energy."""
+        return energy.evaluation(self.task.problem(), annealing, self.labels, self.scores).labelling
+
+
+def of_copy(config: Config, run_dir: RunDir) -> Pool:
     """Return the pool that a run's folder has a copy of. Raises TaskError if it is damaged."""
     try:
         pool = replace(
@@ -70,7 +83,7 @@ def of_copy(config: Config, run_dir: RunDir) -> tuple[Task, Labelling]:
         raise TaskError(f"{run_dir.pool}: the pool cannot be read: {error}") from error
     if not is_its:
         raise TaskError(f"{run_dir.pool}: its labels are of other examples than {run_dir.pool_data} has")
-    return pool, energy.evaluation(pool.problem(), annealing_of(config.search), labels, scores).labelling
+    return Pool(pool, labels, scores)
 
 
 def _digest(pool: Task) -> str:

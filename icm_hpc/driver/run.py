@@ -26,7 +26,7 @@ from ..rundir.folder import RunDir, ServerExit
 from ..rundir.lock import Lock
 from ..rundir.outcome import Outcome
 from ..rundir.progress import Progress, Watch
-from ..scoring import connect, identity, prompts, word_prior
+from ..scoring import connect, identity, label_prior, prompts, word_prior
 from ..scoring.client import Client, all_of
 from ..tasks import Task
 from . import beyond, checking, exactness, given, shard
@@ -36,7 +36,7 @@ from .exactness import server_of
 from .labels import of_outcome, of_piece, write_labels
 from .reporting import Reporter
 from .shard import Shard, Surroundings
-from .summary import beyond_figures_of, figures_of, summary_of, to_json, warnings
+from .summary import beyond_figures_of, figures_of, priors_of, summary_of, to_json, warnings
 
 MAX_RECONNECTS_WITHOUT_PROGRESS = 5  # times that a server is lost and found again without a step between
 LAST_WORDS_S = 10.0  # how long a server that stopped answering has to leave its exit record
@@ -219,6 +219,7 @@ async def label(
     task = tasks.load(config.task, seed=config.search.seed, copy=run_dir.data)
     prompts.require_readable(task, config.search.scoring)
     require_prior(config.search, task.label_words)
+    as_set, config = config, await label_prior.as_saved(config, run_dir)
     work = counts.work
     before = await known_metrics(client)
     division = tasks.divided(task, config.search.pool_size, config.search.beyond)
@@ -242,6 +243,7 @@ async def label(
             report(number, restart, end.info, end.info.step)
     prior = await word_prior.of_run(run_dir, client, task) if config.search.word_prior else None
     noise = (await polling.until_done(partial(server_of, config, run_dir))).exactness.noise
+    config = await label_prior.settled(config, run_dir, client, task, work)
     around = Surroundings(client, work, searches, asyncio.Semaphore(searches), report, held, prior, noise)
     # Searches take their slots in this order: what was begun ends before anything else begins.
     begun = sorted(shards, key=lambda one: not checkpoint.generations(run_dir.shard(one.number)))
@@ -270,7 +272,9 @@ async def label(
     after = await known_metrics(client) if before else None
     traced = [run_dir.shard(number, r) for number, one in outcomes.items() for r in range(len(one.ends))]
     server = await polling.until_done(partial(server_of, config, run_dir, traced))
-    summary = summary_of(config, described, counts.since(before, after), server, rest)
+    priors = priors_of(as_set.search, annealing, task.label_words, prior)
+    since = counts.since(before, after)
+    summary = summary_of(config, described, since, server, priors=priors, beyond=rest)
     for warning in warnings(summary):
         log.warning("%s", warning)
     for caution in exactness.cautions(server.exactness):

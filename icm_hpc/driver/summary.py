@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from ..config.schema import Config
+from ..config.schema import Config, SearchConfig
+from ..config.searching import is_estimated
 from ..core import agreement, alarms
 from ..core import energy as of_pool
+from ..core.memo import Rows
 from ..core.types import Annealing, Problem, pool_of
 from ..core.units import links_of, units_of
 from ..rundir.applied import Piece
@@ -37,6 +39,7 @@ TEXTS_MAKE_NO_DIFFERENCE = (
 ANOTHER_BALANCE = (
     "shard {number}: the search gives {share:.0%} of the examples the label {word}, and the model without demonstrations"
     " {zero_shot_share:.0%}: see whether labels are equally frequent in your data, and if not, set search.label_prior"
+    " to their shares, or to estimated"
 )
 LEFT_BY_SEARCH = (
     "shard {number}: the search labelled {labelled_by_search} of {examples} examples, and the last pass the others: search"
@@ -80,6 +83,15 @@ class BeyondFigures:
     label_counts: dict[str, int]  # by label word
     conflicts: int  # pairs that break a rule
     margin: float  # mean; nats
+
+
+@dataclass(frozen=True, slots=True)
+class Priors:
+    """The priors of labels and of label words, as summary.json holds them."""
+
+    label_prior: dict[str, float] | None
+    label_prior_by: str | None
+    word_prior: dict[str, float] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +142,11 @@ class Summary:
     beyond: BeyondFigures | None = None  # what was labelled given the pool, once the search had ended
     exactness: Exactness | None = None  # how exactly the run can be repeated; null in runs of earlier versions
     server: Measured | None = None  # what the server was measured to do; null if it was not measured
+    label_prior: dict[str, float] | None = (
+        None  # by label word: the shares that objective=calibrated assumes; else null
+    )
+    label_prior_by: str | None = None  # equal, given or estimated
+    word_prior: dict[str, float] | None = None  # by label word: what was subtracted from its log-probabilities, nats
 
 
 def figures_of(outcome: Outcome, problem: Problem, label_words: Sequence[str], annealing: Annealing) -> ShardFigures:
@@ -188,11 +205,29 @@ def beyond_figures_of(piece: Piece, problem: Problem, label_words: Sequence[str]
     )
 
 
+def priors_of(
+    as_set: SearchConfig, annealing: Annealing, label_words: Sequence[str], word_prior: Rows | None
+) -> Priors:
+    """Return the priors of a search with these settings and parameters; `word_prior` f64[L], nats, is what was subtracted."""
+    words = [word.strip() for word in label_words]
+    equal = [1 / len(words)] * len(words)
+    shares = dict(zip(words, annealing.label_prior or equal, strict=True))
+    by = "estimated" if is_estimated(as_set) else "given" if as_set.label_prior else "equal"
+    is_used = annealing.objective == "calibrated"
+    return Priors(
+        label_prior=shares if is_used else None,
+        label_prior_by=by if is_used else None,
+        word_prior=None if word_prior is None else dict(zip(words, word_prior.tolist(), strict=True)),
+    )
+
+
 def summary_of(
     config: Config,
     shards: Sequence[ShardFigures],
     since_start: SinceStart,
     server: Server,
+    *,
+    priors: Priors,
     beyond: BeyondFigures | None = None,
 ) -> Summary:
     """Return the figures of a run."""
@@ -216,11 +251,18 @@ def summary_of(
         since_start=since_start,
         zero_shot_counts=_total([figures.zero_shot_counts for figures in shards]),
         beyond=beyond,
+        **asdict(priors),
     )
 
 
 def given_summary_of(
-    config: Config, pool_energy: float, since_start: SinceStart, server: Server, given: BeyondFigures
+    config: Config,
+    pool_energy: float,
+    since_start: SinceStart,
+    server: Server,
+    *,
+    priors: Priors,
+    given: BeyondFigures,
 ) -> Summary:
     """Return the figures of a run without a search, whose examples were labelled given the pool of another run."""
     return Summary(
@@ -237,6 +279,7 @@ def given_summary_of(
         shards=(),
         since_start=since_start,
         beyond=given,
+        **asdict(priors),
     )
 
 

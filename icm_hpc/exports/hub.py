@@ -90,6 +90,9 @@ def _how(selection: Selection, count: int) -> Iterator[tuple[str, str]]:
         "; scores are less log P of the word after the end that all texts have in common" if search.word_prior else ""
     )
     yield "objective", f"`{search.objective}`, alpha {search.alpha:g}{less}"
+    if summary and summary.label_prior and summary.label_prior_by != "equal":
+        shares = ", ".join(f"`{_plain(word)}` {share:.3f}" for word, share in summary.label_prior.items())
+        yield "shares of labels", f"{summary.label_prior_by}: {shares}"
     yield "seeds", ", ".join(str(search.seed + number) for number in range(search.restarts))
     if summary:
         yield "labelled", _by(summary)

@@ -33,7 +33,7 @@ from ..rundir.lock import Lock
 from ..rundir.outcome import Outcome
 from ..rundir.polling import until_done
 from ..rundir.progress import Progress, Watch
-from ..scoring import word_prior
+from ..scoring import label_prior, word_prior
 from ..scoring.client import Client
 from ..scoring.scorer import answered
 from ..tasks import Task, gold
@@ -98,7 +98,7 @@ async def label(
     behind it.
     """
     part, test = conditions.tasks_of(run_dir, config)
-    mark = conditions.mark_of(config, part, test)
+    mark = conditions.mark_of(config, part, test)  # of the settings as they are read by the commands
     known = conditions.done(run_dir, mark)
     left = [name for name in conditions.wanted(config) if name not in known]
     if not left:
@@ -114,6 +114,7 @@ async def label(
         watch(replace(last, applied=last.applied + done, to_apply=last.to_apply + total))
 
     prior = await word_prior.of_run(run_dir, client, part) if config.search.word_prior else None
+    config = await label_prior.settled(config, run_dir, client, part, counts.work)
     together = config.search.parallel_searches
     slots = asyncio.Semaphore(together)
     around = Surroundings(client, counts.work, together, slots, _unheard, held, word_prior=prior)

@@ -84,6 +84,7 @@ def written(run_dir: RunDir, files: Mapping[Path, bytes]) -> Iterator[None]:
     if not has_state(run_dir):
         run_dir.served_model.unlink(missing_ok=True)
         run_dir.word_prior.unlink(missing_ok=True)
+        run_dir.label_prior.unlink(missing_ok=True)
     for path, content in files.items():
         write_atomically(path, content)
     try:

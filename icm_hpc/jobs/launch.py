@@ -300,6 +300,16 @@ def _labels(counts: Mapping[str, int]) -> str:
     return f"{listed}{more} ({len(used)} of {len(counts)} labels are used)"
 
 
+def _shares(summary: Summary) -> dict[str, str]:
+    """Return the row of the shares of labels that the run has estimated, if it has."""
+    shares = summary.label_prior if summary.label_prior_by == "estimated" else None
+    if not shares:
+        return {}
+    top = sorted(shares, key=lambda word: -shares[word])[: progress.LISTED_LABELS]
+    named = [word for word in shares if word in top]
+    return {"label_prior": "estimated: " + ", ".join(f"{word} {shares[word]:.3f}" for word in named)}
+
+
 def _print_summary(config: Config, run_dir: RunDir, summary: Summary) -> None:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     since = summary.since_start
@@ -309,6 +319,7 @@ def _print_summary(config: Config, run_dir: RunDir, summary: Summary) -> None:
         f" {summary.labelled_by_completion} by the last pass"
         + (f", {summary.beyond.examples} given the pool)" if summary.beyond else ")"),
         "labels": labels + (f" (without demonstrations: {zero_shot})" if zero_shot else ""),
+        **_shares(summary),
         "energy": f"{summary.energy:.3f} ({summary.conflicts} conflicts)",
         "steps": f"{summary.steps} ({summary.flips} flips)",
         "prompts": f"{since.prompts} sent in {since.requests} requests",
@@ -319,7 +330,7 @@ def _print_summary(config: Config, run_dir: RunDir, summary: Summary) -> None:
         rows["labelled"] = (
             f"{summary.examples} given the pool of {config.search.pool_run} (its energy: {summary.energy:.3f})"
         )
-        rows = {name: rows[name] for name in ("labelled", "labels", "prompts")}
+        rows = {name: rows[name] for name in ("labelled", "labels", *_shares(summary), "prompts")}
     if since.server_prompt_tokens:
         computed = since.server_computed_tokens
         whose = "the server (its own counters" + (", since it came back)" if since.servers_lost else ")")

@@ -128,12 +128,23 @@ def _facts(config: Config, summary: Summary | None, found: Labelled | None, gold
     yield "model", f"{model.name}{loaded}"
     yield "task", Path(config.task.name).stem
     yield "method", f"{search.method}, protocol {search.protocol}, objective {search.objective}, alpha {search.alpha:g}"
+    yield from _priors(summary)
     seeds = [search.seed, search.seed + search.restarts - 1]
     yield "seeds", str(seeds[0]) if search.restarts == 1 else f"{seeds[0]} to {seeds[1]}"
     if summary and summary.exactness:
         yield "exactness", str(summary.exactness)
     if summary and len(summary.shards) > 1:
         yield "shards", f"{len(summary.shards):,}"
+
+
+def _priors(summary: Summary | None) -> Iterator[Fact]:
+    """Yield the priors of the result; not shares of labels that are equal."""
+    if summary and summary.label_prior and summary.label_prior_by != "equal":
+        shares = ", ".join(f"{word} {share:.3f}" for word, share in summary.label_prior.items())
+        yield "shares of labels", f"{summary.label_prior_by}: {shares}"
+    if summary and summary.word_prior:
+        words = ", ".join(f"{word} {value:.2f}" for word, value in summary.word_prior.items())
+        yield "subtracted from log P", words
 
 
 def _reached(run_dir: RunDir, progress: Mapping[str, Any] | None) -> Iterator[Fact]:

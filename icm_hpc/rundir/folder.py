@@ -63,6 +63,16 @@ class WordPrior:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelPrior:
+    """What search.label_prior=estimated has found."""
+
+    shares: dict[str, float]  # of each label word, in the order of labels; their sum is 1
+    examples: int  # whose zero-shot labels these are the shares of
+    premise: str
+    logprobs: dict[str, float]  # what was subtracted from their scores, as in WordPrior
+
+
+@dataclass(frozen=True, slots=True)
 class RunDir:
     """A run's folder."""
 
@@ -130,6 +140,11 @@ class RunDir:
     def word_prior(self) -> Path:
         """What is subtracted from the scores of this run."""
         return self.path / "word-prior.json"
+
+    @property
+    def label_prior(self) -> Path:
+        """The shares of labels that this run has estimated."""
+        return self.path / "label-prior.json"
 
     @property
     def server_log(self) -> Path:
@@ -306,6 +321,15 @@ class RunDir:
         """Return what is subtracted from the scores of this run, or None if it is not measured yet."""
         values = read_json(self.word_prior)
         return values and WordPrior(**values)
+
+    def write_label_prior(self, prior: LabelPrior) -> None:
+        """Record the shares of labels that this run has estimated."""
+        write_json(self.label_prior, dataclasses.asdict(prior))
+
+    def read_label_prior(self) -> LabelPrior | None:
+        """Return the shares of labels that this run has estimated, or None if it has not yet."""
+        values = read_json(self.label_prior)
+        return values and LabelPrior(**values)
 
     def want_restart(self, attempt: str, start: int, reason: str) -> None:
         """Ask the server component to end a start of the engine that hangs, and to restart it."""

@@ -15,7 +15,7 @@ from ..core.memo import Rows
 from ..errors import BadAnswer, ScoringError
 from ..rundir.folder import RunDir, WordPrior
 from ..rundir.polling import until_done
-from ..tasks import Example, Task, premise_of
+from ..tasks import WORD_PRIOR, Example, Task, premise_of
 from .client import Client
 from .prompts import TokenPrompts, of_tokens
 from .running_text import Tokenizes
@@ -23,13 +23,13 @@ from .running_text import Tokenizes
 log = logging.getLogger(__name__)
 
 
-async def prompts_of(tokenizer: Tokenizes, task: Task) -> TokenPrompts:
+async def prompts_of(tokenizer: Tokenizes, task: Task, required_by: str = WORD_PRIOR) -> TokenPrompts:
     """Return prompts of which example 0 is the premise; example 1, the task's first, proves that label words have equal tokens.
 
     Raises TaskError for a task without a premise, or one after which the label words are other tokens.
     """
     first = task.examples[0]
-    premise = Example(f"premise of {first.id}", first.group, premise_of(task))
+    premise = Example(f"premise of {first.id}", first.group, premise_of(task, required_by))
     return await of_tokens(tokenizer, replace(task, examples=(premise, first)))
 
 
@@ -40,18 +40,20 @@ async def of_run(run_dir: RunDir, client: Client, task: Task) -> Rows:
     """
     known = await until_done(run_dir.read_word_prior)
     if known is None:
-        known = WordPrior(premise_of(task), await _asked(client, task))
+        known = await measured(client, task)
         await until_done(partial(run_dir.write_word_prior, known))
         shown = ", ".join(f"{word} {value:.2f}" for word, value in known.logprobs.items())
         log.info("search.word_prior: log P of the label words after the common end of all texts: %s", shown)
     return np.array(list(known.logprobs.values()))
 
 
-async def _asked(client: Client, task: Task) -> dict[str, float]:
-    prompts = await prompts_of(client, task)
+async def measured(client: Client, task: Task, required_by: str = WORD_PRIOR) -> WordPrior:
+    """Ask the server for log P(word | premise). Raises what the client raises, and TaskError for a task without a premise."""
+    prompts = await prompts_of(client, task, required_by)
     written = prompts.write([Query(0, ())], np.zeros(2, dtype=np.int8))
     try:
         (row,) = await prompts.score(client.replica(0), written)
     except BadAnswer as error:
         raise ScoringError(f"the server gives no score to the end that all texts have in common: {error}") from error
-    return {word.strip(): float(value) for word, value in zip(task.label_words, row, strict=True)}
+    found = {word.strip(): float(value) for word, value in zip(task.label_words, row, strict=True)}
+    return WordPrior(premise_of(task, required_by), found)

@@ -7,12 +7,14 @@ from ..config.schema import TaskConfig
 from ..errors import TaskError
 from . import claims, comparison, declared, gsm8k, kept, plugins, reviews, topics, truthfulqa
 from .family import Family, read
-from .premise import premise_of
+from .premise import LABEL_PRIOR, WORD_PRIOR, premise_of
 from .task import Division, Drawn, Example, Task, divided, drawn_in_blocks, limited, pieces, within
 from .words import require_distinct
 
 __all__ = [
+    "LABEL_PRIOR",
     "TASKS",
+    "WORD_PRIOR",
     "Division",
     "Example",
     "Family",

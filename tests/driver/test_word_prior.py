@@ -1,29 +1,23 @@
 """search.word_prior=true: every score less the log-probability of its word after what all texts end with."""
 
-import asyncio
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from icm_hpc import evaluate, tasks
-from icm_hpc.capacity import plan
+from icm_hpc import evaluate
 from icm_hpc.config import loading
-from icm_hpc.driver import run
 from icm_hpc.engines import stub
-from icm_hpc.errors import BadAnswer, ConfigError, NoAnswer, ScoringError, TaskError
+from icm_hpc.errors import ConfigError, NoAnswer, ScoringError
 from icm_hpc.jobs import claim
 from icm_hpc.rundir.folder import RunDir
 from tests import offline
+from tests.driver.premises import PREMISE, TOPICS, Lost, require_refused_before_it_is_queued, silent
 from tests.exports.runs import exported, finished
-from tests.offline import OfflineClient
 
 PRIOR = "search.word_prior=true"
-TOPICS = ("task=topics", "task.limit=24")
-PREMISE = stub.tokenize("\nTopic:")
 
 
 def logprobs(run_dir: RunDir) -> dict[str, list[float]]:
@@ -71,26 +65,10 @@ async def test_the_preamble_stands_before_the_premise(tmp_path: Path) -> None:
     assert json.loads(run_dir.word_prior.read_text())["premise"] == "\nTone:"
 
 
-class Lost(OfflineClient):
-    """Is gone after so many prompts; answers otherwise to the premise, as another GPU might."""
-
-    def __init__(self, prompts: float, moved: float) -> None:
-        super().__init__()
-        self.left, self.moved = prompts, moved
-
-    def say(self, prompt: Any, label_ids: Sequence[int]) -> list[float]:
-        """Answer, or not."""
-        self.left -= 1
-        if self.left < 0:
-            raise NoAnswer("played", counter="connection")
-        moved = self.moved if prompt == PREMISE else 0.0
-        return [value - place * moved for place, value in enumerate(super().say(prompt, label_ids))]
-
-
 async def test_a_resumed_run_has_the_prior_that_it_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = (*TOPICS, "search.objective=margin", PRIOR)
     _, whole, all_asked = await offline.label(tmp_path / "whole", *words)
-    monkeypatch.setattr(offline, "OfflineClient", lambda: Lost(len(all_asked.prompts) // 2, 0.0))
+    monkeypatch.setattr(offline, "OfflineClient", lambda: Lost(len(all_asked.prompts) // 2))
     with pytest.raises(NoAnswer):
         await offline.label(tmp_path / "resumed", *words)
     monkeypatch.setattr(offline, "OfflineClient", lambda: Lost(float("inf"), 1.0))
@@ -112,13 +90,7 @@ async def test_a_run_without_saved_state_measures_the_prior_again(tmp_path: Path
 
 
 async def test_a_premise_without_a_score_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Silent(OfflineClient):
-        def say(self, prompt: Any, label_ids: Sequence[int]) -> list[float]:
-            if prompt == PREMISE:
-                raise BadAnswer("played", counter="logprobs")
-            return super().say(prompt, label_ids)
-
-    monkeypatch.setattr(offline, "OfflineClient", Silent)
+    monkeypatch.setattr(offline, "OfflineClient", silent(PREMISE))
     with pytest.raises(ScoringError, match="no score to the end that all texts have in common: played"):
         await offline.label(tmp_path, *TOPICS, PRIOR)
 
@@ -142,16 +114,9 @@ def test_what_does_not_ask_for_every_label_word_refuses_it(words: tuple[str, ...
 
 
 def test_texts_without_a_common_end_are_refused_before_anything_is_queued(tmp_path: Path) -> None:
-    data = tmp_path / "rows.jsonl"
-    data.write_text("".join(json.dumps({"text": f"It is {word}."}) + "\n" for word in ("good", "bad", "dull", "new")))
-    own = (f"task.data={data}", 'task.prompt="{text}"', 'task.labels=[" low"," high"]', PRIOR)
-    settings, run_dir, client = offline.prepare(tmp_path, *own)
-    refused = "requires an end that the texts of all examples have in common"
-    with pytest.raises(TaskError, match=refused):
-        plan.plan(settings, tasks.load(settings.task, seed=0))
-    with pytest.raises(TaskError, match=refused):
-        asyncio.run(run.label(settings, run_dir, client, lambda _: None))
-    assert cast(OfflineClient, client).prompts == []
+    require_refused_before_it_is_queued(
+        tmp_path, PRIOR, "requires an end that the texts of all examples have in common"
+    )
 
 
 def test_evaluation_and_the_card_of_an_export_know_such_a_run(tmp_path: Path) -> None:

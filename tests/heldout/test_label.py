@@ -275,3 +275,18 @@ async def test_on_vllm_a_condition_costs_the_pool_once_and_then_the_rows_own_tok
     found = results.of_run(config, run_dir)
     assert found is not None
     assert all(one.figures for one in found.conditions.values())
+
+
+def test_the_shares_of_labels_that_the_run_has_estimated_hold_for_held_out_rows(tmp_path: Path) -> None:
+    words = (*shares(tmp_path), "search.label_prior=estimated", "evaluate.conditions=[icm,bootstrap]")
+    config, run_dir, client = prepare(tmp_path, *words)
+    asked = labelled(config, run_dir, client)
+    premise = json.loads(run_dir.label_prior.read_text())["premise"]
+    assert client.prompts.count(stub.tokenize(premise)) == 1
+    assert stub.tokenize(premise) not in asked
+    assert tuple(done_of(config, run_dir)) == ("icm", "bootstrap")
+    assert conditions.is_finished(run_dir, config)
+    found = results.of_run(config, run_dir)
+    assert found is not None
+    assert found.missing == []
+    assert labelled(config, run_dir, OfflineClient()) == []

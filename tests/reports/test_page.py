@@ -42,6 +42,21 @@ def test_a_finished_run_is_shown_in_order_with_its_plots(tmp_path: Path) -> None
         assert words in found.text
 
 
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ((), []),
+        (("search.label_prior=[1,3]",), ["shares of labels", "given: negative 0.250, positive 0.750"]),
+        (("search.label_prior=estimated",), ["shares of labels", "estimated: negative 0."]),
+        (("search.word_prior=true",), ["subtracted from log P", "negative -"]),
+    ],
+)
+def test_the_page_shows_the_priors_that_were_used(tmp_path: Path, words: tuple[str, ...], shown: list[str]) -> None:
+    text = pages.of(runs.finished(tmp_path, *REVIEWS, *words)).text
+    assert [part for part in shown if part not in text] == []
+    assert ("shares of labels" in text) == ("shares of labels" in shown)
+
+
 def test_the_page_is_written_for_its_owner_only(tmp_path: Path) -> None:
     run_dir = runs.finished(tmp_path, *REVIEWS)
     page.write(run_dir)

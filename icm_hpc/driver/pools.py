@@ -1,7 +1,7 @@
 """The pool of a finished run, whose labels are shown for examples that it does not have."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from ..config.loading import load_file, run_folder
 from ..config.schema import Config
 from ..config.searching import annealing_of
 from ..core import energy
+from ..core.json_values import from_json, typed
 from ..core.types import Labelling, frozen_labels
 from ..errors import ConfigError, TaskError
 from ..rundir.folder import RunDir
@@ -63,14 +64,25 @@ def of_copy(config: Config, run_dir: RunDir) -> tuple[Task, Labelling]:
             tasks.load(config.task, seed=config.search.seed, copy=run_dir.data),
             examples=kept.unpacked(run_dir.pool_data),
         )
-        shown = json.loads(run_dir.pool.read_bytes())
-        labels, scores = frozen_labels(shown["labels"]), np.array(shown["scores"], dtype=np.float64)
-        is_its = shown["pool"] == _digest(pool)
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        shown = typed(Shown, from_json(run_dir.pool.read_bytes()))
+        labels, scores = frozen_labels(shown.labels), np.array(shown.scores, dtype=np.float64)
+        is_its = shown.pool == _digest(pool)
+        if is_its and scores.shape != (len(labels), len(pool.label_words)):
+            raise ValueError("a label or a score is missing")
+    except (OSError, ValueError, OverflowError) as error:
         raise TaskError(f"{run_dir.pool}: the pool cannot be read: {error}") from error
     if not is_its:
         raise TaskError(f"{run_dir.pool}: its labels are of other examples than {run_dir.pool_data} has")
     return pool, energy.evaluation(pool.problem(), annealing_of(config.search), labels, scores).labelling
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What the folder of a run holds of the pool that it shows."""
+
+    pool: str  # digest of its examples
+    labels: list[int]
+    scores: list[list[float]]
 
 
 def _digest(pool: Task) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from ..config.schema import Config
 from ..core import agreement, alarms
 from ..core import energy as of_pool
+from ..core.json_values import typed
 from ..core.types import Annealing, Problem, pool_of
 from ..core.units import links_of, units_of
 from ..rundir.applied import Piece
@@ -303,8 +304,6 @@ def to_json(summary: Summary) -> dict[str, Any]:
 
 
 def from_json(values: Mapping[str, Any]) -> Summary:
-    """Return the figures that `to_json` has made `values` of."""
-    shards = [ShardFigures(**figures) for figures in values["shards"]]
-    beyond = BeyondFigures(**values["beyond"]) if values["beyond"] else None
-    since_start = SinceStart(**values["since_start"])
-    return Summary(**{**values, "shards": shards, "since_start": since_start, "beyond": beyond})
+    """Return the figures that `to_json` has made `values` of; raises ValueError for those of another version."""
+    found: Summary = typed(Summary, values)
+    return found

@@ -225,6 +225,7 @@ class SearchConfig:
             self, 0, "steps", "scorings", "alpha", "num_seeds", "kicks", "seed_repair_rounds", "repair_rounds"
         )
         require_at_least(self, 0, "memo_mb")
+        require(self.memo_mb <= 1e6, f"memo_mb={self.memo_mb}: at most 1000000")
         require_at_least(self, 1, "restarts", "parallel_searches", "ahead")
         require_at_least(self, 2, "pool_size")
         require_one_of(

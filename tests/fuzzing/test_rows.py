@@ -318,3 +318,12 @@ def test_a_small_file_that_holds_too_much_is_refused(folder: Path, monkeypatch: 
             files.read_file(path)
     with pytest.raises(TaskError, match=r"copy of its data cannot be read: holds more than"):
         kept.unpacked(bomb)
+
+
+def test_a_group_of_too_many_pairs_is_refused(folder: Path) -> None:
+    path = folder / "one_group.jsonl"
+    path.write_text(
+        "\n".join(to_json({"id": n, "pair": 1, "text": f"Text {n}.", "label": 0, "weight": n}) for n in range(7000))
+    )
+    with bounded(), pytest.raises(TaskError, match="The largest group, '1', has 7000 examples"):
+        tasks.load(TaskConfig(data=str(path), **OWN), seed=0)

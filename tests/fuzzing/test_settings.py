@@ -304,6 +304,7 @@ def test_a_file_of_defaults_gives_settings_or_one_error(own_folder: Path, conten
     [
         (f"task={'a' * 300}", "no such preset"),
         (f"model.download_dir={'a' * 300}", "is no name that a file can have"),
+        ("search.memo_mb=1e308", "at most 1000000"),
         ("run.root=a\0b", "is no name that a file can have"),
         (f"task={'a' * 300}.yaml", "there is no such file"),
         (f"task.label_words={'[' * 500}{']' * 500}", "brackets are nested too deeply"),

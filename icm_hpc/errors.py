@@ -5,11 +5,19 @@ class IcmError(Exception):
     """Anything that a user can act on; caught once, at the edge of a command."""
 
 
-class ConfigError(IcmError):
+class InputError(IcmError):
+    """What a user has written cannot be used; its text is one line, in which what it quotes is escaped."""
+
+    def __str__(self) -> str:
+        """Return the message, with an escape for each sign that cannot be printed."""
+        return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in super().__str__())
+
+
+class ConfigError(InputError):
     """A setting that cannot be used: misspelt, of a wrong type, out of range, or of another run's configuration."""
 
 
-class TaskError(IcmError):
+class TaskError(InputError):
     """Data or label words that cannot be used: a missing file, a malformed row, a duplicate id."""
 
 
@@ -60,6 +68,10 @@ class CheckpointError(IcmError):
 
 class FolderError(IcmError):
     """The run's folder, or another, cannot be read or written."""
+
+
+class DamagedFile(FolderError, ValueError):  # noqa: N818
+    """A file of a run holds something else than this program writes into it."""
 
 
 class ClusterError(IcmError):

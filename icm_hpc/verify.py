@@ -6,6 +6,7 @@ using: vLLM corrupts answers when two clients ask it for labels in different way
 """
 
 import asyncio
+import dataclasses
 import io
 import json
 import sys
@@ -16,6 +17,7 @@ from .config.addresses import require_url
 from .config.place import ServerConfig
 from .engines import DEFAULT, ENGINES
 from .errors import ConfigError, IcmError
+from .rundir.measured import Line
 from .scoring import checks
 from .scoring.checks import Check
 from .scoring.client import Client
@@ -120,8 +122,8 @@ def print_line(check: Check) -> None:
 
 def print_json(check: Check) -> None:
     """Print a check as a JSON object."""
-    fields = ("name", "passed", "found", "remedy", "figures")
-    print(json.dumps({name: getattr(check, name) for name in fields}), flush=True)
+    line = Line(check.name, check.passed, check.found, check.remedy, dict(check.figures))
+    print(json.dumps(dataclasses.asdict(line)), flush=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core.cost import Cost
-from ..rundir.measured import Measured, Sharing
+from ..rundir.measured import Measured, Sharing, Speed
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +88,12 @@ UTILISATION = {"bf16": 0.5, "fp8": 0.4}
 STEP_OVERHEAD_S = 0.01  # of the server, a step; an assumption too
 
 
-def arithmetic(shape: ModelShape, computed_tokens: int, context_tokens: int) -> float:
+def operations(shape: ModelShape | None, computed_tokens: int, context_tokens: int) -> float:
     """Return the operations of prompt tokens: 2 * parameters a token, and 4 * layers * heads * head_dim a pair of tokens in
-    attention.
+    attention. Without a shape, the number of tokens.
     """
+    if shape is None:
+        return computed_tokens
     return 2 * shape.parameters * computed_tokens + 4 * shape.layers * shape.heads * shape.head_dim * context_tokens
 
 
@@ -103,24 +105,22 @@ def seconds(
     `dtype` is bf16 or fp8.
     """
     peak = {"bf16": gpu.bf16_tflops, "fp8": gpu.fp8_tflops}[dtype] * 1e12 * UTILISATION[dtype] * n_gpus
-    operations = arithmetic(shape, work.computed_tokens, work.context_tokens)
+    arithmetic = operations(shape, work.computed_tokens, work.context_tokens)
     steps = math.ceil(work.computed_tokens / batch_tokens / replicas)
     weights = shape.parameters * {"bf16": 2, "fp8": 1}[dtype]
     reading = steps * weights / (gpu.bandwidth_tb_s * 1e12 * n_gpus / replicas)
-    return max(operations / peak, reading) + steps * STEP_OVERHEAD_S
+    return max(arithmetic / peak, reading) + steps * STEP_OVERHEAD_S
 
 
-def measured_seconds(work: Cost, shape: ModelShape | None, measured: Measured, *, replicas: int = 1) -> float | None:
-    """Forecast the seconds of a scoring from what the same server was measured to do; None if that is too little.
+def measured_operations_per_s(shape: ModelShape | None, measured: Measured) -> float | None:
+    """Return how fast one replica is, as measured: operations a second, or without a shape computed tokens; None if that is
+    not known.
 
-    Prompts that share demonstrations come nearest to a scoring; else prompts that share none. Without a shape, only tokens
-    count.
+    Prompts that share demonstrations come nearest to a scoring; else prompts that share none.
     """
-    sample = measured.sharing or measured.speed
-    if sample is None:
-        return None
-    tokens = sample.computed_tokens if isinstance(sample, Sharing) else sample.tokens
-    if shape is None:
-        return sample.seconds * work.computed_tokens / tokens / replicas
-    operations = arithmetic(shape, work.computed_tokens, work.context_tokens)
-    return sample.seconds * operations / arithmetic(shape, tokens, sample.context_tokens) / replicas
+    samples: list[Sharing | Speed | None] = [measured.sharing, measured.speed]
+    for sample in (one for one in samples if one):
+        tokens = sample.computed_tokens if isinstance(sample, Sharing) else sample.tokens
+        if tokens > 0 and 0 < sample.seconds < math.inf:
+            return operations(shape, tokens, sample.context_tokens) / sample.seconds
+    return None

@@ -81,12 +81,14 @@ def scorings(config: Config, part: Task) -> Sequence[int]:
 
 def clock_of(config: Config, model: Model | None, measured: Measured | None) -> Clock | None:
     """Return how long scorings take: as measured, else by a roofline of known GPUs; None if neither is available."""
-    if measured is not None and (measured.sharing or measured.speed):
-        shape = model.shape if model else None
-        return Clock(
-            lambda one: forecast.measured_seconds(one, shape, measured, replicas=config.server.replicas) or 0.0,
-            "at the speed that was measured",
-        )
+    shape, replicas = model.shape if model else None, config.server.replicas
+    speed = forecast.measured_operations_per_s(shape, measured) if measured else None
+    if speed:
+
+        def at_speed(one: Cost) -> float:
+            return forecast.operations(shape, one.computed_tokens, one.context_tokens) / speed / replicas
+
+        return Clock(at_speed, "at the speed that was measured")
     if model is None or hardware_of(config) is None:
         return None
     return Clock(lambda one: _by_roofline(config, model, one), "by a roofline")

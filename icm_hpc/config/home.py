@@ -16,6 +16,14 @@ def expanded(path: str | Path, *, instead: str) -> Path:
         ) from error
 
 
+def holds(path: Path) -> bool:
+    """Return whether there is such a file or folder; False too for a name that none can have, or that we may not look at."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def settings_folder() -> Path | None:
     """Return the user's folder of settings, or None if there is no home."""
     for variable, below in (("XDG_CONFIG_HOME", ""), ("HOME", ".config")):

@@ -306,7 +306,7 @@ def _preset(section: str, name: str) -> dict[str, dict[str, Any]]:
         return {section: {"name": Written(name, quoted=True)}}
     if name.endswith((".yaml", ".yml")):
         path = home.expanded(name, instead="a path without ~")
-        if not path.is_file():
+        if not home.holds(path):
             raise ConfigError(f"{section}={name}: there is no such file")
         stem = path.stem
     else:
@@ -323,7 +323,7 @@ def _preset(section: str, name: str) -> dict[str, dict[str, Any]]:
     tree[section] = {**named, **values}
     for key in ("data", "test") if section == "task" else ():
         rows = values.get(key)
-        if isinstance(rows, Written) and rows and (path.parent / rows.text).exists():  # else as from the command line
+        if isinstance(rows, Written) and rows and home.holds(path.parent / rows.text):  # else as from the command line
             tree[section][key] = dataclasses.replace(rows, text=str((path.parent / rows.text).absolute()))
     return tree
 
@@ -342,7 +342,7 @@ def _size(name: str, *, is_new: bool) -> dict[str, dict[str, Any]]:
 
 def _no_such_preset(section: str, name: str) -> str:
     files = presets(section)
-    if section == "task" and Path(name).is_file():
+    if section == "task" and home.holds(Path(name)) and Path(name).is_file():
         return f"task={name}: is no YAML file: describe it in one, by task.data, prompt and labels (docs/your-data.md)"
     return f"{section}={name}: no such preset{nearest(name, list(files))}; there are {', '.join(sorted(files))}"
 

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 
 from .addresses import require_url
-from .ranges import require, require_at_least, require_one_of
+from .ranges import require, require_at_least, require_file_names, require_one_of
 
 MAX_NAME = 200  # letters: names of files end at 255 bytes, and temporary ones are longer
 # Texts of the batch script's directives.
@@ -122,6 +122,7 @@ class RunConfig:
     notify_command: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        require_file_names(self, "root")
         legal = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*|", self.name)
         require(legal is not None, f"name={self.name}: letters, digits, '.', '_', '-', no leading sign")
         length = len(self.name)

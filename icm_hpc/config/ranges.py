@@ -19,3 +19,13 @@ def require_at_least(section: object, least: float, *keys: str) -> None:
     for key in keys:
         value = getattr(section, key)
         require(value is None or value >= least, f"{key}={value}: {least} or more")
+
+
+def require_file_names(section: object, *names: str) -> None:
+    """Raise ValueError for a path that no file system takes."""
+    for name in names:
+        text = getattr(section, name) or ""
+        fits = (
+            "\0" not in text and len(text.encode()) < 4096 and all(len(part.encode()) < 256 for part in text.split("/"))
+        )
+        require(fits, f"{name}={text[:40]!r}...: is no name that a file can have")

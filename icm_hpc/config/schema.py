@@ -16,7 +16,7 @@ from ..core.search import SCHEDULES
 from ..core.types import Annealing
 from ..engines import DEFAULT, ENGINES
 from .place import ClusterConfig, RunConfig, ServerConfig, nodes_for
-from .ranges import require, require_at_least, require_one_of
+from .ranges import require, require_at_least, require_file_names, require_one_of
 
 ANNEALING = Annealing()  # its defaults are those of the settings
 
@@ -82,6 +82,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         require_one_of(self, engine=tuple(ENGINES))
+        require_file_names(self, "path", "download_dir", "revision", "embedded")
         if ENGINES[self.engine].start is None:
             own = f"engine={self.engine}: has its own weights: take model={self.engine}"
             require(not self.path and not self.embedded, own)
@@ -145,6 +146,7 @@ class TaskConfig:
     label_words: list[str] | None = None  # replace the task's words of label 0, 1, ...; each with the space before it
 
     def __post_init__(self) -> None:
+        require_file_names(self, "name")
         require_at_least(self, 2, "limit")
         require_at_least(self, 1, "test_limit")
         require(0 <= self.test_share <= 0.9, f"test_share={self.test_share}: 0 to 0.9")
@@ -221,11 +223,13 @@ class SearchConfig:
     )  # draw weight of an unlabelled example with a labelled one in its group; others: 1
 
     def __post_init__(self) -> None:
+        require_file_names(self, "pool_run")
         require(0 <= self.seed < 2**32, f"seed={self.seed}: 0 to 4294967295")
         require_at_least(
             self, 0, "steps", "scorings", "alpha", "num_seeds", "kicks", "seed_repair_rounds", "repair_rounds"
         )
         require_at_least(self, 0, "memo_mb")
+        require(self.memo_mb <= 1e6, f"memo_mb={self.memo_mb}: at most 1000000")
         require_at_least(self, 1, "restarts", "parallel_searches", "ahead")
         require_at_least(self, 2, "pool_size")
         require_one_of(

@@ -16,6 +16,8 @@ from ..errors import ConfigError
 
 NO_MAP = ""  # stands for the section of a file that holds none
 SHOWN = 100  # letters of a value in an error
+MAX_VALUES = 100_000  # of a file, each as often as an alias repeats it
+MAX_DEPTH = 50  # of brackets on the command line
 TEXT = "tag:yaml.org,2002:str"
 
 # What YAML 1.2 reads as a number, and PyYAML (YAML 1.1) as text.
@@ -84,6 +86,8 @@ def read_yaml(path: Path, *, saved: bool = False) -> dict[str, Tree]:
     try:
         loader = _Loader(path.read_text(encoding="utf-8-sig"))
         node = loader.get_single_node()
+        if node is not None:
+            _require_few(node, path)
         tree = {} if node is None else _tree(loader, node, path, saved=saved)
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is not UTF-8; convert the file, as by iconv -f latin1 -t utf-8") from error
@@ -93,6 +97,8 @@ def read_yaml(path: Path, *, saved: bool = False) -> dict[str, Tree]:
         raise ConfigError(f"{path}: is not YAML of settings: brackets are nested too deeply") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: is not YAML: {_problem(error)}") from error
+    except (ValueError, OverflowError) as error:  # of an escape or a version that PyYAML does not check
+        raise ConfigError(f"{path}: is not YAML: {error}") from error
     if isinstance(tree, Written) and not tree:
         return {}
     return tree if isinstance(tree, dict) else {NO_MAP: tree}
@@ -107,25 +113,57 @@ def _problem(error: yaml.YAMLError) -> str:
     return line + said + next((f": {remedy}" for sign, remedy in REMEDIES.items() if sign in said), "")
 
 
-def _tree(loader: _Loader, node: yaml.Node, path: Path, *, saved: bool, above: tuple[int, ...] = ()) -> Tree:
+def _require_few(root: yaml.Node, path: Path) -> None:
+    """Raise ConfigError for a file whose aliases repeat themselves until no memory holds it, or refer to what they are in."""
+    counts: dict[int, int] = {}
+
+    def count(node: yaml.Node, above: tuple[int, ...]) -> int:
+        line = node.start_mark.line + 1
+        if id(node) in above:
+            raise ConfigError(f"{path}, line {line}: an alias refers to what it is a part of")
+        if id(node) not in counts:
+            inner = [] if isinstance(node, yaml.ScalarNode) else node.value
+            nodes = [one for item in inner for one in (item if isinstance(item, tuple) else (item,))]
+            counts[id(node)] = 1 + sum(count(one, (*above, id(node))) for one in nodes)
+        if counts[id(node)] > MAX_VALUES:
+            raise ConfigError(f"{path}, line {line}: with its aliases it has more than {MAX_VALUES} values")
+        return counts[id(node)]
+
+    count(root, ())
+
+
+def _tree(loader: _Loader, node: yaml.Node, path: Path, *, saved: bool) -> Tree:
     line = node.start_mark.line + 1
-    if id(node) in above:
-        raise ConfigError(f"{path}, line {line}: an alias refers to what it is a part of")
     if isinstance(node, yaml.ScalarNode):
+        _require_text(node.value, f"{path}, line {line}")
         return Written(node.value, f"{path}, line {line}", node.style is not None, node.tag, saved)
-    inside = (*above, id(node))
     if isinstance(node, yaml.SequenceNode):
-        return [_tree(loader, item, path, saved=saved, above=inside) for item in node.value]
+        return [_tree(loader, item, path, saved=saved) for item in node.value]
     own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
     seen: set[str] = set()
     for key in own:
-        if not isinstance(key, yaml.ScalarNode):
-            raise ConfigError(f"{path}, line {key.start_mark.line + 1}: a list or a map cannot be a key")
+        _require_scalar(key, path)
         if key.value in seen:
             raise ConfigError(f"{path}, line {key.start_mark.line + 1}: {key.value} stands twice")
         seen.add(key.value)
     loader.flatten_mapping(node)
-    return {str(key.value): _tree(loader, value, path, saved=saved, above=inside) for key, value in node.value}
+    for key, _ in node.value:
+        _require_scalar(key, path)
+    return {key.value: _tree(loader, value, path, saved=saved) for key, value in node.value}
+
+
+def _require_scalar(key: yaml.Node, path: Path) -> None:
+    where = f"{path}, line {key.start_mark.line + 1}"
+    if not isinstance(key, yaml.ScalarNode):
+        raise ConfigError(f"{where}: a list or a map cannot be a key")
+    _require_text(key.value, where)
+
+
+def _require_text(text: str, where: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{where}: {Written(text).shown} is no text that UTF-8 can hold") from error
 
 
 def read_value(key: str, text: str, *, splits: bool) -> Tree:
@@ -133,16 +171,20 @@ def read_value(key: str, text: str, *, splits: bool) -> Tree:
 
     Raises ConfigError for brackets or quotes that are not closed.
     """
+    _require_text(f"{key}={text}", "the command line")
     return _value(text, lambda problem: ConfigError(f"{key}={Written(text).shown}: {problem}"), splits=splits)
 
 
 Refusal: TypeAlias = Callable[[str], ConfigError]
 
 
-def _value(text: str, refusal: Refusal, *, splits: bool = True) -> Tree:
+def _value(text: str, refusal: Refusal, *, splits: bool = True, depth: int = 0) -> Tree:
     bare = text.strip()
+    if depth > MAX_DEPTH:
+        raise refusal("brackets are nested too deeply")
     unquoted = _unquoted(bare)
     if unquoted is not None:
+        _require_text(unquoted, "in quotes")
         return Written(unquoted, quoted=True)
     if not splits or bare[:1] not in CLOSING or not bare:
         return Written(text)
@@ -150,13 +192,13 @@ def _value(text: str, refusal: Refusal, *, splits: bool = True) -> Tree:
         raise refusal(f"{bare[0]} is not closed by {CLOSING[bare[0]]} at the end; put an item with brackets in quotes")
     items = _items(bare[1:-1], bare[0], refusal)
     if bare[0] == "[":
-        return [_value(item.strip(), refusal) for item in items]
+        return [_value(item.strip(), refusal, depth=depth + 1) for item in items]
     pairs: dict[str, Tree] = {}
     for item in items:
         name, value = _pair(item.strip(), refusal)
         if name in pairs:
             raise refusal(f"{name} stands twice")
-        pairs[name] = _value(value.strip(), refusal)
+        pairs[name] = _value(value.strip(), refusal, depth=depth + 1)
     return pairs
 
 
@@ -202,6 +244,7 @@ def _pair(item: str, refusal: Refusal) -> tuple[str, str]:
     rest = item[end:].lstrip()
     if end < 0 or not rest.startswith(":") or not name:
         raise refusal(f"{item!r} is not NAME: VALUE")
+    _require_text(name, "in quotes")
     return name, rest[1:]
 
 
@@ -211,6 +254,6 @@ def _unquoted(text: str) -> str | None:
         return None
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, OverflowError):  # the last two: of an escape that is no character
         return None
     return str(node.value)

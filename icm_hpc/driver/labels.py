@@ -4,12 +4,15 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..core.agreement import Shares
 from ..core.energy import margins
+from ..core.json_values import from_json, typed
 from ..core.types import UNLABELLED, Labels, Scores
+from ..errors import DamagedFile
 from ..rundir.applied import Piece
 from ..rundir.files import write_atomically
 from ..rundir.outcome import Outcome, stability_of
@@ -94,5 +97,15 @@ class Scored:
 
 def read_scored(path: Path) -> dict[str, Scored]:
     """Return the label of each example with its log-probabilities, by id as a text."""
-    with path.open(encoding="utf-8") as file:
-        return {str(row["id"]): Scored(int(row["label"]), row.get("logprobs") or {}) for row in map(json.loads, file)}
+    found = {}
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                row = typed(dict[str, Any], from_json(line))
+                label, logprobs = typed(int, row.get("label")), typed(dict[str, float], row.get("logprobs") or {})
+                found[str(typed(Id, row.get("id")))] = Scored(label, logprobs)
+            except ValueError as error:
+                raise DamagedFile(
+                    f"{path}, line {number}: is damaged ({error}); python -m icm_hpc.resume run=NAME writes the file again"
+                ) from error
+    return found

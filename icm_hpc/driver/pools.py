@@ -11,6 +11,7 @@ from ..config.fingerprint import sha256_of
 from ..config.loading import load_file, run_folder
 from ..config.schema import Config
 from ..core import energy
+from ..core.json_values import from_json, typed
 from ..core.types import Annealing, Labelling, Labels, Scores, frozen_labels
 from ..errors import ConfigError, TaskError
 from ..rundir.folder import RunDir
@@ -76,14 +77,25 @@ def of_copy(config: Config, run_dir: RunDir) -> Pool:
             tasks.load(config.task, seed=config.search.seed, copy=run_dir.data),
             examples=kept.unpacked(run_dir.pool_data),
         )
-        shown = json.loads(run_dir.pool.read_bytes())
-        labels, scores = frozen_labels(shown["labels"]), np.array(shown["scores"], dtype=np.float64)
-        is_its = shown["pool"] == _digest(pool)
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        shown = typed(Shown, from_json(run_dir.pool.read_bytes()))
+        labels, scores = frozen_labels(shown.labels), np.array(shown.scores, dtype=np.float64)
+        is_its = shown.pool == _digest(pool)
+        if is_its and scores.shape != (len(labels), len(pool.label_words)):
+            raise ValueError("a label or a score is missing")
+    except (OSError, ValueError, OverflowError) as error:
         raise TaskError(f"{run_dir.pool}: the pool cannot be read: {error}") from error
     if not is_its:
         raise TaskError(f"{run_dir.pool}: its labels are of other examples than {run_dir.pool_data} has")
     return Pool(pool, labels, scores)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What the folder of a run holds of the pool that it shows."""
+
+    pool: str  # digest of its examples
+    labels: list[int]
+    scores: list[list[float]]
 
 
 def _digest(pool: Task) -> str:

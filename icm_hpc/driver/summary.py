@@ -11,11 +11,12 @@ from ..config.schema import Config, SearchConfig
 from ..config.searching import is_estimated
 from ..core import agreement, alarms
 from ..core import energy as of_pool
+from ..core.json_values import typed
 from ..core.memo import Rows
 from ..core.types import Annealing, Problem, pool_of
 from ..core.units import links_of, units_of
 from ..rundir.applied import Piece
-from ..rundir.measured import Measured, of_figures
+from ..rundir.measured import Measured
 from ..rundir.outcome import Outcome
 from . import exactness
 from .exactness import Exactness, Server
@@ -361,14 +362,6 @@ def to_json(summary: Summary) -> dict[str, Any]:
 
 
 def from_json(values: Mapping[str, Any]) -> Summary:
-    """Return the figures that `to_json` has made `values` of."""
-    shards = [ShardFigures(**figures) for figures in values["shards"]]
-    beyond = BeyondFigures(**values["beyond"]) if values["beyond"] else None
-    parts = {
-        "shards": shards,
-        "since_start": SinceStart(**values["since_start"]),
-        "beyond": beyond,
-        "exactness": Exactness(**values["exactness"]) if values.get("exactness") else None,
-        "server": of_figures(values["server"]) if values.get("server") else None,
-    }
-    return Summary(**{**values, **parts})
+    """Return the figures that `to_json` has made `values` of; raises ValueError for those of another version."""
+    found: Summary = typed(Summary, values)
+    return found

@@ -1,12 +1,12 @@
 """An OpenAI-compatible completions API, which others run: of a model it tells the top-k tokens, and nothing else."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
+from ..core.json_values import shown
 from ..errors import BadAnswer
 from . import completions, vllm_options
-from .completions import ROUNDING
+from .completions import is_logprob
 from .engine import Advice, Completions, Engine, TopTokens
 
 TOP = 5  # top-k tokens: as many as OpenAI gives
@@ -22,11 +22,11 @@ def top_logprobs(body: Any, _model: str, n: int) -> list[dict[str, float]]:
 
 def _first(choice: Mapping[str, Any]) -> dict[str, float]:
     try:
-        listed = {str(token): float(value) for token, value in choice["logprobs"]["top_logprobs"][0].items()}
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        listed = {str(token): value for token, value in choice["logprobs"]["top_logprobs"][0].items()}
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise BadAnswer("the answer holds no log-probabilities", counter="logprobs") from error
-    if not listed or not all(math.isfinite(value) and value <= ROUNDING for value in listed.values()):
-        raise BadAnswer(f"the top-k tokens came back as {listed!r}", counter="logprobs")
+    if not listed or not all(map(is_logprob, listed.values())):
+        raise BadAnswer(f"the top-k tokens came back as {shown(listed)}", counter="logprobs")
     return listed
 
 

@@ -1,6 +1,5 @@
 """vLLM: how its OpenAI-compatible server is asked for label log-probabilities, and read."""
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
@@ -8,12 +7,13 @@ from typing import Any, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
+from ..core.json_values import shown
 from ..errors import BadAnswer, NoAnswer, ScoringError
 from . import completions, vllm_versions
-from .completions import GREEDY, ROUNDING
+from .completions import GREEDY, LARGEST, MINUS_INFINITY, is_count, is_logprob
 from .engine import Completions, Counters, Fields, Labels, Metrics, Models, Tokens, TopTokens, Version
 
-MINUS_INFINITY = -9999.0  # how vLLM writes -inf into JSON
+MAX_ID = 2**32  # of a token
 MAX_LABEL_IDS = 128  # of a request: vLLM's MAX_LOGPROB_TOKEN_IDS (sampling_params.py of 0.32.0)
 TOP = 20  # top-k tokens; a server gives no more unless told so at its start
 # Of prompt tokens: those looked up in the prefix cache, of these the ones found there, and all.
@@ -57,18 +57,18 @@ def top_logprobs(body: Mapping[str, Any], model: str, n: int) -> list[dict[str, 
     for answer in answers:
         # -9999 beside the token 0 is what an answer corrupted by a request of the other kind looks like.
         if not answer or not all(_is_logprob(value) for value in answer.values()):
-            raise BadAnswer(f"the top-k tokens came back as {answer!r}", counter="logprobs")
+            raise BadAnswer(f"the top-k tokens came back as {shown(answer)}", counter="logprobs")
     return answers
 
 
 def top_ids(body: Mapping[str, Any], model: str) -> dict[int, float]:
     """Return the top-k first tokens after the only prompt, id -> log-probability in nats; errors as above."""
     (listed,) = top_logprobs(body, model, 1)
-    try:
-        return {int(name.removeprefix("token_id:")): value for name, value in listed.items()}
-    except ValueError as error:
-        said = f"the top-k tokens came back by their texts ({list(listed)[:3]}...), not by their ids"
-        raise BadAnswer(said, counter="logprobs") from error
+    found = {name: re.fullmatch(r"token_id:([0-9]{1,9})", name) for name in listed}
+    if not all(found.values()):
+        said = f"the top-k tokens came back by their texts ({shown(list(listed)[:3])}...), not by their ids"
+        raise BadAnswer(said, counter="logprobs")
+    return {int(id_[1]): listed[name] for name, id_ in found.items() if id_}
 
 
 def asking_for_tokens(model: str, text: str, *, special: bool) -> Fields:
@@ -76,12 +76,12 @@ def asking_for_tokens(model: str, text: str, *, special: bool) -> Fields:
     return {"model": model, "prompt": text, "add_special_tokens": special}
 
 
-def tokens(body: Mapping[str, Any]) -> list[int]:
+def tokens(body: Any) -> list[int]:
     """Return what POST /tokenize answers."""
-    try:
-        return [int(token) for token in body["tokens"]]
-    except (KeyError, TypeError, ValueError) as error:
-        raise BadAnswer("the answer holds no tokens", counter="choices") from error
+    told = body.get("tokens") if isinstance(body, Mapping) else None
+    if not isinstance(told, list) or not all(is_count(token) and token < MAX_ID for token in told):
+        raise BadAnswer("the answer holds no tokens", counter="choices")
+    return told
 
 
 def served(models: Mapping[str, Any]) -> dict[str, int | None]:
@@ -89,7 +89,7 @@ def served(models: Mapping[str, Any]) -> dict[str, int | None]:
     try:
         return {str(card["id"]): _length(card.get("max_model_len")) for card in models["data"]}
     except (AttributeError, KeyError, TypeError) as error:
-        raise BadAnswer(f"the answer lists no models: {str(models)[:100]}", counter="not_json") from error
+        raise BadAnswer(f"the answer lists no models: {shown(models)}", counter="not_json") from error
 
 
 def root(models: Any, name: str) -> str | None:
@@ -101,14 +101,14 @@ def root(models: Any, name: str) -> str | None:
 
 
 def _length(told: Any) -> int | None:
-    return told if isinstance(told, int) and not isinstance(told, bool) and told > 1 else None
+    return told if is_count(told) and told > 1 else None
 
 
 def max_model_len(models: Mapping[str, Any], name: str) -> int:
     """Return the context length, in tokens, that GET /v1/models states of `name`; raises ScoringError if it is not served."""
     lengths = served(models)
     if name not in lengths:
-        raise ScoringError(f"the server serves {sorted(lengths)}, not {name!r}", counter="other_model")
+        raise ScoringError(f"the server serves {shown(sorted(lengths))}, not {name!r}", counter="other_model")
     length = lengths[name]
     if length is None:
         raise ScoringError(f"the server does not state the context length of {name!r}", counter="other_model")
@@ -118,15 +118,18 @@ def max_model_len(models: Mapping[str, Any], name: str) -> int:
 def version(body: Mapping[str, Any]) -> str:
     """Return what GET /version answers."""
     try:
-        return str(body["version"])
+        told = body["version"]
     except (KeyError, TypeError) as error:
-        raise BadAnswer(f"the answer states no version: {str(body)[:100]}", counter="not_json") from error
+        raise BadAnswer(f"the answer states no version: {shown(body)}", counter="not_json") from error
+    if not isinstance(told, str) or not re.fullmatch(r"[\x21-\x7e]{1,100}", told):
+        raise BadAnswer(f"the answer states no version: {shown(told)}", counter="not_json")
+    return told
 
 
 def counted(content: Any) -> Metrics:
     """Return what GET /metrics answers; errors as of `metrics`."""
     if not isinstance(content, bytes):
-        raise BadAnswer(f"the answer is no text: {str(content)[:100]}", counter="not_json")
+        raise BadAnswer(f"the answer is no text: {shown(content)}", counter="not_json")
     return metrics(content.decode(errors="replace"))
 
 
@@ -135,7 +138,8 @@ def metrics(text: str) -> Metrics:
     try:
         return _metrics(text)
     except (IndexError, OverflowError, ValueError) as error:
-        raise BadAnswer(f"GET /metrics has a counter that is no number: {error}", counter="not_json") from error
+        said = f"GET /metrics has a counter that is no number: {shown(str(error))}"
+        raise BadAnswer(said, counter="not_json") from error
 
 
 def _metrics(text: str) -> Metrics:
@@ -158,6 +162,8 @@ def _metrics(text: str) -> Metrics:
         int(totals[looked_up] or totals[prompts]),
         int(totals[hits]),
     )  # none is looked up where the cache is off
+    if not 0 <= hit <= max(queried, hit) < LARGEST or queried < 0:
+        raise ValueError(f"{queried} tokens looked up, {hit} found")
     size = blocks[0][0] if blocks else None
     return Metrics(queried, hit, size, sum(a * b for a, b in blocks) if blocks else None)
 
@@ -165,9 +171,9 @@ def _metrics(text: str) -> Metrics:
 def choices(body: Mapping[str, Any], model: str, n: int) -> list[Mapping[str, Any]]:
     """Return what was generated after each prompt, in the order of the prompts; errors as of `label_logprobs`."""
     if not isinstance(body, Mapping):
-        raise BadAnswer(f"the answer is no object: {str(body)[:100]}", counter="not_json")
+        raise BadAnswer(f"the answer is no object: {shown(body)}", counter="not_json")
     if body.get("model") != model:
-        raise ScoringError(f"the answer is of model {body.get('model')!r}, not {model!r}", counter="other_model")
+        raise ScoringError(f"the answer is of model {shown(body.get('model'))}, not {model!r}", counter="other_model")
     given = completions.in_order(body, n)
     if any(choice.get("finish_reason") == "abort" for choice in given):
         raise NoAnswer("the server gave up a request, as it does when it is told to stop", counter="aborted")
@@ -192,13 +198,13 @@ def _label_values(listed: Mapping[str, Any], label_ids: Sequence[int]) -> list[f
             raise BadAnswer(said, counter="logprobs")
         # A request with plain logprobs in the same engine step corrupts answers without an error (measured with 0.32.0).
         if not _is_logprob(value):
-            raise BadAnswer(f"label token {token}: its log-probability came back as {value!r}", counter="logprobs")
+            raise BadAnswer(f"label token {token}: its log-probability came back as {shown(value)}", counter="logprobs")
         values.append(float(value))
     return values
 
 
 def _is_logprob(value: Any) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and math.isfinite(value) and MINUS_INFINITY < value <= ROUNDING
+    return is_logprob(value) and value > MINUS_INFINITY
 
 
 COMPLETIONS = Completions(

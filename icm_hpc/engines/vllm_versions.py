@@ -30,7 +30,7 @@ def standing(version: str) -> str:
 
 def _release(version: str) -> tuple[int, ...] | None:
     """Return major, minor and patch number, or None for what is no version."""
-    found = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", version)
+    found = re.match(r"v?(\d{1,9})\.(\d{1,9})(?:\.(\d{1,9}))?", version)
     return tuple(int(part or 0) for part in found.groups()) if found else None
 
 

@@ -1,9 +1,9 @@
 """The lines of labels.jsonl: an index of them all, and one row at a time."""
 
-import json
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from ..core.json_values import from_json, typed
 from ..driver.labels import LabelRow
 from ..errors import ConfigError
 
@@ -41,8 +41,8 @@ def lines_of(file: BinaryIO) -> list[Line]:
     offset = 0
     for number, text in enumerate(file, start=1):
         try:
-            row = _row(json.loads(text))
-        except (ValueError, TypeError) as error:
+            row = _row(from_json(text))
+        except ValueError as error:
             raise ConfigError(
                 f"{file.name}, line {number}: is damaged; python -m icm_hpc.resume run=NAME writes the file again"
             ) from error
@@ -54,8 +54,12 @@ def lines_of(file: BinaryIO) -> list[Line]:
 def row_at(file: BinaryIO, line: Line) -> LabelRow:
     """Return the row of a line."""
     file.seek(line.offset)
-    return _row(json.loads(file.readline()))
+    return _row(from_json(file.readline()))
 
 
-def _row(values: dict[str, Any]) -> LabelRow:
-    return LabelRow(**{"stability": None, **values})  # which earlier versions did not write
+def _row(values: Any) -> LabelRow:
+    whole = typed(dict[str, Any], values)
+    row: LabelRow = typed(LabelRow, {"stability": None, **whole})  # which earlier versions did not write
+    if row.word not in row.logprobs or not 0 <= row.label < len(row.logprobs):
+        raise ValueError("its label is none of its label words")
+    return row

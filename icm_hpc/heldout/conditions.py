@@ -81,10 +81,10 @@ def labels_of(run_dir: RunDir, condition: str, seed: int) -> Path:
 def _recorded(run_dir: RunDir) -> dict[str, Done]:
     """Return what is noted; of a damaged file nothing, and the conditions are written again from what was saved of them."""
     try:
-        values: dict[str, Any] = read_json(_path(run_dir)) or {}
-        return {name: Done(**{**one, "seeds": tuple(one["seeds"])}) for name, one in values.items()}
-    except (ValueError, TypeError, LookupError, AttributeError):
+        found: dict[str, Done] = read_json(_path(run_dir), dict[str, Done]) or {}
+    except ValueError:
         return {}
+    return {name: one for name, one in found.items() if one.main in one.seeds}
 
 
 def _as_json(one: Done) -> dict[str, Any]:

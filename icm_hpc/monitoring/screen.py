@@ -13,9 +13,9 @@ from rich.live import Live
 from rich.text import Text
 
 from .. import scheduler
-from ..rundir.files import read_json
 from ..rundir.folder import RunDir
 from ..rundir.progress import balance
+from ..rundir.progress import read as read_progress
 from ..rundir.trace import last_line
 from . import energies, state, table
 from .slurm import Seldom
@@ -108,9 +108,9 @@ def _title(words: str, root: Path) -> Text:
 def _progress(run_dir: RunDir) -> dict[str, Any] | None:
     """Return the last report of progress if it has the pool and its labels."""
     try:
-        found = read_json(run_dir.progress)
+        found = read_progress(run_dir)
         return found if found and {"pool", "examples", "counts"} <= found.keys() else None
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError):
         return None
 
 

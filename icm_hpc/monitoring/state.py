@@ -15,6 +15,7 @@ from ..rundir.attempts import attempts as attempts_of
 from ..rundir.files import read_json
 from ..rundir.folder import RunDir
 from ..rundir.polling import COMMAND_S, block_until_done
+from ..rundir.progress import read as read_progress
 from ..rundir.trace import last_line
 from .slurm import Job, Slurm
 
@@ -129,13 +130,10 @@ def _attempts(run_dir: RunDir) -> list[dict[str, Any]]:
 def _current_progress(run_dir: RunDir, attempts: list[dict[str, Any]]) -> dict[str, Any] | None:
     """Return where the newest start says it is, or None if it has not said so yet."""
     try:
-        found = read_json(run_dir.progress)
+        found = read_progress(run_dir)
     except ValueError:
         return None
-    numbers = ("step", "steps", "flips", "energy")
-    if not isinstance(found, dict) or not all(isinstance(found.get(key), int | float) for key in numbers):
-        return None
-    return found if attempts and found.get("attempt") == attempts[-1]["attempt"] else None
+    return found if found and attempts and found.get("attempt") == attempts[-1]["attempt"] else None
 
 
 def _saved(traces: list[Path]) -> Reached | None:

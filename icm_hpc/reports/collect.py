@@ -13,11 +13,12 @@ from ..config.loading import load_file, to_yaml
 from ..config.schema import Config
 from ..core.layout import LAYOUTS
 from ..driver.summary import ShardFigures, Summary, from_json
-from ..errors import IcmError
+from ..errors import DamagedFile, IcmError
 from ..heldout import results
 from ..rundir.attempts import attempts
 from ..rundir.files import read_json
 from ..rundir.folder import RunDir
+from ..rundir.progress import read as read_progress
 from ..rundir.trace import digest_of
 from ..tasks import Task
 from . import beside, comparison, cost, courses, labelling, repeat, rows
@@ -63,7 +64,7 @@ def collect(run_dir: RunDir) -> Report:
             found=found,
             words=words,
             gold=compared,
-            progress=read_json(run_dir.progress),
+            progress=_progress(run_dir),
         ),
         searches=len(courses.folders(run_dir)),
         courses=courses.courses(run_dir, found.best if found else {}),
@@ -90,6 +91,14 @@ def collect(run_dir: RunDir) -> Report:
         command_note=note,
         settings=to_yaml(config)[:SETTINGS],
     )
+
+
+def _progress(run_dir: RunDir) -> dict[str, Any] | None:
+    try:
+        return read_progress(run_dir)
+    except DamagedFile as error:
+        log.warning("%s", error)
+        return None
 
 
 def summary_of(run_dir: RunDir) -> Summary | None:

@@ -1,16 +1,16 @@
 """The course of the searches, from their traces."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..rundir.folder import RunDir
-from ..rundir.trace import last_line
+from ..rundir.trace import last_line, line_of
 from .figures import Course
 
 SEARCHES = 8  # whose course is shown
 POINTS = 300  # of each
+KEYS = {"step", "energy", "temperature", "pool", "counts"}
 
 
 def folders(run_dir: RunDir) -> list[Path]:
@@ -50,8 +50,7 @@ def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the steps of a trace up to what a kill has left of a line."""
     with path.open("rb") as file:
         for line in file:
-            try:
-                values = json.loads(line)
-            except ValueError:
+            values = line_of(line)
+            if values is None or not values.keys() >= KEYS:
                 return
-            yield {key: values[key] for key in ("step", "energy", "temperature", "pool", "counts")}
+            yield {key: values[key] for key in KEYS}

@@ -81,8 +81,8 @@ def prompts_of(search: SearchConfig, run_dir: RunDir, task: Task, labels: Mappin
 
 
 def _part(run_dir: RunDir, number: int, task: Task, labels: Mapping[str, int]) -> Part | None:
-    recorded = read_json(run_dir.lengths(number))
-    if recorded is None or len(recorded["demonstrations"]) != len(task.examples):
+    recorded = read_json(run_dir.lengths(number), dict[str, list[int]])
+    if recorded is None or len(recorded.get("demonstrations", ())) != len(task.examples):
         return None
     own = np.array([labels.get(str(example.id), -1) for example in task.examples], dtype=np.int8)
     return Part(task, own, np.array(recorded["demonstrations"], dtype=np.int64))

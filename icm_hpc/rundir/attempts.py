@@ -12,10 +12,23 @@ from importlib import metadata
 from typing import Any
 
 from .. import scheduler
+from ..core.json_values import typed
+from ..errors import DamagedFile
 from .files import read_json, write_atomically
 from .folder import RunDir, ServedModel
 
 FORGOTTEN_S = 3600.0
+# What is recorded of a start, and what of that is counted; a start that goes on, or of an earlier version, has less.
+FIELDS: dict[str, Any] = {
+    "attempt": str,
+    "job": str | None,
+    **dict.fromkeys(("driver_host", "started", "python", "ended", "end"), str),
+    "versions": dict[str, str],
+    "served_model": dict[str, str | None],
+    "counts": dict[str, Any],
+}
+COUNTED: dict[str, Any] = {"traffic": dict[str, Any], "work": dict[str, Any], "servers_lost": int}
+TRAFFIC: dict[str, Any] = {"requests": int, "failures": dict[str, int]}
 
 
 def new_attempt() -> str:
@@ -40,7 +53,17 @@ def record_attempt(run_dir: RunDir, attempt: str) -> int:
 
 def attempts(run_dir: RunDir) -> list[dict[str, Any]]:
     """Return every start of the driver, the first one first, as provenance.json has them."""
-    return list((read_json(run_dir.provenance) or {"attempts": []})["attempts"])
+    found: dict[str, Any] = read_json(run_dir.provenance, dict[str, list[dict[str, Any]]]) or {"attempts": []}
+    try:
+        for start in found.get("attempts", ()):
+            counts = start.get("counts", {})
+            for kinds, values in ((FIELDS, start), (COUNTED, counts), (TRAFFIC, counts.get("traffic", {}))):
+                for name in kinds.keys() & typed(dict[str, Any], values).keys():
+                    typed(kinds[name], values[name], name)
+            typed(str, start.get("attempt"), "attempt")
+        return list(found["attempts"])
+    except (ValueError, LookupError, AttributeError) as error:
+        raise DamagedFile(f"{run_dir.provenance} is damaged: {error}") from error
 
 
 def remove_ended(run_dir: RunDir, own: str) -> None:

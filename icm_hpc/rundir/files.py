@@ -7,7 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..errors import ConfigError
+from ..core.json_values import from_json, typed
+from ..errors import ConfigError, DamagedFile
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -64,10 +65,15 @@ def fsync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def read_json(path: Path) -> Any:
-    """Return what a file that `write_atomically` wrote holds, or None if it is not there; polling.py repeats what may pass."""
+def read_json(path: Path, kind: Any = Any) -> Any:
+    """Return what a file that `write_atomically` wrote holds, or None if it is not there; polling.py repeats what may pass.
+
+    Raises DamagedFile for what is no JSON, or not of the type `kind` (core/json_values.py).
+    """
     try:
-        return json.loads(path.read_bytes())
+        return typed(kind, from_json(path.read_bytes()))
+    except ValueError as error:
+        raise DamagedFile(f"{path} is damaged: {error}") from error
     except FileNotFoundError:
         return None
     except OSError as error:

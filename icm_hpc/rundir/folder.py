@@ -42,6 +42,22 @@ class Rendezvous:
 
 
 @dataclass(frozen=True, slots=True)
+class RankExit:
+    """How a rank of one start of the engine ended."""
+
+    start: int
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
+class RestartWanted:
+    """Why one start of the engine is to be ended."""
+
+    start: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ServedModel:
     """Whose scores a run has."""
 
@@ -254,8 +270,8 @@ class RunDir:
 
     def read_endpoint(self, attempt: str) -> Endpoint | None:
         """Return where the server of this attempt listens, or None while it does not."""
-        values = read_json(self.endpoint(attempt))
-        return values and Endpoint(**{**values, "hosts": tuple(values["hosts"])})
+        found: Endpoint | None = read_json(self.endpoint(attempt), Endpoint)
+        return found
 
     def write_server_exit(self, record: ServerExit) -> None:
         """Record how the server ended, for good."""
@@ -263,8 +279,8 @@ class RunDir:
 
     def read_server_exit(self, attempt: str) -> ServerExit | None:
         """Return how the server of this attempt ended, or None while it has not."""
-        values = read_json(self.server_exit(attempt))
-        return values and ServerExit(**values)
+        found: ServerExit | None = read_json(self.server_exit(attempt), ServerExit)
+        return found
 
     def write_rendezvous(self, meeting: Rendezvous) -> None:
         """Announce a start of the engine to the other nodes."""
@@ -272,8 +288,8 @@ class RunDir:
 
     def read_rendezvous(self, attempt: str) -> Rendezvous | None:
         """Return where the ranks meet, or None between two starts."""
-        values = read_json(self.rendezvous(attempt))
-        return values and Rendezvous(**values)
+        found: Rendezvous | None = read_json(self.rendezvous(attempt), Rendezvous)
+        return found
 
     def write_rank_arrival(self, attempt: str, number: int, address: str) -> None:
         """Report to the first node that the component of this node has started."""
@@ -295,8 +311,8 @@ class RunDir:
 
     def read_rank_exit(self, attempt: str, number: int, start: int) -> str | None:
         """Return how a rank of this start ended, or None."""
-        values = read_json(self.rank_exit(attempt, number))
-        return values["how"] if values and values["start"] == start else None
+        found: RankExit | None = read_json(self.rank_exit(attempt, number), RankExit)
+        return found.how if found and found.start == start else None
 
     def write_served_model(self, served: ServedModel) -> None:
         """Record whose scores this run has."""
@@ -304,14 +320,8 @@ class RunDir:
 
     def read_served_model(self) -> ServedModel | None:
         """Return whose scores this run has, or None if it has none; earlier versions recorded the name alone."""
-        values = read_json(self.served_model)
-        if values is None:
-            return None
-        lists = {key: tuple(map(tuple, values.get(key, ()))) for key in ("prompts", "logprobs")}
-        ids = tuple(values.get("token_ids", ()))
-        return ServedModel(
-            values["name"], values.get("root"), token_ids=ids, **lists, timed_tokens=values.get("timed_tokens", 0)
-        )
+        found: ServedModel | None = read_json(self.served_model, ServedModel)
+        return found
 
     def write_word_prior(self, prior: WordPrior) -> None:
         """Record what is subtracted from the scores of this run."""
@@ -319,8 +329,8 @@ class RunDir:
 
     def read_word_prior(self) -> WordPrior | None:
         """Return what is subtracted from the scores of this run, or None if it is not measured yet."""
-        values = read_json(self.word_prior)
-        return values and WordPrior(**values)
+        found: WordPrior | None = read_json(self.word_prior, WordPrior)
+        return found
 
     def write_label_prior(self, prior: LabelPrior) -> None:
         """Record the shares of labels that this run has estimated."""
@@ -328,8 +338,8 @@ class RunDir:
 
     def read_label_prior(self) -> LabelPrior | None:
         """Return the shares of labels that this run has estimated, or None if it has not yet."""
-        values = read_json(self.label_prior)
-        return values and LabelPrior(**values)
+        found: LabelPrior | None = read_json(self.label_prior, LabelPrior)
+        return found
 
     def want_restart(self, attempt: str, start: int, reason: str) -> None:
         """Ask the server component to end a start of the engine that hangs, and to restart it."""
@@ -337,5 +347,5 @@ class RunDir:
 
     def read_restart_wanted(self, attempt: str, start: int) -> str | None:
         """Return why this start of the engine is to be ended, or None."""
-        values = read_json(self.restart_wanted(attempt))
-        return values["reason"] if values and values["start"] == start else None
+        found: RestartWanted | None = read_json(self.restart_wanted(attempt), RestartWanted)
+        return found.reason if found and found.start == start else None

@@ -19,6 +19,7 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from ..core.json_values import from_json, typed
 from ..errors import CheckpointError, ConfigError
 from .polling import COMMAND_S, Polled, block_until_done, until_done
 
@@ -159,12 +160,13 @@ def holder(path: Path, *, listen: bool = False) -> str | None:
 def read(path: Path) -> Record | None:
     """Return what the lock file holds, or None if it holds nothing that can be read."""
     try:
-        return Record(**json.loads(path.read_bytes()))
-    except (FileNotFoundError, ValueError, TypeError):
+        found: Record = typed(Record, from_json(path.read_bytes()))
+    except (FileNotFoundError, ValueError):
         return None
     except OSError as error:
         error.filename = error.filename or str(path)  # only a failed open names it
         raise
+    return found
 
 
 def _open(path: Path) -> tuple[int, bool]:

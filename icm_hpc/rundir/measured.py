@@ -1,11 +1,11 @@
 """What a server was measured to do, once in a run or by `verify`: measured.json, and the lines of `verify json=true`."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from ..core.json_values import from_json, typed
 from ..errors import ConfigError
 from .files import read_json, write_json
 
@@ -70,7 +70,18 @@ class Measured:
     sharing: Sharing | None = None
 
 
-KINDS = {"noise": Noise, "speed": Speed, "sharing": Sharing}
+PARTS = tuple(field.name for field in fields(Measured))
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What `verify json=true` prints of a check."""
+
+    name: str
+    passed: bool | None
+    found: str
+    remedy: str
+    figures: dict[str, Any]
 
 
 def write(path: Path, measured: Measured) -> None:
@@ -80,19 +91,20 @@ def write(path: Path, measured: Measured) -> None:
 
 def read(path: Path) -> Measured | None:
     """Return what was written, or None if nothing was."""
-    values = read_json(path)
-    return None if values is None else of_figures(values)
+    found: Measured | None = read_json(path, Measured)
+    return found
 
 
-def of_figures(figures: Mapping[str, Any]) -> Measured:
-    """Return it of each part's figures, by its name; parts without any are None."""
-    return Measured(**{name: kind(**figures[name]) for name, kind in KINDS.items() if figures.get(name)})
+def of_figures(figures: Mapping[str, Mapping[str, Any]]) -> Measured:
+    """Return it of each part's figures, by its name; parts without any are None. Raises ValueError for other figures."""
+    found: Measured = typed(Measured, {name: figures.get(name) or None for name in PARTS})
+    return found
 
 
 def of_lines(path: Path) -> Measured:
     """Return what the lines say that `verify json=true` has printed into a file; raises ConfigError for another file."""
     try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return of_figures({line["name"]: line["figures"] for line in lines})
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        lines = [typed(Line, from_json(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+        return of_figures({line.name: line.figures for line in lines})
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path} is neither a run nor what `verify json=true` has printed: {error}") from error

@@ -86,7 +86,7 @@ def read(folder: Path, place: Place, *, patient: bool) -> tuple[list[Remembered]
     path = path_of(folder, place.number)
     try:
         with path.open("rb") as file:
-            content = file.read(place.size)
+            content = file.read(min(place.size, path.stat().st_size))
     except OSError as error:
         if error.errno not in TRANSIENT and not isinstance(error, FileNotFoundError):
             raise unreadable(path, error) from error

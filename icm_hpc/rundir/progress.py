@@ -2,14 +2,18 @@
 
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from typing import Any, get_type_hints
 
 from ..core.energy import entropy
-from .files import write_atomically
+from ..core.json_values import typed
+from ..errors import DamagedFile
+from .files import read_json, write_atomically
 from .folder import RunDir
 
 REPORT_S = 10.0
@@ -44,6 +48,27 @@ class Progress:
     def expected(self) -> float:
         """Steps expected, likewise."""
         return self.steps + self.to_apply * self.applied_step
+
+
+OF_REPORT = {"attempt": str, "time_s": float, "steps_per_s": float | None, "left_s": float | None}
+REQUIRED = {"step", "steps", "flips", "energy"}
+
+
+def read(run_dir: RunDir) -> dict[str, Any] | None:
+    """Return the last report, None if there is none; earlier versions wrote fewer fields. Raises DamagedFile."""
+    found: dict[str, Any] | None = read_json(run_dir.progress, dict[str, Any])
+    if found is None:
+        return None
+    kinds: dict[str, Any] = {**get_type_hints(Progress), **OF_REPORT}
+    try:
+        if not found.keys() >= REQUIRED:
+            raise ValueError("a figure is missing")
+        values = {key: typed(kinds.get(key, Any), value, key) for key, value in found.items()}
+        if not math.isfinite(values.get("left_s") or 0.0):
+            raise ValueError("left_s is not finite")
+    except ValueError as error:
+        raise DamagedFile(f"{run_dir.progress} is damaged: {error}") from error
+    return values
 
 
 Watch = Callable[[Progress], None]

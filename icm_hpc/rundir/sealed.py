@@ -42,8 +42,18 @@ def decoded(content: bytes, read: Callable[[Any], R]) -> R:
     found = hashlib.sha256(content[USER_BLOCK:]).hexdigest().encode()
     if not content.startswith(MAGIC) or wanted != found:
         raise ValueError("its checksum is wrong: truncated or altered")
-    with h5py.File(io.BytesIO(content), "r") as file:
-        return read(file)
+    try:
+        with h5py.File(io.BytesIO(content), "r") as file:
+            file.visititems(lambda name, item: _require_stored(name, item, len(content)))
+            return read(file)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError) as error:  # also of the HDF5 library
+        raise ValueError(f"it is not what this version writes: {error}") from error
+
+
+def _require_stored(name: str, item: Any, size: int) -> None:
+    """Raise ValueError for an array that is larger than the file: nothing is compressed."""
+    if isinstance(item, h5py.Dataset) and item.nbytes > size:
+        raise ValueError(f"{name} is said to be {item.nbytes} bytes in a file of {size}")
 
 
 def save(path: Path, fill: Callable[[Any], None]) -> None:

@@ -6,13 +6,15 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, get_type_hints
 
+from ..core.json_values import from_json, typed
 from ..core.types import StepInfo
 from .appended import Appended
 
 NAME = "trace.jsonl"  # in the folder of its search
 TAIL_BYTES = 8192
+SHOWN = {"step", "flips", "energy"}
 PIECE = 2**20  # bytes of a trace that are in memory at one time
 
 
@@ -107,8 +109,19 @@ def last_line(trace: Path) -> dict[str, Any] | None:
             if earlier or length >= size:
                 break
             length *= 2
-    found = json.loads(line) if newline else None
-    return found if isinstance(found, dict) and {"step", "flips", "energy"} <= found.keys() else None
+    return line_of(line) if newline else None
+
+
+def line_of(line: bytes) -> dict[str, Any] | None:
+    """Return a line of a trace, None for one that is none of a step; earlier versions wrote fewer fields."""
+    kinds = get_type_hints(TraceLine)
+    try:
+        found = typed(dict[str, Any], from_json(line))
+        return (
+            {key: typed(kinds.get(key, Any), value) for key, value in found.items()} if found.keys() >= SHOWN else None
+        )
+    except ValueError:
+        return None
 
 
 def digest_of(file: IO[bytes], count: int) -> tuple["hashlib._Hash", int]:

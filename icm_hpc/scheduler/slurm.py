@@ -58,7 +58,9 @@ class Component:
 
 def newest(folder: Path) -> str | None:
     """Return the id of the last job that submitit submitted from `folder`, or None."""
-    numbers = [int(path.name.split("_")[0]) for path in folder.glob("*_submitted.pkl") if path.name[0].isdigit()]
+    numbers = [
+        int(path.name.split("_")[0]) for path in folder.glob("*_submitted.pkl") if re.match("[0-9]+_", path.name)
+    ]
     return str(max(numbers)) if numbers else None
 
 
@@ -119,7 +121,7 @@ def all_accounted(jobs: Sequence[str], cluster: str | None = None) -> dict[str, 
     for id_, state, nodes, script, steps in (
         row.split("|") for row in printed.splitlines() if row.count("|") == fields.count(",")
     ):
-        if state:
+        if state.strip():
             exit_code = steps if steps not in ("", "0:0") else script
             found.setdefault(id_.partition("+")[0], []).append(Component(state.split()[0], nodes, exit_code))
     return found

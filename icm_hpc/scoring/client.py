@@ -168,7 +168,10 @@ class Client:
 
         async def tokens(body: dict[str, Any]) -> list[int]:
             async with self._slots:
-                return await self._ask("POST", asking.path, json.dumps(body).encode(), read=asking.read)
+                found = await self._ask("POST", asking.path, json.dumps(body).encode(), read=asking.read)
+            if not found and any(map(str.isalnum, body["prompt"])):
+                raise BadAnswer("the answer holds no tokens of a text that has letters", counter="choices")
+            return found
 
         return list(await all_of(tokens(body) for body in bodies))
 

@@ -6,11 +6,12 @@ ECHO = 16  # characters that an answer and a prompt share, spaces and quotes lef
 
 
 def quotable(answer: bytes, *, key: str, body: bytes | None, limit: int) -> str:
-    """Return at most `limit` characters of an answer: without the key, and up to where it repeats a prompt of `body`.
+    """Return at most `limit` characters of an answer, on one line: without the key, up to where it repeats a prompt of `body`.
 
     Servers quote the requests that they refuse: vLLM all of an input that is not valid.
     """
     said = without_key(answer.decode(errors="replace"), key)[:limit]
+    said = "".join(sign if sign.isprintable() else " " for sign in said)
     end = _echo(said, _prompts(body))
     return said if end is None else f"{said[:end]}... (the answer goes on with a prompt, which is not quoted)"
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import json
 import math
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -12,11 +11,14 @@ from urllib.parse import unquote, urlsplit
 import aiohttp
 
 from ..config.addresses import require_url
+from ..core.json_values import from_json
 from ..errors import BadAnswer, ConfigError, NoAnswer, RateLimited, RequestError, ScoringError, TimedOut
 from .quoting import quotable
 from .rate_limit import retry_after_s
 
 CONNECT_S = 10.0
+MAX_ANSWER_BYTES = 2**26  # ten times what the largest request is answered
+PIECE_BYTES = 2**16
 KEEPALIVE_S = 4.0  # of an idle connection: uvicorn, and so vLLM, closes it after 5 s, and a request may then be cut
 
 
@@ -76,11 +78,14 @@ async def exchange(
     headers = {**headers, **({"Content-Type": "application/json"} if body else {})}
     try:
         async with session.request(method, url, data=data, headers=headers, **limits) as response:
-            content = await response.read()
-    except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+            content = await _content(response)
+    except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as error:
         if isinstance(error, asyncio.TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
             raise TimedOut(f"{method} {url}: no answer within {timeout_s:g} s", counter="timeout") from error
-        raise NoAnswer(f"{method} {url}: {type(error).__name__}: {error}", counter="connection") from error
+        words = " ".join(f"{type(error).__name__}: {error}".split())
+        raise NoAnswer(f"{method} {url}: {words}", counter="connection") from error
+    if len(content) > MAX_ANSWER_BYTES:
+        raise BadAnswer(f"{method} {url} answered more than {MAX_ANSWER_BYTES} bytes", counter="not_json")
     if response.status != 200:
         said = quotable(content, key=key_of(session), body=body, limit=500)
         is_out = response.status == 429 and is_out_of_quota(content)
@@ -88,10 +93,19 @@ async def exchange(
     if response.content_type != "application/json":
         return content
     try:
-        return json.loads(content)
+        return from_json(content)
     except ValueError as error:
         said = quotable(content, key=key_of(session), body=body, limit=100)
         raise BadAnswer(f"{method} {url} answered what is not JSON: {said.encode()!r}", counter="not_json") from error
+
+
+async def _content(response: aiohttp.ClientResponse) -> bytes:
+    """Return what was answered, decompressed; of more than MAX_ANSWER_BYTES not all."""
+    pieces, size = [], 0
+    while size <= MAX_ANSWER_BYTES and (piece := await response.content.read(PIECE_BYTES)):
+        pieces.append(piece)
+        size += len(piece)
+    return b"".join(pieces)
 
 
 def key_of(session: aiohttp.ClientSession) -> str:

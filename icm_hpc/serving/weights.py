@@ -37,6 +37,8 @@ def on_disk(model: ModelConfig) -> Path | None:
     if model.path and folder.is_dir():
         return folder
     cached = hub_cache(model) / f"models--{model.path.replace('/', '--')}"
+    if not home.holds(cached):
+        return None
     revision = cached / "refs" / (model.revision or "main")
     snapshot = cached / "snapshots" / (revision.read_text().strip() if revision.is_file() else model.revision or "")
     return snapshot if model.path and _is_complete(snapshot) else None

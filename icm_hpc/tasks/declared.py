@@ -12,7 +12,7 @@ from ..config.schema import TaskConfig
 from ..core.types import Rule
 from ..errors import TaskError
 from .family import GROUP, ID, Family, group_of, id_of
-from .rows import GOLD, Dropped, Row
+from .rows import GOLD, Dropped, Row, listed, shown
 from .task import AT_MOST_ONE, EXACTLY_ONE, ConflictRule, Example, different, same
 
 COLUMNS = {"id": ID, "group": GROUP, "label": GOLD}  # what task.columns may name -> what rows have it under
@@ -185,10 +185,8 @@ def _require_columns(rows: Sequence[Row], columns: Sequence[str]) -> None:
     for column in columns:
         if column not in there:
             near = difflib.get_close_matches(column, list(there), n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise TaskError(
-                f"no row of the data has a column {column!r}: {hint}There are {', '.join(map(repr, there))}"
-            )
+            hint = f"did you mean {shown(near[0])}? " if near else ""
+            raise TaskError(f"no row of the data has a column {shown(column)}: {hint}There are {listed(list(there))}")
 
 
 def _text(row: Row, column: str) -> str:
@@ -207,7 +205,11 @@ def _text(row: Row, column: str) -> str:
 def _compared(row: Row, column: str) -> str:
     value = row.value(column)
     return (
-        "" if value is None else json.dumps(gold_key(value) if isinstance(value, (str, int, float, Decimal)) else value)
+        ""
+        if value is None
+        else json.dumps(
+            gold_key(value) if isinstance(value, (str, int, float, Decimal)) else value, default=str, sort_keys=True
+        )
     )
 
 

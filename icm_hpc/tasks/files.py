@@ -4,21 +4,20 @@ Each problem is one TaskError that names the file and, where it is in a row, the
 """
 
 import csv
-import gzip
 import io
 import json
 import re
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
 from ..config import home
 from ..config.schema import TaskConfig
 from ..errors import TaskError
-from .rows import Row, kind_of, shown
+from . import columns, unzipping
+from .rows import Row, first_line, kind_of, require_shallow, shown
 
 LINES = (".jsonl", ".ndjson")
 TABLES = {".csv": ",", ".tsv": "\t"}  # by ending, what separates the columns
@@ -48,7 +47,7 @@ def read(config: TaskConfig, built_in: Path | None) -> list[Row]:
         if path.exists():
             return read_file(path)
     except (OSError, ValueError) as error:  # of a name that no file can have, or a folder that we may not enter
-        raise TaskError(f"task.data={config.data}: cannot be read: {_line(error)}") from error
+        raise TaskError(f"task.data={config.data}: cannot be read: {first_line(error)}") from error
     if _kind(path) in (*READ, "") and HUB_NAME.fullmatch(config.data) and not _kind(path):
         return _some(config.data, list(_hub(config.data, config.subset, config.split)))
     raise TaskError(f"task.data={config.data}: there is no such file (looked for {path.absolute()})")
@@ -58,12 +57,12 @@ def read_file(path: Path) -> list[Row]:
     """Return the rows of a file, by the ending of its name; of another name, by its first bytes."""
     kind = _kind(path)
     if kind in COLUMNS:
-        return _some(path, list(_columns(path, kind)))
+        return _some(path, list(columns.rows_of(path, kind)))
     content = _bytes(path)
     if not kind:
         kind = _guess(path, content)
         if kind in COLUMNS:
-            return _some(path, list(_columns(path, kind)))
+            return _some(path, list(columns.rows_of(path, kind)))
     text = _text(path, content)
     if kind in TABLES:
         return _some(path, list(_table(path, text, TABLES[kind])))
@@ -96,9 +95,9 @@ def _guess(path: Path, content: bytes) -> str:
 def _bytes(path: Path) -> bytes:
     try:
         content = path.read_bytes()
-        return gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
-    except (OSError, EOFError, zlib.error) as error:
-        raise TaskError(f"task.data={path}: cannot be read: {_line(error)}") from error
+        return unzipping.unzipped(content) if content.startswith(b"\x1f\x8b") else content
+    except (OSError, ValueError) as error:
+        raise TaskError(f"task.data={path}: cannot be read: {first_line(error)}") from error
 
 
 def _text(path: Path, content: bytes) -> str:
@@ -167,7 +166,7 @@ def _rows_of(path: Path, value: Any) -> Iterable[tuple[object, Any]]:
     if isinstance(value, dict) and value:
         members = list(value.values())
         if isinstance(value.get("columns"), list) and isinstance(value.get("data"), list):  # pandas, orient="split"
-            return enumerate((dict(zip(value["columns"], row, strict=True)) for row in value["data"]), start=1)
+            return _split(path, value["columns"], value["data"])
         lists = [member for member in members if isinstance(member, list) and member and isinstance(member[0], dict)]
         if len(lists) == 1 and not any(isinstance(m, list) and m is not lists[0] for m in members):
             return enumerate(lists[0], start=1)
@@ -183,6 +182,17 @@ def _rows_of(path: Path, value: Any) -> Iterable[tuple[object, Any]]:
         f"{path}: expected a JSON list of objects, an object that holds one such list, or one object a line; found"
         f" {kind_of(value)}"
     )
+
+
+def _split(path: Path, columns: list[Any], rows: list[Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+    if not all(isinstance(name, str) for name in columns) or len(set(columns)) < len(columns):
+        raise TaskError(f"{path}: columns must be a list of different texts")
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, list) or len(row) != len(columns):
+            raise TaskError(
+                f"{path}, row {number}: expected a list of {len(columns)}, one a column; found {kind_of(row)}"
+            )
+        yield number, dict(zip(columns, row, strict=True))
 
 
 def _are_columns(value: dict[str, dict[str, Any]]) -> bool:
@@ -230,8 +240,11 @@ def _number(text: str) -> float | Decimal:
     value = float(text)
     if value in (float("inf"), float("-inf")):
         raise ValueError(f"a number of {len(text)} characters is too large; write it as a text, in quotes")
-    exact = len(text) <= 17 or (len(text) < MAX_DIGITS and Decimal(text) == Decimal(repr(value)))
-    return value if exact else Decimal(text)
+    try:
+        exact = len(text) <= 17 or (len(text) < MAX_DIGITS and Decimal(text) == Decimal(repr(value)))
+        return value if exact else Decimal(text)
+    except InvalidOperation as error:
+        raise ValueError("the exponent of a number is too large; write it as a text, in quotes") from error
 
 
 DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_int=_integer, parse_float=_number)
@@ -240,6 +253,7 @@ DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_int=_integer, parse_
 def _row(where: str, value: Any) -> Row:
     if not isinstance(value, dict):
         raise TaskError(f"{where}: expected an object with keys and values, found {kind_of(value)}")
+    require_shallow(where, value)
     return Row(where, value)
 
 
@@ -276,33 +290,6 @@ def _require_header(where: str, header: list[str], separator: str) -> None:
         raise TaskError(
             f"{where}: the header is one column, {shown(header[0])}: columns of .csv are separated by commas, of .tsv by tabs"
         )
-
-
-def _columns(path: Path, kind: str) -> Iterator[Row]:
-    """Yield the rows of a Parquet or Arrow file."""
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet
-    except ImportError as error:
-        raise TaskError(
-            f"task.data={path}: {kind} files need: pip install 'icm-hpc[hub]'; or convert it to .jsonl"
-        ) from error
-    try:
-        table = parquet.read_table(path) if kind == ".parquet" else _arrow(pa, path)
-        rows = table.to_pylist()
-    except Exception as error:  # the library raises many kinds; each ends the command with its text
-        raise TaskError(f"task.data={path}: cannot be read as {kind}: {_line(error)}") from error
-    for number, values in enumerate(rows, start=1):
-        yield Row(f"{path}, row {number}", values)
-
-
-def _arrow(pa: Any, path: Path) -> Any:
-    with pa.memory_map(str(path)) as source:
-        try:
-            return pa.ipc.open_file(source).read_all()
-        except pa.ArrowInvalid:
-            source.seek(0)
-            return pa.ipc.open_stream(source).read_all()
 
 
 def _folder(path: Path, split: str) -> Iterator[Row]:
@@ -367,11 +354,6 @@ def _of_datasets(name: str, split: str, load: Callable[[Any], Any], needs: str) 
     try:
         rows = load(datasets)
     except Exception as error:  # the library raises many kinds; each ends the command with its text
-        raise TaskError(f"task.data={name}, split {split}: cannot be loaded: {_line(error)}") from error
+        raise TaskError(f"task.data={name}, split {split}: cannot be loaded: {first_line(error)}") from error
     for number, values in enumerate(rows):
         yield Row(f"{name}, split {split}, row {number}", dict(values))
-
-
-def _line(error: Exception) -> str:
-    """Return the first line of what an error says."""
-    return next(iter(str(error).splitlines()), type(error).__name__)

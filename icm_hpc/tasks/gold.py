@@ -11,6 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from ..config.schema import TaskConfig
+from ..core.json_values import from_json, typed
 from ..errors import TaskError
 from . import family_of
 from .declared import gold_key
@@ -129,6 +130,7 @@ def packed(labels: Mapping[str, int]) -> bytes:
 def unpacked(path: Path) -> dict[str, int]:
     """Return the gold labels of a run's folder; raises TaskError if they are damaged."""
     try:
-        return {str(id_): int(label) for id_, label in json.loads(path.read_bytes()).items()}
-    except (OSError, ValueError, AttributeError) as error:
+        found: dict[str, int] = typed(dict[str, int], from_json(path.read_bytes()))
+    except (OSError, ValueError) as error:
         raise TaskError(f"{path}: the run's gold labels cannot be read: {error}") from error
+    return found

@@ -18,7 +18,11 @@ from .task import AT_MOST_ONE, SAME, Example
 BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
 WORKED_OUT = re.compile(rf"-?\d{{1,{MAX_DIGITS}}}(?:[./]\d{{1,{MAX_DIGITS}}})?")
 HASHES = re.compile(r"####([^\n]*)")
-SAID = re.compile(r"\banswer(?:\s+is|\s*[:=])[\s:*]*([^\n]*?)(?=[.!?]*\**(?:\s*$|[.!?]\**\s)|\n)", re.IGNORECASE)
+# An end is looked for at the first of several equal signs only: at each of them, thousands take minutes.
+FIRST = r"(?:(?<![.!?])|(?![.!?]))(?:(?<!\*)|(?!\*))(?:(?<!\s)|(?!\s))"
+SAID = re.compile(
+    rf"\banswer(?:\s+is|\s*[:=])[\s:*]*([^\n]*?)(?=\n|{FIRST}[.!?]*\**(?:\s*$|[.!?]\**\s))", re.IGNORECASE
+)
 
 
 def _example(row: Row, place: int) -> Example:

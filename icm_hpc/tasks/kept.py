@@ -2,12 +2,14 @@
 
 import gzip
 import json
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..core.json_values import from_json, typed
 from ..errors import TaskError
+from .rows import Id
 from .task import Example
+from .unzipping import unzipped
 
 
 def packed(examples: Sequence[Example]) -> bytes:
@@ -19,7 +21,7 @@ def packed(examples: Sequence[Example]) -> bytes:
 def unpacked(path: Path) -> tuple[Example, ...]:
     """Return the examples of a run's folder; raises TaskError if they are damaged."""
     try:
-        lines = gzip.decompress(path.read_bytes()).decode().split("\n")
-        return tuple(Example(*json.loads(line)) for line in lines)
-    except (OSError, EOFError, zlib.error, ValueError, TypeError) as error:
+        lines = unzipped(path.read_bytes()).decode().split("\n")
+        return tuple(Example(*typed(tuple[Id, str, str, str], from_json(line))) for line in lines)
+    except (OSError, ValueError) as error:
         raise TaskError(f"{path}: the run's copy of its data cannot be read: {error}") from error

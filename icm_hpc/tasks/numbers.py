@@ -45,10 +45,11 @@ SCALE = rf"\s?(?i:{'|'.join(SCALES)})\b"
 ALGEBRA = re.compile(
     r"[√π∞^]|\b(?:sqrt|pi)\b|\\[a-zA-Z]|\d[a-fn-z]\b|\b0x", re.IGNORECASE
 )  # beside a number, it is not alone
-SEPARATED = r"\d{1,3}(?:[,'_\u2009\u202f\u00a0]\d{3})+(?!\d)|\d{1,2}(?:,\d{2})+,\d{3}(?!\d)"
+SEPARATED = r"\d{1,3}(?:[,'_\u2009\u202f\u00a0]\d{3})+(?!\d)|\d{1,2}(?:,\d{2}){1,500},\d{3}(?!\d)"
 EUROPEAN = r"\d{1,3}(?:\.\d{3})+,\d+|\d{1,3}(?:\.\d{3}){2,}(?!\d)"
 PLAIN = rf"(?:{EUROPEAN}|(?:{SEPARATED}|\d+)(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?"
 NUMBER = re.compile(rf"(?<![\w.])(?:(?<![)\]\d] )-\s?)?(?:\d+ \d+/\d+|{PLAIN}(?:/{PLAIN})?)(?:{SCALE})?")
+LONG_SPACE = re.compile(r"(\s\s)\s+")  # which the patterns below would try at each of its places
 LATEX_SPACE = re.compile(r"\\[,;:! ]|\\(?:quad|qquad|left|right|displaystyle)(?![a-zA-Z])|~")
 LATEX_THOUSANDS = re.compile(r"(?<=\d)(?:\\[,!;: ]|\{,\})(?=\d{3}(?!\d))")
 LATEX_TEXT = re.compile(r"\\(?:boxed|fbox|text|textbf|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}")
@@ -139,7 +140,7 @@ def _units(text: str) -> frozenset[str]:
 
 def _plain(text: str) -> str:
     r"""Return a text with signs and digits in ASCII, without LaTeX's markup: \frac{1}{2} is 1/2."""
-    text = "".join(map(_ascii, text)).strip()
+    text = LONG_SPACE.sub(r"\1", "".join(map(_ascii, text)).strip())
     text = LATEX_THOUSANDS.sub("", text).replace("\\%", "%")
     text = LATEX_TEXT.sub(r" \1", LATEX_SPACE.sub(" ", text))
     text = _without_math_signs(text)

@@ -130,9 +130,10 @@ def _written_list(text: str) -> Any:
     """Return the list that a text is in JSON or, as pandas writes a table, in Python; else the text."""
     for parse in (json.loads, ast.literal_eval):
         try:
-            return parse(text)
+            found = parse(text)
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             continue
+        return found if isinstance(found, list) else text
     return text
 
 
@@ -194,7 +195,7 @@ def _message(item: Any, speaker: str) -> Message:
         said = "\n".join(part["text"] for part in said)
     if not isinstance(said, str):
         raise Dropped(UNREADABLE)
-    return SPEAKERS.get(str(role).casefold(), ""), said.replace("\r\n", "\n").strip()
+    return SPEAKERS.get(role.casefold() if isinstance(role, str) else "", ""), said.replace("\r\n", "\n").strip()
 
 
 def _dialogue(messages: Sequence[Message]) -> str:

@@ -1,6 +1,7 @@
 """More than two answers to a question, in one column: each two of them are a pair of preference data."""
 
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from itertools import combinations
 from typing import Any
 
@@ -44,19 +45,19 @@ def _text(answer: Any) -> str:
     return found
 
 
-def _value(row: Row, place: int, answer: Any, count: int) -> float | None:
+def _value(row: Row, place: int, answer: Any, count: int) -> float | Decimal | None:
     """Return how good an answer is said to be, None if nothing says it."""
-    for keys, sign in ((SCORES, 1.0), (RANKS, -1.0)):
+    for keys, sign in ((SCORES, 1), (RANKS, -1)):
         for key in keys:
             listed = row.value(key)
             beside = listed[place] if isinstance(listed, list) and len(listed) == count else None
             found = answer.get(key) if isinstance(answer, Mapping) else beside
-            if isinstance(found, (int, float)) and not isinstance(found, bool):
+            if isinstance(found, (int, float, Decimal)) and not isinstance(found, bool) and found == found:
                 return sign * found
     return None
 
 
-def _winner(first: float | None, second: float | None) -> str | None:
+def _winner(first: float | Decimal | None, second: float | Decimal | None) -> str | None:
     if first is None or second is None:
         return None
     return "tie" if first == second else PAIR[first < second]

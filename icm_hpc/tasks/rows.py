@@ -16,6 +16,8 @@ GOLD = "label"
 # What pandas and R write where a value is missing; of ids, groups and labels these texts are no value.
 NO_NAME = {"NaN", "nan", "NAN", "None", "null", "NULL", "<NA>", "NaT", "NA", "N/A", "n/a", "#N/A"}
 SHOWN_CHARACTERS = 60  # of a column's name, in messages
+LISTED = 20  # columns, in messages
+MAX_DEPTH = 100  # of brackets in a row
 
 Id: TypeAlias = str | int | float
 
@@ -70,7 +72,7 @@ class Row:
         """Return the string under `key`; raises TaskError, naming the row, where there is none."""
         value = self.value(key)
         if not isinstance(value, str):
-            others = ", ".join(shown(name) for name in self.values if name not in ("id", "consistency_id"))
+            others = listed([name for name in self.values if name not in ("id", "consistency_id")])
             found = (
                 f"{key} is {kind_of(self.values[key])}"
                 if key in self.values
@@ -100,6 +102,12 @@ def shown(name: str) -> str:
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
 
 
+def listed(names: Sequence[str]) -> str:
+    """Return the names of columns as a message can hold them."""
+    more = f", and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(map(shown, names[:LISTED])) + more
+
+
 def kind_of(value: Any) -> str:
     """Return what a value is, for messages: what it says is the user's, and stays out of logs."""
     match value:
@@ -116,3 +124,19 @@ def kind_of(value: Any) -> str:
         case Sequence():
             return f"a list of {len(value)}"
     return f"a {type(value).__name__}"
+
+
+def require_shallow(where: str, value: Any) -> None:
+    """Raise TaskError for a row that is nested so deeply that it cannot be compared or printed."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [item for one in level for item in (one.values() if isinstance(one, dict) else one)]
+        level = [one for one in level if isinstance(one, dict | list)]
+        if not level:
+            return
+    raise TaskError(f"{where}: brackets are nested too deeply")
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error says."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -1,6 +1,6 @@
 """A task: examples, the words that labels are, and the conflicts between examples. It holds no gold label."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +10,7 @@ from ..core.published import blocks
 from ..core.types import Conflict, Problem, Rule
 from ..errors import TaskError
 from . import packing
-from .rows import Id
+from .rows import Id, shown
 
 # Repairs are in the order in which the published code tries them: of equals, the first is taken.
 ONE_OF_TWO = ((0, 1), (1, 0))
@@ -18,6 +18,7 @@ EXACTLY_ONE = Rule("exactly one", {(0, 0): ONE_OF_TWO, (1, 1): ONE_OF_TWO})
 AT_MOST_ONE = Rule("at most one", {(1, 1): ONE_OF_TWO})
 
 SEPARATOR = "\n\n"
+MAX_PAIRS = 20_000_000  # of examples of one group: a conflict takes about 100 bytes
 
 
 def same(n_labels: int) -> Rule:
@@ -100,10 +101,22 @@ class Task:
         members: dict[str, list[int]] = {}
         for index, example in enumerate(self.examples):
             members.setdefault(example.group, []).append(index)
+        self._require_few_pairs(members)
         for a, b in ((a, b) for group in members.values() for i, a in enumerate(group) for b in group[i + 1 :]):
             rule = self.conflict_rule(self.examples[a], self.examples[b])
             if rule is not None:
                 yield Conflict(a, b, rule)
+
+    def _require_few_pairs(self, members: Mapping[str, Sequence[int]]) -> None:
+        """Raise TaskError for groups so large that their pairs take hours and fill the memory."""
+        pairs = sum(len(group) * (len(group) - 1) // 2 for group in members.values())
+        if pairs > MAX_PAIRS:
+            largest = max(members, key=lambda name: len(members[name]))
+            raise TaskError(
+                f"task {self.name}: its groups have {pairs:,} pairs of examples, which a rule may be about; at most"
+                f" {MAX_PAIRS:,} can be searched. The largest group, {shown(largest)}, has {len(members[largest])} examples:"
+                " name another column as the group, or set task.limit"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,9 @@
 """Forecasts from what a server was measured to do."""
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,7 @@ from icm_hpc.capacity.plan import plan
 from icm_hpc.config import loading
 from icm_hpc.errors import ConfigError
 from icm_hpc.rundir import measured
-from icm_hpc.rundir.measured import Measured, Noise, Sharing, Speed
+from icm_hpc.rundir.measured import Line, Measured, Noise, Sharing, Speed
 from tests.capacity.test_plan import run
 
 SPEED = Speed(prompts=4, tokens=2000, context_tokens=500_000, seconds=2.0)
@@ -56,15 +58,20 @@ def test_plan_reads_it_of_a_run_and_of_what_verify_printed(tmp_path: Path, form:
         path.mkdir()
         measured.write(path / "measured.json", FOUND)
     else:
-        figures = {name: json.loads(json.dumps(part)) for name, part in measured_figures().items()}
-        path.write_text("".join(json.dumps({"name": name, "figures": part}) + "\n" for name, part in figures.items()))
+        path.write_text("".join(f"{line}\n" for line in lines()))
     done = run("plan", "model=stub", "task.limit=24", f"measured={path}", "json=true")
     assert json.loads(done.stdout)["figures"]["forecast"] == "at the speed that was measured", done.stderr
 
 
-def measured_figures() -> dict[str, object]:
-    """Return the figures of checks by their names; others have none."""
-    return {"reachable": {}, "speed": {"prompts": 4, "tokens": 2000, "context_tokens": 500_000, "seconds": 2.0}}
+def lines() -> list[str]:
+    """Return what `verify json=true` prints of two checks."""
+    parts = {"reachable": {}, "speed": asdict(SPEED)}
+    return [json.dumps(asdict(Line(name, True, "", "", figures))) for name, figures in parts.items()]  # noqa: FBT003
+
+
+@pytest.mark.parametrize("changes", [{"seconds": 0.0}, {"tokens": 0}, {"tokens": -5}, {"seconds": float("inf")}])
+def test_a_speed_that_cannot_be_is_not_used(changes: dict[str, Any]) -> None:
+    assert "time" not in planned(of=Measured(speed=replace(SPEED, **changes))).lines
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", "no JSON", '{"name": "noise"}', '{"name": "speed", "figures": 3}'])

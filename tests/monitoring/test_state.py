@@ -113,7 +113,7 @@ def test_a_job_that_has_just_started_has_no_attempt_yet(
 
 def test_a_long_last_line_of_a_trace_is_found_and_a_torn_one_is_passed_over(tmp_path: Path) -> None:
     trace = tmp_path / "trace.jsonl"
-    lines = [json.dumps({"step": n, "flips": 0, "energy": 1.0, "repairs": "x" * 50_000}) for n in (1, 2)]
+    lines = [json.dumps({"step": n, "flips": 0, "energy": 1.0, "repairs": [[0, 1, 0, 1]] * 4_000}) for n in (1, 2)]
     trace.write_text("\n".join(lines) + "\n")
     assert state._saved([trace]) == state.Reached(2, 0, 1.0)
     trace.write_text("\n".join(lines))

@@ -74,14 +74,16 @@ async def speed(client: Client, ids: Sequence[int], length: int, rate: float) ->
 
 
 async def sharing(client: Client, ids: Sequence[int], length: int, rate: float, block: int) -> Sharing | None:
-    """Measure a scoring of demonstrations of one block each, in the layout of a search; None if too few of them fit."""
+    """Measure a scoring of demonstrations of whole blocks, in the layout of a search; None if too few of them fit."""
     fitting = [n for n in DEMONSTRATIONS if n * block <= length]
     if not fitting:
         return None
-    count = max([n for n in fitting if n * n.bit_length() * block <= PROBE_S * rate], default=fitting[0])
-    texts = [np.array([secrets.choice(ids) for _ in range(block)], dtype=np.int64) for _ in range(count)]
+    room = PROBE_S * rate  # tokens to compute: n log2 n demonstrations, and one for each prompt
+    count = max([n for n in fitting if n * n.bit_length() * block <= room], default=fitting[0])
+    size = block * max(1, min(length // (count * block), int(room / (count * count.bit_length() * block))))
+    texts = [np.array([secrets.choice(ids) for _ in range(size)], dtype=np.int64) for _ in range(count)]
     members = np.arange(count)
-    queries = LAYOUTS["trie"].arrange(members, members, members, np.full(count, block), "eval")
+    queries = LAYOUTS["trie"].arrange(members, members, members, np.full(count, size), "eval")
     cost = scoring_cost(queries, Lengths(texts, texts, start=0, suffix=0), block)
     prompts = [np.concatenate([texts[i] for i in (*query.demonstrations, query.index)]) for query in queries]
     before = await client.metrics()

@@ -64,7 +64,7 @@ def top_logprobs(body: Mapping[str, Any], model: str, n: int) -> list[dict[str, 
 def top_ids(body: Mapping[str, Any], model: str) -> dict[int, float]:
     """Return the top-k first tokens after the only prompt, id -> log-probability in nats; errors as above."""
     (listed,) = top_logprobs(body, model, 1)
-    found = {name: re.fullmatch(r"token_id:([0-9]{1,9})", name) for name in listed}
+    found = {name: re.fullmatch(r"token_id:([0-9]{1,10})", name) for name in listed}
     if not all(found.values()):
         said = f"the top-k tokens came back by their texts ({shown(list(listed)[:3])}...), not by their ids"
         raise BadAnswer(said, counter="logprobs")

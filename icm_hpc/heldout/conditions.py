@@ -84,7 +84,7 @@ def _recorded(run_dir: RunDir) -> dict[str, Done]:
         found: dict[str, Done] = read_json(_path(run_dir), dict[str, Done]) or {}
     except ValueError:
         return {}
-    return {name: one for name, one in found.items() if one.main in one.seeds}
+    return {name: one for name, one in found.items() if one.left_out or one.main in one.seeds}
 
 
 def _as_json(one: Done) -> dict[str, Any]:

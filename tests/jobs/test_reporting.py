@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,9 +36,12 @@ def test_a_report_that_takes_too_long_is_given_up(tmp_path: Path, caplog: pytest
     assert "not done within 0.01 s" in caplog.text
 
 
-def test_an_error_that_is_not_ours_is_named_by_its_type_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_that_is_not_ours_is_named_by_its_type_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run_dir = runs.finished(tmp_path, "task.limit=8")
-    run_dir.provenance.write_text(json.dumps({"secret text of a row": 1}))
+    (tmp_path / "numpy.py").write_text("raise KeyError('secret text of a row')")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
     reporting.write_report(run_dir)
     assert "exit code 1, KeyError" in caplog.text
     assert "secret" not in caplog.text

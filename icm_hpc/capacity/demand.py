@@ -1,7 +1,6 @@
 """What a run asks of its server, and what serves it, as the arithmetic of capacity.fit takes them."""
 
 import asyncio
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from .. import tasks
 from ..config.schema import Config, ModelConfig
 from ..config.searching import is_estimated, require_prior
+from ..core.json_values import from_json
 from ..driver import pools
 from ..engines import ENGINES
 from ..scoring import prompts, tokenizer, word_prior
@@ -118,7 +118,7 @@ def model_of(configured: ModelConfig, folder: Path | None) -> Model | None:
 def _told(configured: ModelConfig, folder: Path | None) -> Mapping[str, Any]:
     """Return the model's config.json, or what the preset says of it."""
     try:
-        told = json.loads((folder / "config.json").read_text()) if folder else configured.shape
+        told = from_json((folder / "config.json").read_bytes()) if folder else configured.shape
     except (OSError, ValueError):
         return configured.shape
     return told if isinstance(told, dict) else {}

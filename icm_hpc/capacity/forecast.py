@@ -61,7 +61,7 @@ def shape_of(config: Mapping[str, Any]) -> ModelShape | None:
             tied=bool(config.get("tie_word_embeddings", True)),  # as transformers takes it
             max_positions=None if positions is None else int(positions),
         )
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, ArithmeticError):
         return None
 
 

@@ -9,9 +9,11 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ..config import home
 from ..config.schema import ModelConfig
+from ..core.json_values import from_json, typed
 from ..errors import ServerError
 from ..tasks import TASKS, files, reviews
 
@@ -40,16 +42,21 @@ def on_disk(model: ModelConfig) -> Path | None:
     if not home.holds(cached):
         return None
     revision = cached / "refs" / (model.revision or "main")
-    snapshot = cached / "snapshots" / (revision.read_text().strip() if revision.is_file() else model.revision or "")
+    commit = revision.read_text(errors="replace").strip() if revision.is_file() else model.revision or ""
+    snapshot = cached / "snapshots" / commit
     return snapshot if model.path and _is_complete(snapshot) else None
 
 
 def _is_complete(snapshot: Path) -> bool:
     """Return whether a download has come to its end: every file of weights that its index names is there."""
     index = snapshot / "model.safetensors.index.json"
-    if index.is_file():
-        return all((snapshot / name).is_file() for name in set(json.loads(index.read_text())["weight_map"].values()))
-    return weights_bytes(snapshot) > 0
+    if not index.is_file():
+        return weights_bytes(snapshot) > 0
+    try:
+        files = typed(dict[str, str], typed(dict[str, Any], from_json(index.read_bytes())).get("weight_map"))
+        return all(home.holds(snapshot / name) for name in set(files.values()))
+    except (OSError, ValueError):  # a damaged one
+        return False
 
 
 def hub_cache(model: ModelConfig) -> Path:

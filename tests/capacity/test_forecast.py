@@ -11,6 +11,7 @@ from benchmarks.serving import ideal_tokens
 from icm_hpc import tasks
 from icm_hpc.capacity import forecast
 from icm_hpc.capacity.forecast import GPUS
+from icm_hpc.config import loading
 from icm_hpc.config.schema import TaskConfig
 from icm_hpc.core.cost import Cost, scoring_cost
 from icm_hpc.core.layout import LAYOUTS, Query
@@ -89,3 +90,13 @@ def test_parameters_are_those_that_the_models_authors_state(preset: str, paramet
 
 def test_a_mixture_of_experts_has_no_shape_here() -> None:
     assert forecast.shape_of({"hidden_size": 8, "num_local_experts": 8}) is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"num_attention_heads": 0}, {"hidden_size": float("inf")}, {"vocab_size": "many"}, {"num_hidden_layers": []}],
+)
+def test_a_shape_that_cannot_be_is_none(changes: dict[str, object]) -> None:
+    whole = loading.load(["model=8B"]).model.shape
+    assert forecast.shape_of(whole) is not None
+    assert forecast.shape_of({**whole, **changes}) is None

@@ -39,6 +39,15 @@ def test_a_download_that_was_cut_off_is_none(model: ModelConfig) -> None:
     assert weights.on_disk(model) == snapshot
 
 
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"weight_map": [1]}', '{"weight_map": {"a": 1}}', "[" * 100_000, "\xff"]
+)
+def test_a_damaged_index_names_no_whole_download(model: ModelConfig, content: str) -> None:
+    snapshot = download(model, "model-1.safetensors", "model-2.safetensors")
+    (snapshot / "model.safetensors.index.json").write_bytes(content.encode("latin-1"))
+    assert weights.on_disk(model) is None
+
+
 def test_the_same_weights_in_another_form_weigh_nothing_more(model: ModelConfig) -> None:
     files = ("model-1.safetensors", "model-2.safetensors", "consolidated.safetensors", "pytorch_model.bin")
     assert weights.weights_bytes(download(model, *files)) == 200

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from icm_hpc.jobs import claim
 from icm_hpc.rundir.folder import RunDir
 from tests.test_submit import submit
 
@@ -127,7 +126,7 @@ def test_what_an_applied_run_has_saved_keeps_its_pool_and_its_model(finished: Pa
     assert submit("run=first", *here, command="apply").returncode == 0
     new = RunDir(root / "new")
     new.labels.unlink()  # it was stopped before its end: pieces are all that it has saved
-    assert claim.has_state(new)
+    assert new.has_state()
     other = submit("run=second", *here, command="apply")
     assert "belongs to a run of another configuration (search.pool_run" in other.stderr
     assert new.served_model.exists()

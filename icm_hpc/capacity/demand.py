@@ -87,12 +87,13 @@ def demand_of(config: Config, task: Task, folder: Path | None, test: Task | None
     require_prior(config.search, task.label_words)
     local = LocalTokenizer(config.model.name, folder)
     required_by = {WORD_PRIOR: config.search.word_prior, LABEL_PRIOR: is_estimated(config.search)}
-    for setting in (setting for setting, is_set in required_by.items() if is_set and not config.search.pool_run):
-        asyncio.run(word_prior.prompts_of(local, task, setting))  # its errors are known before the job is queued
     if config.search.pool_run:
         division = Division((pools.task_for(config),), task)
     else:
         division = tasks.divided(task, config.search.pool_size, config.search.beyond)
+    measured = division.shards[0] if config.search.pool_run else task
+    for setting in (name for name, is_set in required_by.items() if is_set and not pools.knows(config, name)):
+        asyncio.run(word_prior.prompts_of(local, measured, setting))  # its errors are known before the job is queued
     parts = [*division.shards, *([division.beyond] if division.beyond else [])]
     tokens = [asyncio.run(prompts.of_tokens(local, part)) for part in parts]
     every = tuple(zip(parts, tokens, strict=True))

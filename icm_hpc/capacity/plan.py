@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .. import tasks
 from ..config import credentials, home, loading
-from ..config.fingerprint import draw_the_same_examples
+from ..config.fingerprint import draw_the_same_examples, result_settings
 from ..config.schema import Config
 from ..engines import ENGINES
 from ..errors import FitError, IcmError
@@ -124,12 +124,20 @@ def _planned(command: Command) -> Plan | None:
     """Return the plan of a command, or None if its settings are refused."""
     try:
         config, copy = command.settings(), None
+        if command.module == "resume" and command.run_config and _would_be_refused(config, command.run_config):
+            return None
         if command.run_config and draw_the_same_examples(config, loading.load_file(command.run_config)):
             copy = RunDir(command.run_config.parent).data
         task = tasks.load(config.task, seed=config.search.seed, copy=copy)
         return plan(config, task, tasks.load_test(config.task, task, seed=config.search.seed))
     except IcmError:
         return None
+
+
+def _would_be_refused(config: Config, run_config: Path) -> bool:
+    """Return whether a run with saved state cannot be resumed with these settings."""
+    saved = result_settings(loading.load_file(run_config))
+    return RunDir(run_config.parent).has_state() and result_settings(config) != saved
 
 
 def _plan_data(found: Plan, config: Config, demand: Demand) -> None:

@@ -5,11 +5,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .. import tasks
 from ..config.schema import Config
 from ..config.searching import annealing_of, budget_of, is_estimated, method_of, with_shares
 from ..core.cost import Cost, repeated
 from ..core.cost import applied_cost as applied_cost_of
 from ..core.methods.method import forecast_of
+from ..driver import pools
 from ..rundir.measured import Measured
 from ..scoring import label_prior
 from ..scoring.prompts import TokenPrompts
@@ -55,10 +57,11 @@ def test_cost(config: Config, demand: Demand) -> Cost | None:
 
 def prior_cost(config: Config, demand: Demand) -> Cost | None:
     """Return what it costs to estimate the shares of labels; None where they are given, or were estimated by another run."""
-    if not is_estimated(config.search) or demand.pool_is_given:
+    if not is_estimated(config.search) or pools.knows(config, tasks.LABEL_PRIOR):
         return None
-    (_, first), size = demand.every[0], config.model.block_size or BLOCK_SIZE
-    alone = [text for _, tokens in demand.every for text in tokens.lengths.firsts][: label_prior.SAMPLE]
+    asked = demand.parts if demand.pool_is_given else demand.every
+    (_, first), size = asked[0], config.model.block_size or BLOCK_SIZE
+    alone = [text for _, tokens in asked for text in tokens.lengths.firsts][: label_prior.SAMPLE]
     lengths = replace(first.lengths, texts=alone)
     once = applied_cost_of(first.lengths.start, lengths, size, replicas=config.server.replicas)
     return repeated(once, len(first.answers.nodes), size)

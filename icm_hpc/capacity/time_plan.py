@@ -22,7 +22,7 @@ def add(found: Plan, config: Config, clock: Clock, demand: Demand) -> None:
     if demand.test:
         seconds += _add_test(found, config, clock, demand)
     hours = seconds / 3600
-    gpus = config.nodes * config.gpus_per_node
+    gpus = 0 if config.external_url is not None else config.nodes * config.gpus_per_node
     found.figures |= {"forecast_hours": hours, "forecast_gpu_hours": hours * gpus, "forecast": clock.source}
     limit_h = config.cluster.time_min / 60
     further = ""

@@ -1,6 +1,7 @@
 """JSON that another program, another version or a damaged disk wrote: of the types that are expected, or a ValueError."""
 
 import dataclasses
+import functools
 import json
 import types
 import typing
@@ -86,10 +87,16 @@ def _listed(hint: Any, arms: Sequence[Any], value: Sequence[Any], name: str) -> 
     return tuple(items) if hint is tuple else items
 
 
+@functools.cache
+def hints_of(kind: type) -> Mapping[str, Any]:
+    """Return the types of a dataclass's fields by their names."""
+    return typing.get_type_hints(kind)
+
+
 def _dataclass(kind: type, value: Any, name: str) -> Any:
     if not isinstance(value, dict):
         raise ValueError(f"{name.lstrip('.') or 'it'} is {shown(value)}, and no object")
-    hints = typing.get_type_hints(kind)
+    hints = hints_of(kind)
     unknown = value.keys() - hints.keys()
     if unknown:
         raise ValueError(f"{name.lstrip('.') or 'it'} has a field {shown(min(unknown))}, which is not known")

@@ -26,21 +26,23 @@ class Exactness:
     """What summary.json says of how exactly a run can be repeated."""
 
     reproducible: bool  # model.reproducible: answers are not to depend on other requests
-    starts: int  # of the driver; more than 1: the run was resumed
+    starts: int  # of the driver; more than 1: the run was started again
     noise: (
         float | None
-    )  # by which a log-probability differs between two requests, at most, measured at the first start; nats
-    steps_watched: int  # of all searches, that were done again with scores moved by the noise
+    )  # by which a log-probability differs between two requests, at most, as it was measured; nats
+    steps: int  # of all searches
+    steps_watched: int  # of these, those that were done again with scores moved by the noise
     steps_within_noise: int  # of these, those that came out otherwise
 
     def __str__(self) -> str:
         began = f"began {self.starts} time{'s' * (self.starts != 1)}"
         if self.noise is None:
             return f"the engine's noise was not measured; the run {began}"
-        return (
-            f"noise of the engine {self.noise:.1g} nats; {self.steps_within_noise} of {self.steps_watched} steps may depend on"
-            f" it; the run {began}"
+        watched = f"{self.steps_watched} steps" + (
+            f" watched, of {self.steps}," if self.steps > self.steps_watched else ""
         )
+        depends = f"{self.steps_within_noise} of {watched} may depend on it; " if self.steps else ""
+        return f"noise of the engine {self.noise:.1g} nats; {depends}the run {began}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,20 +56,21 @@ class Server:
 
 def server_of(config: Config, run_dir: RunDir, searches: Sequence[Path] = ()) -> Server:
     """Return it, given the folders of the run's searches. Raises OSError."""
-    known, counts = measured.read(run_dir.measured), [trace.watched(folder) for folder in searches]
+    known, counts = measured.of_run(run_dir.measured, config), [trace.watched(folder) for folder in searches]
     exactness = Exactness(
         reproducible=config.model.reproducible,
         starts=len(attempts(run_dir)),
         noise=known.noise.largest if known and known.noise else None,
-        steps_watched=sum(steps for steps, _ in counts),
-        steps_within_noise=sum(within for _, within in counts),
+        steps=sum(one.steps for one in counts),
+        steps_watched=sum(one.watched for one in counts),
+        steps_within_noise=sum(one.within_noise for one in counts),
     )
     return Server(run_dir.read_served_model(), known, exactness)
 
 
 def cautions(found: Exactness) -> Iterator[str]:
     """Yield what makes a run's labels depend on the engine's noise: no fault, but to be known."""
-    if found.steps_within_noise:
+    if found.steps_within_noise and found.noise is not None:
         resumed = RESUMED.format(starts=found.starts) if found.starts > 1 else ""
         yield WITHIN_NOISE.format(
             within=found.steps_within_noise, watched=found.steps_watched, noise=found.noise, resumed=resumed

@@ -36,8 +36,7 @@ async def label(
     pool = pools.of_copy(config, run_dir)
     asked = await beyond.prepared(client, pool.task, task)
     if ENGINES[config.model.engine].is_checked and not counts.checked:
-        shared = config.external_url is not None
-        await checking.check(client, run_dir, asked.longest, asked.label_ids, shared=shared)
+        await checking.check(config, client, run_dir, asked.longest, asked.label_ids)
         counts.checked = True
     before = await known_metrics(client)
     prior = await word_prior.of_run(run_dir, client, pool.task) if config.search.word_prior else None

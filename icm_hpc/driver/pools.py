@@ -41,6 +41,15 @@ def task_for(config: Config) -> Task:
     return task_of_run(RunDir(Path(config.search.pool_run)))
 
 
+def knows(config: Config, setting: str) -> bool:
+    """Return whether a run that is shown the pool of another has what that one has measured for a setting."""
+    if not config.search.pool_run:
+        return False
+    runs = RunDir(run_folder(config.run)), RunDir(Path(config.search.pool_run))
+    files = {tasks.WORD_PRIOR: [run.word_prior for run in runs], tasks.LABEL_PRIOR: [run.label_prior for run in runs]}
+    return any(path.exists() for path in files[setting])
+
+
 def files_of_run(run_dir: RunDir, copy: RunDir) -> dict[Path, bytes]:
     """Return, by path, what the folder of another run is to hold of the pool of a finished one."""
     pool, rows = task_of_run(run_dir), read_scored(run_dir.labels)

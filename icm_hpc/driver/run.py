@@ -231,7 +231,7 @@ async def label(
     asked: list[Shard | Beyond] = [*shards, *([further] if further else [])]
     if asked and ENGINES[config.model.engine].is_checked and not counts.checked:
         longest = max(one.longest for one in asked)
-        await checking.check(client, run_dir, longest, asked[0].label_ids, shared=config.external_url is not None)
+        await checking.check(config, client, run_dir, longest, asked[0].label_ids)
         counts.checked = True
         before = await known_metrics(client) if before else None  # one warning is enough
     if before:

@@ -63,7 +63,7 @@ class ShardFigures:
     last_energy: float  # of the last state of that search
     conflicts: int  # pairs of the result that break a rule
     # By label word: conflicts, and energy, null if that label breaks more rules than the result, or has no score.
-    one_label_for_all: dict[str, dict[str, float | None]]
+    one_label_for_all: dict[str, dict[str, float | int | None]]
     beats_one_label_for_all: bool
     steps: int
     flips: int  # accepted proposals

@@ -28,12 +28,6 @@ class Seen:
         return cls(config, scheduler.newest(run_dir.submitit))
 
 
-def has_state(run_dir: RunDir) -> bool:
-    """Return whether this run has saved anything that a server has answered, or labels are there."""
-    saved = (*run_dir.path.glob("shard-*/state-*"), *run_dir.beyond.glob("piece-*"))
-    return run_dir.labels.exists() or bool(saved)
-
-
 def unused(run_dir: RunDir) -> RunDir:
     """Make a folder that was not there, under this name or under the first of NAME-2, NAME-3, ... that is free."""
     made = run_dir.path
@@ -81,10 +75,9 @@ def written(run_dir: RunDir, files: Mapping[Path, bytes]) -> Iterator[None]:
     A job of which sbatch does not say whether it is queued keeps them. Without saved state the run has the scores of no model.
     """
     before = {path: path.read_bytes() if path.exists() else None for path in files}
-    if not has_state(run_dir):
-        run_dir.served_model.unlink(missing_ok=True)
-        run_dir.word_prior.unlink(missing_ok=True)
-        run_dir.label_prior.unlink(missing_ok=True)
+    if not run_dir.has_state():
+        for of_server in (run_dir.served_model, run_dir.measured, run_dir.word_prior, run_dir.label_prior):
+            of_server.unlink(missing_ok=True)
     for path, content in files.items():
         write_atomically(path, content)
     try:

@@ -100,7 +100,8 @@ def start(
     key = credentials.of_server(config) if config.external_url else None
     misfits, remedies = executor.missing(config)
     plan.require_fit(Plan(misfits=misfits, remedies=remedies), command)
-    planned = plan.plan(config, task, test, measured.read(run_dir.measured))
+    is_begun = not name_is_made_up and run_dir.has_state()
+    planned = plan.plan(config, task, test, measured.of_run(run_dir.measured, config) if is_begun else None)
     plan.require_fit(planned, command)
     if config.cluster.executor == "slurm":
         sbatch.require_startable(sbatch.text(config, run_dir))
@@ -114,7 +115,7 @@ def start(
         if gold_labels is not None:
             files |= {run_dir.data: tasks.packed(task), run_dir.gold: gold.packed(gold_labels)}
         files |= test_rows.files(config, run_dir, test)
-        if config.search.pool_run and not claim.has_state(run_dir):  # else it goes on with its copy
+        if config.search.pool_run and not run_dir.has_state():  # else it goes on with its copy
             files |= pools.files_of_run(RunDir(Path(config.search.pool_run)), run_dir)
         with claim.written(run_dir, files):
             job = submission.submit(config, run_dir) if config.cluster.executor == "slurm" else None
@@ -156,7 +157,7 @@ def _data(
     if known is not None and resumed and draw_the_same_examples(config, loading.load_file(run_dir.config)):
         return dataclasses.replace(known, notes=_notes_of_change(config, run_dir, known)), None
     task = tasks.load(config.task, seed=config.search.seed)
-    if is_new or not claim.has_state(run_dir):
+    if is_new or not run_dir.has_state():
         found = gold.found(config.task)
         kept = {str(example.id) for example in task.examples}
         labels = {id_: label for id_, label in found.labels.items() if id_ in kept}
@@ -188,7 +189,7 @@ def _notes_of_change(config: Config, run_dir: RunDir, known: Task) -> tuple[str,
 
 def _require_same_configuration(config: Config, run_dir: RunDir) -> None:
     """Refuse a folder that belongs to a run whose labels would be others; without saved state there are none yet."""
-    if not run_dir.config.exists() or not claim.has_state(run_dir):
+    if not run_dir.config.exists() or not run_dir.has_state():
         return
     ours, theirs = result_settings(config), result_settings(loading.load_file(run_dir.config))
     differing = differences(ours, theirs)

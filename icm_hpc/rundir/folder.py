@@ -83,7 +83,7 @@ class LabelPrior:
     """What search.label_prior=estimated has found."""
 
     shares: dict[str, float]  # of each label word, in the order of labels; their sum is 1
-    examples: int  # whose zero-shot labels these are the shares of
+    examples: int  # whose zero-shot probabilities these are the mean of
     premise: str
     logprobs: dict[str, float]  # what was subtracted from their scores, as in WordPrior
 
@@ -113,6 +113,11 @@ class RunDir:
     def progress(self) -> Path:
         """Where the run is, for `status`."""
         return self.path / "progress.json"
+
+    def has_state(self) -> bool:
+        """Return whether this run has saved anything that a server has answered, or labels are there."""
+        saved = (*self.path.glob("shard-*/state-*"), *self.beyond.glob("piece-*"))
+        return self.labels.exists() or bool(saved)
 
     def attempt(self, attempt: str) -> Path:
         """The folder in which the two components of one start find each other."""

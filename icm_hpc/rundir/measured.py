@@ -1,13 +1,17 @@
 """What a server was measured to do, once in a run or by `verify`: measured.json, and the lines of `verify json=true`."""
 
+import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..config.schema import Config
 from ..core.json_values import from_json, typed
-from ..errors import ConfigError
+from ..errors import ConfigError, DamagedFile
 from .files import read_json, write_json
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +72,10 @@ class Measured:
     noise: Noise | None = None
     speed: Speed | None = None
     sharing: Sharing | None = None
+    of: dict[str, str | int | None] = field(default_factory=dict)  # which server (`served_by`); empty: not known
 
 
-PARTS = tuple(field.name for field in fields(Measured))
+PARTS = ("noise", "speed", "sharing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,31 @@ def read(path: Path) -> Measured | None:
     """Return what was written, or None if nothing was."""
     found: Measured | None = read_json(path, Measured)
     return found
+
+
+def of_run(path: Path, config: Config) -> Measured | None:
+    """Return what was written for the server that these settings stand for; None if that is another, or cannot be read."""
+    try:
+        found = read(path)
+    except DamagedFile as error:  # it decides no label
+        log.warning("%s; the server is measured again", error)
+        return None
+    return found if found and found.of == served_by(config) else None
+
+
+def served_by(config: Config) -> dict[str, str | int | None]:
+    """Return what the speed and the noise of a server depend on, as far as settings say it."""
+    model, server = config.model, config.server
+    return {
+        "model": model.path or model.embedded or model.name,
+        "dtype": model.dtype,
+        "quantization": model.quantization,
+        "tensor_parallel_size": model.tensor_parallel_size,
+        "pipeline_parallel_size": model.pipeline_parallel_size,
+        "replicas": server.replicas,
+        "gpu": config.cluster.gpu if config.gpus_per_node else None,
+        "url": config.external_url,
+    }
 
 
 def of_figures(figures: Mapping[str, Mapping[str, Any]]) -> Measured:

@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, get_type_hints
+from typing import IO, Any
 
-from ..core.json_values import from_json, typed
+from ..core.json_values import from_json, hints_of, typed
 from ..core.types import StepInfo
 from .appended import Appended
 
@@ -87,14 +87,27 @@ def read_trace(folder: Path) -> Iterator[dict[str, Any]]:
         yield from map(json.loads, file)
 
 
-def watched(folder: Path) -> tuple[int, int]:
-    """Return the steps of which the trace says whether the engine's noise may have decided them, and those where it may."""
-    steps = within = 0
-    with (folder / NAME).open("rb") as file:
-        for line in file:
-            steps += b'"within_noise": false' in line
-            within += b'"within_noise": true' in line
-    return steps + within, within
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What a trace says of noise, in numbers of steps."""
+
+    steps: int = 0
+    watched: int = 0  # of which it says whether the engine's noise may have decided them
+    within_noise: int = 0  # which that may have
+
+
+def watched(folder: Path) -> Watched:
+    """Return what the trace of a search says of noise; nothing of one that is gone."""
+    steps = outside = within = 0
+    try:
+        with (folder / NAME).open("rb") as file:
+            for line in file:
+                steps += 1
+                outside += b'"within_noise": false' in line
+                within += b'"within_noise": true' in line
+    except FileNotFoundError:
+        return Watched()
+    return Watched(steps, outside + within, within)
 
 
 def last_line(trace: Path) -> dict[str, Any] | None:
@@ -114,7 +127,7 @@ def last_line(trace: Path) -> dict[str, Any] | None:
 
 def line_of(line: bytes) -> dict[str, Any] | None:
     """Return a line of a trace, None for one that is none of a step; earlier versions wrote fewer fields."""
-    kinds = get_type_hints(TraceLine)
+    kinds = hints_of(TraceLine)
     try:
         found = typed(dict[str, Any], from_json(line))
         return (

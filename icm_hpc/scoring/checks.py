@@ -27,7 +27,6 @@ CLOCK = "full-length prompt"
 NOISE = "noise"
 SPEED = "speed"
 SHARING = "sharing"
-MEASURED = frozenset({NOISE, SPEED, SHARING})
 NEEDED = frozenset({REACHABLE, MODEL, COMPLETION, LABELS, CONTEXT})  # without one of these no run can go on
 
 ANSWER_S = 15.0  # for the list of models, which costs nothing

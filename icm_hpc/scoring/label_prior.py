@@ -67,6 +67,13 @@ async def _measured(config: Config, client: Client, task: Task, work: Work) -> L
     known = scores[np.isfinite(scores).all(axis=1)]
     if not len(known):
         raise ScoringError("search.label_prior=estimated: no example has a score without demonstrations")
+    if len(known) < len(scores) / 2:
+        log.warning(
+            "search.label_prior=estimated: only %d of %d examples have a score without demonstrations; the shares are of"
+            " these",
+            len(known),
+            len(scores),
+        )
     words = [word.strip() for word in task.label_words]
     return LabelPrior(dict(zip(words, shares.estimated(known), strict=True)), len(known), empty.premise, empty.logprobs)
 

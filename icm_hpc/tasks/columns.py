@@ -35,12 +35,18 @@ def _within(path: Path, batches: Iterable[Any]) -> Iterator[dict[str, Any]]:
     held = 0
     for batch in batches:
         batch.validate(full=True)  # or a damaged file is read beyond its end
-        held += batch.nbytes + ROW_BYTES * batch.num_rows
+        held += _own_bytes(batch) + ROW_BYTES * batch.num_rows
         if held > limit:
             raise ValueError(f"holds more than {limit / 1e6:.0f} MB: convert it to .jsonl")
         for values in batch.to_pylist():
             require_shallow("", values)
             yield values
+
+
+def _own_bytes(batch: Any) -> int:
+    """Return the bytes of a batch without the dictionaries that it shares with others."""
+    columns = (column.indices if hasattr(column, "indices") else column for column in batch.columns)
+    return int(sum(column.nbytes for column in columns))
 
 
 def _batches(parquet: Any, path: Path) -> Iterator[Any]:

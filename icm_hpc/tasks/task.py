@@ -114,7 +114,7 @@ class Task:
             largest = max(members, key=lambda name: len(members[name]))
             raise TaskError(
                 f"task {self.name}: its groups have {pairs:,} pairs of examples, which a rule may be about; at most"
-                f" {MAX_PAIRS:,} can be searched. The largest group, {shown(largest)}, has {len(members[largest])} examples:"
+                f" {MAX_PAIRS:,} fit into memory. The largest group, {shown(largest)}, has {len(members[largest])} examples:"
                 " name another column as the group, or set task.limit"
             )
 

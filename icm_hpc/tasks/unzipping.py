@@ -5,6 +5,7 @@ import io
 import zlib
 
 LEAST = 2**28  # bytes that any file may hold
+PIECE = 2**20  # bytes
 RATIO = 100  # or so many times its own size
 
 
@@ -16,11 +17,15 @@ def bound(size: int) -> int:
 def unzipped(content: bytes) -> bytes:
     """Return what a gzip file holds. Raises OSError, or ValueError for one that holds too much."""
     limit = bound(len(content))
+    held = bytearray()
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
-            held = file.read(limit + 1)
+            while piece := file.read(PIECE):  # as much at one time as is there: not as much as there may be
+                held += piece
+                if len(held) > limit:
+                    raise ValueError(
+                        f"holds more than {limit / 1e6:.0f} MB in {len(content)} bytes: decompress it first"
+                    )
     except (EOFError, zlib.error) as error:
         raise OSError(str(error)) from error
-    if len(held) > limit:
-        raise ValueError(f"holds more than {limit / 1e6:.0f} MB in {len(content)} bytes: decompress it first")
-    return held
+    return bytes(held)

@@ -25,7 +25,7 @@ FOUND = Measured(Noise(0.0, 1e-6, 0.0), SPEED, SHARING)
 
 def planned(*arguments: str, of: Measured | None) -> Plan:
     """Return the plan of 48 reviews."""
-    config = loading.load(["model=stub", "task=reviews", "task.limit=48", *arguments])
+    config = loading.load(["model=stub", *arguments, "task=reviews", "task.limit=48"])
     return plan(config, tasks.load(config.task, seed=0), measured=of)
 
 
@@ -39,6 +39,14 @@ def test_the_speed_of_prompts_that_share_demonstrations_comes_first() -> None:
     assert seconds(both) == pytest.approx(2 * seconds(alone)), "500 tokens a second, and 1,000"
     assert both.lines["time"].startswith("forecast at the speed that was measured: ")
     assert "GPU-hours" not in both.lines["time"]
+
+
+def test_a_server_that_runs_already_costs_the_job_no_gpu() -> None:
+    words = ("model=8B", "model.max_model_len=16384", "server.url=http://theirs:8000", "cluster.gpu_hour_price=2")
+    found = planned(*words, of=FOUND)
+    assert found.lines["time"].startswith("forecast at the speed that was measured: ")
+    assert "GPU-hours" not in found.lines["time"]
+    assert "cost" not in found.lines
 
 
 def test_replicas_share_the_work() -> None:

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 from aiohttp.test_utils import TestServer
 
-from icm_hpc.driver import run
+from icm_hpc.driver import checking, run
 from icm_hpc.driver.counting import Counts
 from icm_hpc.engines import stub
 from icm_hpc.errors import BadAnswer, NoAnswer, ScoringError, ServerError
@@ -132,6 +132,17 @@ async def test_noise_and_speed_are_measured_once_in_a_run(tmp_path: Path, monkey
     assert summary["exactness"]["noise"] == 1e-6
 
 
+@pytest.mark.parametrize("change", ["model.tensor_parallel_size=2", "server.replicas=2", "model.dtype=float16"])
+async def test_another_kind_of_server_is_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    asked = asking(monkeypatch, Check(checks.NOISE, "some", figures=FIGURES, passed=True))
+    for words in (VLLM, (*VLLM, change)):
+        settings, run_dir, client = offline.prepare(tmp_path, *words)
+        await checking.check(settings, client, run_dir, 100, (1, 2))
+    assert [wanted["measure"] for wanted in asked] == [True, True]
+
+
 async def test_what_could_not_be_measured_is_measured_at_the_next_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,4 +150,13 @@ async def test_what_could_not_be_measured_is_measured_at_the_next_start(
     asking(monkeypatch, Check(checks.NOISE, str(slow), "see the log", slow, passed=False))
     settings, run_dir, client = offline.prepare(tmp_path, *VLLM)
     await run.label(settings, run_dir, client, lambda _: None)
+    assert not run_dir.measured.exists()
+
+
+async def test_a_server_whose_labels_others_spoilt_is_measured_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asking(monkeypatch, Check(checks.NOISE, "not checked: label log-probabilities did not pass", passed=None))
+    settings, run_dir, client = offline.prepare(tmp_path, *VLLM)
+    await checking.check(settings, client, run_dir, 100, (1, 2))
     assert not run_dir.measured.exists()

@@ -20,18 +20,25 @@ SETTINGS = ("task.limit=12", "search.restarts=2", "search.scorings=12")
 
 def with_noise(folder: Path, nats: float) -> None:
     """Make the folder of a run whose server was measured to have so much noise."""
-    _, run_dir, _ = offline.prepare(folder, *SETTINGS)
-    measured.write(run_dir.measured, Measured(noise=Noise(0.0, nats, nats / 2)))
+    settings, run_dir, _ = offline.prepare(folder, *SETTINGS)
+    measured.write(run_dir.measured, Measured(noise=Noise(0.0, nats, nats / 2), of=measured.served_by(settings)))
 
 
 def with_steps(watched: int, within: int, *, noise: float) -> Exactness:
     """Return what is said of a run that nothing has recorded a start of."""
-    return Exactness(reproducible=False, starts=0, noise=noise, steps_watched=watched, steps_within_noise=within)
+    return Exactness(
+        reproducible=False, starts=0, noise=noise, steps=watched, steps_watched=watched, steps_within_noise=within
+    )
 
 
 def steps(run_dir: RunDir) -> list[dict[str, object]]:
     """Return the steps of all searches."""
-    return [step for restart in range(2) for step in read_trace(run_dir.shard(0, restart))]
+    return [step for restart in range(2) for step in steps_of(run_dir, restart)]
+
+
+def steps_of(run_dir: RunDir, restart: int) -> list[dict[str, object]]:
+    """Return the steps of one search."""
+    return list(read_trace(run_dir.shard(0, restart)))
 
 
 async def test_steps_that_noise_may_decide_are_counted_over_all_searches(
@@ -42,8 +49,7 @@ async def test_steps_that_noise_may_decide_are_counted_over_all_searches(
     summary, run_dir, _ = await offline.label(tmp_path, *SETTINGS)
     within = sum(step["within_noise"] is True for step in steps(run_dir))
     assert within > 0
-    found = from_json(summary).exactness
-    assert found == with_steps(len(steps(run_dir)), within, noise=2.0)
+    assert from_json(summary).exactness == with_steps(len(steps(run_dir)), within, noise=2.0)
     assert f"{within} of {len(steps(run_dir))} steps came out otherwise" in caplog.text
 
 
@@ -74,3 +80,26 @@ def test_noise_where_none_was_promised_is_warned_of() -> None:
     assert "model.reproducible=true, and log-probabilities still differ by up to 0.001 nats" in warning
     assert not list(warnings(replace(with_steps(10, 0, noise=0.0), reproducible=True)))
     assert not list(warnings(with_steps(10, 0, noise=1e-3)))
+
+
+async def test_a_file_of_measurements_that_is_gone_or_damaged_stops_no_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with_noise(tmp_path, 2.0)
+    _, run_dir, _ = await offline.label(tmp_path, *SETTINGS)
+    run_dir.measured.write_text('{"noise": {}, "of a later version": 1}')
+    summary, _, _ = await offline.label(tmp_path, *SETTINGS)
+    assert "the server is measured again" in caplog.text
+    assert summary["exactness"]["noise"] is None
+    assert summary["exactness"]["steps_within_noise"] > 0
+    assert "was not measured" in str(from_json(summary).exactness)
+    run_dir.measured.unlink()
+    (run_dir.shard(0) / "trace.jsonl").unlink()
+    summary, _, _ = await offline.label(tmp_path, *SETTINGS)
+    assert 0 < summary["exactness"]["steps"] < len(steps_of(run_dir, 1)) + 1
+
+
+def test_steps_that_were_not_watched_are_named() -> None:
+    assert "0 of 10 steps may depend on it" in str(with_steps(10, 0, noise=0.0))
+    assert "1 of 10 steps watched, of 30, may depend on it" in str(replace(with_steps(10, 1, noise=0.5), steps=30))
+    assert "steps" not in str(with_steps(0, 0, noise=0.5)), "a run without a search has none"

@@ -43,7 +43,7 @@ class TooLong(Exception):  # noqa: N818
 
 
 @contextmanager
-def bounded() -> Iterator[None]:
+def bounded(memory_bytes: int = MEMORY_BYTES) -> Iterator[None]:
     """Raise TooLong, or MemoryError, for what takes more time or memory than an example may."""
 
     def stop(*_: object) -> None:
@@ -52,7 +52,7 @@ def bounded() -> Iterator[None]:
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     before = signal.signal(signal.SIGPROF, stop)
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY_BYTES, hard))
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + memory_bytes, hard))
     signal.setitimer(signal.ITIMER_PROF, CPU_S)
     try:
         yield

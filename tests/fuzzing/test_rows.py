@@ -320,6 +320,28 @@ def test_a_small_file_that_holds_too_much_is_refused(folder: Path, monkeypatch: 
         kept.unpacked(bomb)
 
 
+@pytest.mark.parametrize("kind", [".parquet", ".arrow"])
+def test_a_dictionary_counts_once_however_many_batches_use_it(
+    folder: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unzipping, "LEAST", 2_000_000)
+    values = pa.array([f"text {n} {'x' * 90}" for n in range(1000)])
+    column = pa.DictionaryArray.from_arrays(pa.array([n % 1000 for n in range(10_000)], type=pa.int32()), values)
+    table, path = pa.table({"text": column}), folder / f"categories{kind}"
+    if kind == ".parquet":
+        parquet.write_table(table, path)
+    else:
+        feather.write_feather(table, path, chunksize=256, compression="uncompressed")
+    assert len(files.read_file(path)) == 10_000
+
+
+def test_a_compressed_file_takes_the_memory_of_what_it_holds(folder: Path) -> None:
+    path = folder / "rows.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"text": "a"}\n') + b"\0" * 8_000_000)  # so that it might hold 800 MB
+    with bounded(memory_bytes=200_000_000):
+        assert len(files.read_file(path)) == 1
+
+
 def test_a_group_of_too_many_pairs_is_refused(folder: Path) -> None:
     path = folder / "one_group.jsonl"
     path.write_text(

@@ -129,6 +129,20 @@ def test_settings_are_put_back_if_sbatch_refuses_and_kept_if_a_job_may_be_queued
     assert run_dir.config.read_bytes() == b"new"
 
 
+def test_what_an_earlier_start_learnt_of_its_server_goes_with_it_unless_scores_are_saved(tmp_path: Path) -> None:
+    run_dir = RunDir(tmp_path / "mine")
+    run_dir.create()
+    of_server = (run_dir.served_model, run_dir.measured, run_dir.word_prior, run_dir.label_prior)
+    run_dir.labels.write_text("")
+    for path in of_server:
+        path.write_text("{}")
+    with claim.written(run_dir, {}):
+        assert all(path.exists() for path in of_server)
+    run_dir.labels.unlink()
+    with claim.written(run_dir, {}):
+        assert not any(path.exists() for path in of_server)
+
+
 def test_a_run_without_saved_state_may_be_changed_freely(tmp_path: Path) -> None:
     config = loading.load([*SMALL, "model.max_model_len=100", f"run.root={tmp_path}", "run=mine"])
     run_dir = RunDir(tmp_path / "mine")

@@ -76,9 +76,8 @@ def _given_cost(config: Config, pool: TokenPrompts, tokens: TokenPrompts) -> Cos
 def scorings(config: Config, part: Task) -> Sequence[int]:
     """Return the examples in each scoring that one search of a part is expected to do."""
     problem = part.problem()
-    annealing = annealing_of(
-        with_shares(config, []).search
-    )  # no forecast depends on them, and they may not be known yet
+    # No forecast depends on shares of labels, and they may not be known yet.
+    annealing = annealing_of(with_shares(config, []).search)
     return forecast_of(method_of(config.search), problem, annealing, budget_of(config.search, problem.n))
 
 

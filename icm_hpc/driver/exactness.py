@@ -27,9 +27,8 @@ class Exactness:
 
     reproducible: bool  # model.reproducible: answers are not to depend on other requests
     starts: int  # of the driver; more than 1: the run was started again
-    noise: (
-        float | None
-    )  # by which a log-probability differs between two requests, at most, as it was measured; nats
+    # By which a log-probability differs between two requests, at most, as it was measured; nats.
+    noise: float | None
     steps: int  # of all searches
     steps_watched: int  # of these, those that were done again with scores moved by the noise
     steps_within_noise: int  # of these, those that came out otherwise

@@ -143,9 +143,8 @@ class Summary:
     beyond: BeyondFigures | None = None  # what was labelled given the pool, once the search had ended
     exactness: Exactness | None = None  # how exactly the run can be repeated; null in runs of earlier versions
     server: Measured | None = None  # what the server was measured to do; null if it was not measured
-    label_prior: dict[str, float] | None = (
-        None  # by label word: the shares that objective=calibrated assumes; else null
-    )
+    # By label word: the shares that objective=calibrated assumes; else null.
+    label_prior: dict[str, float] | None = None
     label_prior_by: str | None = None  # equal, given or estimated
     word_prior: dict[str, float] | None = None  # by label word: what was subtracted from its log-probabilities, nats
 

@@ -47,6 +47,9 @@ class UnknownJob(ClusterError):  # noqa: N818
     """A job may have been queued, and its id is not known: to submit again could queue a second one."""
 
 
+SUBMITTED = re.compile(r"([0-9]+)_submitted\.pkl(\.save_tmp)?")
+
+
 @dataclass(frozen=True, slots=True)
 class Component:
     """A component of a heterogeneous job."""
@@ -57,11 +60,16 @@ class Component:
 
 
 def newest(folder: Path) -> str | None:
-    """Return the id of the last job that submitit submitted from `folder`, or None."""
-    numbers = [
-        int(path.name.split("_")[0]) for path in folder.glob("*_submitted.pkl") if re.match("[0-9]+_", path.name)
-    ]
-    return str(max(numbers)) if numbers else None
+    """Return the id of the last job that submitit submitted from `folder`, or None.
+
+    A job that is requeued writes its file again: submitit removes it, then renames the new one. So both names count, and
+    where there is neither, a second look decides.
+    """
+    for _ in range(2):
+        found = [match for path in folder.glob("*_submitted.pkl*") if (match := SUBMITTED.fullmatch(path.name))]
+        if found:
+            return str(max(int(match[1]) for match in found))
+    return None
 
 
 def cluster_of(folder: Path, job: str) -> str | None:

@@ -115,7 +115,14 @@ def test_a_run_that_cannot_be_read_and_one_that_is_gone_break_nothing(folder: Pa
 def test_a_signal_ends_the_screen_and_restores_the_terminal(folder: Path, number: int, code: int) -> None:
     master, slave = pty.openpty()
     argv = [sys.executable, "-m", "icm_hpc.status", f"run.root={folder}", "watch=true"]
-    process = subprocess.Popen(argv, stdin=slave, stdout=slave, stderr=slave, env={**os.environ, "TERM": "xterm"})
+    process = subprocess.Popen(
+        argv,
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env={**os.environ, "TERM": "xterm"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background ignore it
+    )
     os.close(slave)
     printed = b""
     deadline = time.monotonic() + 120

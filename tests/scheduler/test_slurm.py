@@ -303,3 +303,20 @@ def test_a_job_that_no_accounting_knows_has_ended_once_it_has_left_the_queue(
     assert not HetInfoWatcher().is_done("5", mode="force")
     fake.command("squeue", FORGOTTEN)
     assert HetInfoWatcher().is_done("5", mode="force")
+
+
+@pytest.mark.parametrize(
+    ("names", "job"),
+    [
+        ([], None),
+        (["9_submitted.pkl", "12_submitted.pkl", "12_0_log.out"], "12"),
+        (["9_submitted.pkl", "12_submitted.pkl.save_tmp"], "12"),
+        (["x_submitted.pkl", "²_submitted.pkl", "12_submitted.pkl.bak"], None),
+    ],
+)
+def test_a_job_that_is_being_requeued_is_the_newest_all_the_same(
+    tmp_path: Path, names: list[str], job: str | None
+) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    assert scheduler.newest(tmp_path) == job

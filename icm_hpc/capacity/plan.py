@@ -62,7 +62,7 @@ def plan(config: Config, task: Task, test: Task | None = None, measured: Measure
         model = _plan_weights(found, config, folder)
         _plan_serving(found, config, model, demand)
     clock = search_time.clock_of(config, model, measured)
-    if clock and (measured or found.fits):
+    if clock and found.fits:
         time_plan.add(found, config, clock, demand)
     _plan_context(found, config, model, demand, task=task, folder=folder)
     _plan_disk(found, config, demand)

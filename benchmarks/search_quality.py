@@ -2,7 +2,7 @@
 
 Three kinds of data: pairs of which exactly one is true, no rule, and four labels without a rule. For each method, over seeds:
 the energy of the labels of all examples less that of the true ones, accuracy, demonstrations computed by an ideal trie, and
-scorings of the pool. `methods=blocks,single` picks methods. No server and no model; costs are counts.
+scorings of the pool. `methods=blocks;single` picks methods. No server and no model; costs are counts.
 """
 
 import dataclasses
@@ -20,16 +20,48 @@ from icm_hpc.core import energy, search
 from icm_hpc.core.methods import METHODS
 from icm_hpc.core.methods.method import forecast_of
 from icm_hpc.core.search import Answer, Asking
-from icm_hpc.core.types import UNLABELLED, Annealing, Ask, Labels, Problem, RandomDraws, ScoreOne, State, pool_of
+from icm_hpc.core.types import (
+    UNLABELLED,
+    Annealing,
+    Ask,
+    Budget,
+    Labels,
+    Problem,
+    RandomDraws,
+    ScoreOne,
+    State,
+    pool_of,
+)
 from icm_hpc.tasks.task import EXACTLY_ONE
 
-RESTARTS = {"blocks x4": ("blocks", 4)}
-SHOWN = ("blocks", "blocks x4", "single", "bootstrap", "zero_shot")
+SHOWN = ("blocks", "blocks x4", "blocks, 20 scorings", "single", "bootstrap", "zero_shot")
 KINDS = ("pairs", "no rule", "four labels")
 COLUMNS = (
     *("data", "N", "method", "energy over truth: mean; worst", "accuracy: mean; worst", "demonstrations"),
     *("fewer than single", "scorings", "forecast"),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A method with the settings that differ from its own."""
+
+    method: str
+    restarts: int = 1
+    scorings: int | None = None  # the limit; None: the method's own
+
+    def budget(self, n: int) -> Budget:
+        """Return what one search of n examples may spend."""
+        usual = METHODS[self.method].budget(n)
+        return usual if self.scorings is None else dataclasses.replace(usual, scorings=self.scorings)
+
+
+VARIANTS = {"blocks x4": Way("blocks", restarts=4), "blocks, 20 scorings": Way("blocks", scorings=20)}
+
+
+def way(name: str) -> Way:
+    """Return a variant, or a method as it is."""
+    return VARIANTS.get(name, Way(name))
 
 
 @dataclass(slots=True)
@@ -87,18 +119,18 @@ def problem(kind: str, n: int) -> Problem:
 
 def searched(name: str, given: Problem, learner: Learner, annealing: Annealing, seed: int) -> tuple[Labels, Oracle]:
     """Return the labels of all examples by one method, and what they cost."""
-    base, restarts = RESTARTS.get(name, (name, 1))
-    method, oracle = METHODS[base], Oracle(learner)
-    budget = method.budget(given.n)
+    chosen, oracle = way(name), Oracle(learner)
+    method, budget = METHODS[chosen.method], chosen.budget(given.n)
     finals = []
-    for restart in range(restarts):
+    for restart in range(chosen.restarts):
         mine = dataclasses.replace(annealing, first_labels="random" if restart else annealing.first_labels)
         state: State
         state, info = oracle.run(method.seed(given, mine, RandomDraws.of(seed + restart, 0, 0)))
         scorings = info.scorings
         while not budget.is_spent(state.step, scorings) and not method.finished(given, mine, state):
             draws = RandomDraws.of(seed + restart, 0, state.step + 1)
-            state, info = oracle.run(method.step(given, mine, state, draws))
+            left = budget.left(state.step, scorings)
+            state, info = oracle.run(method.step(given, mine, state, draws, left=left))
             scorings += info.scorings
         finals.append(state.best)
     best = max(finals, key=lambda one: (len(pool_of(one.labels)), one.energy))
@@ -115,8 +147,7 @@ def measured(name: str, kind: str, n: int, seed: int) -> Result:
     """Search once."""
     given = problem(kind, n)
     learner = Learner(given, seed, knowledge=0.6)
-    base, _ = RESTARTS.get(name, (name, 1))
-    annealing = annealing_of(base)
+    annealing = annealing_of(way(name).method)
     labels, oracle = searched(name, given, learner, annealing, seed * 100)
 
     def energy_of(given_labels: Labels) -> float:
@@ -133,26 +164,26 @@ def row(kind: str, n: int, name: str, results: Sequence[Result], reference: floa
     cost = float(np.mean([one.demonstrations for one in results]))
     fewer = f"{reference / cost:.1f}" if reference else "-"
     scorings = [one.scorings for one in results]
-    base, restarts = RESTARTS.get(name, (name, 1))
-    given = problem(kind, n)
-    expected = forecast_of(METHODS[base], given, annealing_of(base), METHODS[base].budget(n))
+    chosen, given = way(name), problem(kind, n)
+    method = chosen.method
+    expected = forecast_of(METHODS[method], given, annealing_of(method), chosen.budget(n))
     return (
         f"| {kind} | {n} | {name} | {np.mean(over):.1f}; {min(over):.1f} | {np.mean(accuracy):.2f}; {min(accuracy):.2f}"
         f" | {cost:,.0f} | {fewer} | {np.mean(scorings):.0f} ({min(scorings)} to {max(scorings)})"
-        f" | {len(expected) * restarts} |"
+        f" | {len(expected) * chosen.restarts} |"
     )
 
 
 def main() -> None:
     """Run the benchmark."""
-    mine, rest = arguments({"n": "64,256", "seeds": "12", "methods": ",".join(SHOWN), "kinds": ",".join(KINDS)})
+    mine, rest = arguments({"n": "64,256", "seeds": "12", "methods": ";".join(SHOWN), "kinds": ",".join(KINDS)})
     if rest:
         sys.exit(f"not known: {' '.join(rest)}")
     print(f"| {' | '.join(COLUMNS)} |")
     print("|---" * len(COLUMNS) + "|")
     for kind in mine["kinds"].split(","):
         for n in map(int, mine["n"].split(",")):
-            methods = mine["methods"].split(",")
+            methods = mine["methods"].split(";")
             found = {name: [measured(name, kind, n, seed) for seed in range(int(mine["seeds"]))] for name in methods}
             single = [one.demonstrations for one in found.get("single", [])]
             for name, results in found.items():

@@ -87,6 +87,27 @@ def _balanced(ranked: Sequence[tuple[float, Unit, tuple[int, ...]]], count: int,
     return labels
 
 
+def share_within(left: int | None, size: int, n: int, share: float) -> float:
+    """Return how much a pool of `size` of `n` examples grows next, as a share of itself: `share`, or more if it would not be
+    full within `left` growths.
+    """
+    return share if left is None else max(share, (n / size) ** (1 / left) - 1)
+
+
+def sizes(size: int, n: int, share: float, left: int | None = None) -> list[int]:
+    """Return the sizes of a pool of `size` examples after each growth until it is full, within `left` growths."""
+    found = [size]
+    while found[-1] < n:
+        still = None if left is None else max(1, left + 1 - len(found))
+        found.append(min(n, found[-1] + _room(found[-1], share_within(still, found[-1], n, share))))
+    return found[1:]
+
+
+def _room(size: int, share: float) -> int:
+    """Return how many examples a pool of `size` grows by."""
+    return max(1, math.ceil(share * size))
+
+
 def next_units(problem: Problem, labels: Labels, draws: Draws, *, share: float) -> list[Unit]:
     """Return units of unlabelled examples, `share` of the pool's size: first those whose group has begun, else at random."""
     left = np.flatnonzero(labels == UNLABELLED).tolist()
@@ -94,7 +115,7 @@ def next_units(problem: Problem, labels: Labels, draws: Draws, *, share: float) 
     begun = set(problem.groups[pool_of(labels)].tolist())
     order = [units[place] for place in draws.permutation(len(units))]
     order.sort(key=lambda unit: int(problem.groups[unit[0]]) not in begun)
-    room = max(1, math.ceil(share * (problem.n - len(left))))
+    room = _room(problem.n - len(left), share)
     added: list[Unit] = []
     for unit in order:
         if sum(map(len, added)) >= room:

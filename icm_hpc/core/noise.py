@@ -26,7 +26,9 @@ def watched(method: Method, noise: float) -> Method:
         second = method.seed(problem, annealing, copy.deepcopy(draws))
         return _compared(method.seed(problem, annealing, draws), second, _moves(noise, 0))
 
-    def step(problem: Problem, annealing: Annealing, state: State, draws: Draws) -> Asking[Stepped]:
+    def step(
+        problem: Problem, annealing: Annealing, state: State, draws: Draws, *, left: int | None = None
+    ) -> Asking[Stepped]:
         moved = _moves(noise, state.step + 1)
 
         def again(found: Labelling) -> Labelling:
@@ -34,8 +36,9 @@ def watched(method: Method, noise: float) -> Method:
 
         current = again(state.current)
         best = current if state.best is state.current else again(state.best)
-        second = method.step(problem, annealing, replace(state, current=current, best=best), copy.deepcopy(draws))
-        return _compared(method.step(problem, annealing, state, draws), second, moved)
+        start = replace(state, current=current, best=best)
+        second = method.step(problem, annealing, start, copy.deepcopy(draws), left=left)
+        return _compared(method.step(problem, annealing, state, draws, left=left), second, moved)
 
     return replace(method, seed=seed, step=step)
 

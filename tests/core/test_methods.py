@@ -12,11 +12,23 @@ from benchmarks.learner import Learner, problem_of
 from icm_hpc.core import energy, search
 from icm_hpc.core.energy import Values
 from icm_hpc.core.methods import METHODS, blocks
-from icm_hpc.core.methods.method import Method, is_full
-from icm_hpc.core.types import UNLABELLED, Annealing, Labels, Problem, RandomDraws, ScoreOne, ScorePool, State, StepInfo
+from icm_hpc.core.methods.method import Method, forecast_of, is_full
+from icm_hpc.core.types import (
+    UNLABELLED,
+    Annealing,
+    Budget,
+    Labels,
+    Problem,
+    RandomDraws,
+    ScoreOne,
+    ScorePool,
+    State,
+    StepInfo,
+)
 from icm_hpc.tasks.task import AT_MOST_ONE, EXACTLY_ONE, SAME, different
 
 ANNEALING = Annealing(**METHODS["blocks"].defaults)
+NO_LIMIT = Budget()
 
 
 def answered(asking: search.Asking[Any], scores: Any, asked: list[Any]) -> Any:
@@ -38,16 +50,17 @@ def _answer(ask: Any, scores: Values) -> Values:
 
 
 def walked(
-    method: Method, problem: Problem, annealing: Annealing, scores: Any, seed: int = 0
+    method: Method, problem: Problem, annealing: Annealing, scores: Any, seed: int = 0, *, budget: Budget = NO_LIMIT
 ) -> tuple[State, list[StepInfo], list[Any]]:
     """Return where a search ends, its steps, and all that it asked."""
     asked: list[Any] = []
     state, info = answered(method.seed(problem, annealing, RandomDraws.of(seed, 0, 0)), scores, asked)
-    infos = [info]
-    while not method.finished(problem, annealing, state):
-        draws = RandomDraws.of(seed, 0, state.step + 1)
-        state, info = answered(method.step(problem, annealing, state, draws), scores, asked)
+    infos, scorings = [info], info.scorings
+    while not (method.finished(problem, annealing, state) or budget.is_spent(state.step, scorings)):
+        draws, left = RandomDraws.of(seed, 0, state.step + 1), budget.left(state.step, scorings)
+        state, info = answered(method.step(problem, annealing, state, draws, left=left), scores, asked)
         infos.append(info)
+        scorings += info.scorings
         assert len(infos) < 500, "it must end by itself"
     return state, infos, asked
 
@@ -76,6 +89,39 @@ def test_blocks_ends_with_every_example_labelled_and_no_rule_broken_that_need_no
     assert energy.broken(problem, state.best.labels) == []
     assert infos[-1].pool == problem.n
     assert [info.step for info in infos] == list(range(len(infos)))
+
+
+@given(
+    method=st.sampled_from(["blocks", "bootstrap"]),
+    n=st.integers(2, 40),
+    group=st.integers(1, 3),
+    scorings=st.integers(2, 25),
+    seed=st.integers(0, 99),
+)
+def test_a_search_within_any_budget_of_two_scorings_or_more_labels_every_example(
+    method: str, n: int, group: int, scorings: int, seed: int
+) -> None:
+    problem = problem_of([group] * n, 2, None)
+    budget = Budget(scorings=scorings)
+    state, infos, asked = walked(
+        METHODS[method], problem, ANNEALING, Learner(problem, seed).scores, seed, budget=budget
+    )
+    assert is_full(state)
+    assert sum(isinstance(ask, ScorePool) for ask in asked) == sum(info.scorings for info in infos) <= scorings
+
+
+def test_a_pool_settles_between_its_growths_where_the_budget_has_room_for_it() -> None:
+    problem = problem_of([1] * 64, 2, None)
+    scores, pools = Learner(problem, 0).scores, {}
+    for scorings in (None, 100, 12, 7, 3):
+        _, infos, _ = walked(METHODS["blocks"], problem, ANNEALING, scores, budget=Budget(scorings=scorings))
+        pools[scorings] = [info.pool for info in infos]
+    assert pools[100] == pools[None]
+    assert pools[12][:5] == [8, 12, 18, 27, 41]
+    assert pools[7] == [8, 12, 18, 27, 41, 62, 64]
+    assert pools[3] == [8, 23, 64]
+    for scorings in (7, 3):
+        assert forecast_of(METHODS["blocks"], problem, ANNEALING, Budget(scorings=scorings)) == pools[scorings]
 
 
 def test_blocks_ends_where_no_unit_alone_would_raise_the_energy() -> None:

@@ -45,10 +45,19 @@ def bootstrap(problem: Problem, annealing: Annealing, draws: Draws) -> Asking[St
     return (yield from _begun(problem, annealing, labels, zero_shot_counts))
 
 
-def grow(problem: Problem, annealing: Annealing, state: State, draws: Draws) -> Asking[Stepped]:
+def grow(
+    problem: Problem,
+    annealing: Annealing,
+    state: State,
+    draws: Draws,
+    *,
+    left: int | None = None,
+) -> Asking[Stepped]:
     """Double the pool, and label all of it again, given the pool before; accepted whatever its energy."""
     before = state.current.labels
-    added = growth.next_units(problem, before, draws, share=GROWTH)
+    added = growth.next_units(
+        problem, before, draws, share=growth.share_within(left, len(pool_of(before)), problem.n, GROWTH)
+    )
     values = yield from growth.values_given_pool(annealing, state.current, added)
     links = links_of(problem)
     members = [*pool_of(before).tolist(), *(index for unit in added for index in unit)]
@@ -69,11 +78,9 @@ def _begun(
     return state, step_info(problem, state, proposal=found, changed=changed, accepted=True)
 
 
-def _doubling(problem: Problem, annealing: Annealing, _: Budget) -> Sequence[int]:
-    sizes = [min(problem.n, max(2, annealing.num_seeds))]
-    while sizes[-1] < problem.n:
-        sizes.append(min(problem.n, 2 * sizes[-1]))
-    return sizes
+def _doubling(problem: Problem, annealing: Annealing, budget: Budget) -> Sequence[int]:
+    first = min(problem.n, max(1, annealing.num_seeds))
+    return [first, *growth.sizes(first, problem.n, GROWTH, budget.left(0, 1))]
 
 
 def _once(problem: Problem, _annealing: Annealing, _budget: Budget) -> Sequence[int]:

@@ -50,15 +50,22 @@ def seed(problem: Problem, annealing: Annealing, draws: Draws) -> Asking[Stepped
     return state, step_info(problem, state, proposal=found, changed=changed, accepted=True)
 
 
-def step(problem: Problem, annealing: Annealing, state: State, draws: Draws) -> Asking[Stepped]:
-    """Do one step: propose new labels for units of the pool or, once these have settled, let the pool grow; or kick it."""
+def step(
+    problem: Problem, annealing: Annealing, state: State, draws: Draws, *, left: int | None = None
+) -> Asking[Stepped]:
+    """Do one step: propose new labels for units of the pool or, once these have settled, let the pool grow; or kick it.
+
+    Where `left` has no room for the pool to settle between all growths, it grows at once.
+    """
     now = cast(Blocks, state)
     if _is_settled(problem, annealing, now):
         return (yield from _kick(problem, annealing, now, draws))
     heat = _heat(annealing, now)
     proposed = _relabelled(problem, annealing, now, draws)
-    if not is_full(now) and (now.proposals >= SETTLING or proposed is None):
-        return (yield from _grow(problem, annealing, now, draws))
+    size = len(pool_of(now.current.labels))
+    has_settled = proposed is None or now.proposals >= SETTLING or not _may_settle(size, problem.n, left)
+    if not is_full(now) and has_settled:
+        return (yield from _grow(problem, annealing, now, draws, left))
     if proposed is None:
         after = refused(annealing, now)
         return after, step_info(problem, after, temperature=heat)
@@ -127,13 +134,19 @@ def _in_turn(moves: list[tuple[Unit, dict[int, int]]], refusals: int) -> list[tu
     return moves[: math.ceil(len(moves) * 0.5**refusals)]
 
 
-def _grow(problem: Problem, annealing: Annealing, state: Blocks, draws: Draws) -> Asking[Stepped]:
+def _may_settle(size: int, n: int, left: int | None) -> bool:
+    """Return whether a pool of `size` may settle before it grows: what is left suffices to do so until the pool is full."""
+    return left is None or left >= (1 + SETTLING) * len(growth.sizes(size, n, GROWTH))
+
+
+def _grow(problem: Problem, annealing: Annealing, state: Blocks, draws: Draws, left: int | None) -> Asking[Stepped]:
     """Label more examples given the pool; each is asked once, behind one order of the pool.
 
     Fewer are added after each growth that was abandoned, since an example may have no score.
     """
     fewer = 0.5 ** max(0, state.proposals - SETTLING)
-    added = growth.next_units(problem, state.current.labels, draws, share=GROWTH * fewer)
+    share = growth.share_within(left, len(pool_of(state.current.labels)), problem.n, GROWTH)
+    added = growth.next_units(problem, state.current.labels, draws, share=share * fewer)
     values = yield from growth.values_given_pool(annealing, state.current, added)
     changes = best_labels(added, links_of(problem), values, state.current.labels)
     labels = with_labels(state.current.labels, changes)
@@ -229,18 +242,21 @@ def budget(n: int) -> Budget:
     return Budget(steps=STEPS_EACH * scorings, scorings=scorings)
 
 
-def forecast(problem: Problem, annealing: Annealing, _: Budget) -> Sequence[int]:
+def forecast(problem: Problem, annealing: Annealing, budget: Budget) -> Sequence[int]:
     """Return the examples in each scoring that is expected: a fit to what benchmarks.search_quality counts.
 
     One for each growth, another one for each where examples have no rule, and of the full pool L^1.2 units^0.35.
     """
     n, units = problem.n, len(units_of(links_of(problem), range(problem.n)))
-    sizes = [min(n, max(2, annealing.num_seeds))]
-    while sizes[-1] < n:
-        sizes.append(min(n, sizes[-1] + max(2, math.ceil(GROWTH * sizes[-1]))))
-    settling = sizes[:-1] if units == n else []
+    size, left = min(n, max(1, annealing.num_seeds)), budget.left(0, 1)
+    found = [size]
+    for grown in growth.sizes(size, n, GROWTH, left):
+        if units == n and _may_settle(size, n, None if left is None else left + 1 - len(found)):
+            found.append(size)
+        size = grown
+        found.append(size)
     full = math.ceil(problem.n_labels**1.2 * units**0.35)
-    return [*sorted([*sizes, *settling]), *[n] * full]
+    return [*found, *[n] * full]
 
 
 METHOD = Method(

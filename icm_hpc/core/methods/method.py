@@ -2,12 +2,20 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from ..search import Asking
 from ..types import UNLABELLED, Annealing, Budget, Draws, Problem, State, StepInfo
 
 Stepped: TypeAlias = tuple[State, StepInfo]
+
+
+class Step(Protocol):
+    """What does one step. `left` is how many steps may be done, this one included, each with a scoring; None: any number."""
+
+    def __call__(
+        self, problem: Problem, annealing: Annealing, state: State, draws: Draws, *, left: int | None = None
+    ) -> Asking[Stepped]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +28,7 @@ class Method:
 
     state: type[State]
     seed: Callable[[Problem, Annealing, Draws], Asking[Stepped]]  # step 0
-    step: Callable[[Problem, Annealing, State, Draws], Asking[Stepped]]
+    step: Step
     finished: Callable[[Problem, Annealing, State], bool]  # whether nothing is left to do, whatever the budget
     refused: Callable[[Annealing, State], State]  # what a step leaves that is refused
     abandoned: Callable[[Annealing, State], State]  # what a step leaves whose answers were no scores

@@ -46,7 +46,14 @@ def seed(problem: Problem, annealing: Annealing, draws: Draws) -> Asking[tuple[S
     return state, step_info(problem, state, rounds=rounds, proposal=first, changed=changed, accepted=True)
 
 
-def step(problem: Problem, annealing: Annealing, state: State, draws: Draws) -> Asking[tuple[State, StepInfo]]:
+def step(
+    problem: Problem,
+    annealing: Annealing,
+    state: State,
+    draws: Draws,
+    *,
+    left: int | None = None,  # noqa: ARG001
+) -> Asking[tuple[State, StepInfo]]:
     """Do one step: draw an example, take the model's label for it, repair conflicts, accept or refuse; return what follows."""
     before, number = state.current, state.step + 1
     index = draws.weighted_index(energy.draw_weights(problem, before.labels, annealing.linked_weight))

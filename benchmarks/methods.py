@@ -2,8 +2,9 @@
 
 Each method labels the same examples with the same served model, from an empty prefix cache. For each task and method the table
 has, over seeds: the energy of the labels of all examples, agreement with gold, tokens that the server computed (its own
-counters), scorings of the pool, wall-clock, and the runs that were warned of. `data=FOLDER` has the files of tasks without
-built-in rows; other arguments are settings of every run. `out=FILE` gets the figures of each seed as JSON.
+counters), scorings of the pool, wall-clock, and the runs that were warned of. Seeds count from search.seed. `data=FOLDER` has
+the files of tasks without built-in rows; other arguments are settings of every run. `out=FILE` gets the figures of each seed
+as JSON.
 """
 
 import dataclasses
@@ -62,6 +63,11 @@ class Run:
     warned: bool
 
 
+def seeds_from(config: Config, count: str) -> range:
+    """Return so many seeds, from search.seed on."""
+    return range(config.search.seed, config.search.seed + int(count))
+
+
 async def measured(config: Config, folder: Path, client: Client) -> Run:
     """Label the examples of one seed."""
     run_dir = RunDir(folder)
@@ -114,7 +120,7 @@ def main() -> None:
         async with connected() as client:
             for (task, limit, method), settings in configs.items():
                 runs = []
-                for seed in range(int(mine["seeds"])):
+                for seed in seeds_from(settings, mine["seeds"]):
                     seeded = dataclasses.replace(settings, search=dataclasses.replace(settings.search, seed=seed))
                     runs.append(await measured(seeded, folder / f"{task}-{method}-{seed}".replace(" ", "-"), client))
                     print(f"{task}, {method}, seed {seed}: {runs[-1]}", file=sys.stderr)

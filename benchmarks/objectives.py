@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.methods import FILES, Run, measured
+from benchmarks.methods import FILES, Run, measured, seeds_from
 from benchmarks.serving import Connect, arguments, with_server
 from icm_hpc import tasks
 from icm_hpc.config import loading
@@ -137,7 +137,7 @@ def main() -> None:
                 task, _, limit = word.partition(":")
                 config = settings_of(task, limit, Path(mine["data"]), folder, rest)
                 seeds = []
-                for seed in range(int(mine["seeds"])):
+                for seed in seeds_from(config, mine["seeds"]):
                     seeded = dataclasses.replace(config, search=dataclasses.replace(config.search, seed=seed))
                     place = folder / f"{task}-{seed}"
                     place.mkdir()

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from .config import describe, home, loading
@@ -21,6 +20,7 @@ from .reports import beside, together
 from .reports.beside import Beside
 from .rundir.files import write_atomically
 from .rundir.folder import RunDir
+from .terminal import console
 
 ARGUMENTS = {
     "runs=A,B,C": "names of the runs, or patterns such as small-* (required)",
@@ -28,10 +28,6 @@ ARGUMENTS = {
     "run.root=runs": "the folder of all runs",
 }
 COLUMNS = ("series", "condition", "accuracy", "low", "high", "rows", "runs", "accuracies")
-
-console = Console(
-    highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200
-)
 
 
 def main() -> None:

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from .config import describe
@@ -27,6 +26,7 @@ from .heldout.results import Results
 from .heldout.statistics import Figures, Interval
 from .rundir.folder import RunDir
 from .tasks import gold
+from .terminal import console
 
 ARGUMENTS = {
     "run=NAME": "the run: the name of its folder (required)",
@@ -42,11 +42,6 @@ COLUMNS: tuple[tuple[str, Callable[[Figures], Interval | None]], ...] = (
 )
 NOT_KEPT = "labels.jsonl does not have the log-probability of every label word"
 ONE_LABEL = "all gold labels are the same"
-
-
-console = Console(
-    highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ import json
 import sys
 from dataclasses import asdict
 
-from rich.console import Console
 from rich.table import Table
 
 from . import tasks
@@ -18,6 +17,7 @@ from .config import credentials, describe, home, loading
 from .errors import ConfigError, IcmError
 from .rundir.folder import RunDir
 from .rundir.measured import Measured, of_lines, read
+from .terminal import console
 
 ARGUMENTS = {
     "preset=NAME": "the size of an experiment, with held-out rows: small, full (docs/evaluation.md)",
@@ -27,10 +27,6 @@ ARGUMENTS = {
 }
 
 JSON, MEASURED = ("json=true", "json=false"), "measured="  # words that are not settings
-
-console = Console(
-    highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200
-)
 
 
 def main() -> None:

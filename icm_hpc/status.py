@@ -6,11 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from .config import describe, loading
 from .errors import ConfigError, IcmError
 from .monitoring import screen, slurm, state, table
+from .terminal import console
 
 ARGUMENTS = {
     "run=NAME": "show this run only; default: all",
@@ -18,10 +17,6 @@ ARGUMENTS = {
     "watch=false": "true: a screen that refreshes until Ctrl-C; with run=NAME, the course of its energy, too",
     "json=false": "true: print a JSON object per run",
 }
-
-console = Console(
-    highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 240
-)
 
 
 def main() -> None:

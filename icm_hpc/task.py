@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from rich.console import Console
 from rich.table import Table
 
 from . import tasks
@@ -21,16 +20,13 @@ from .scoring import running_text
 from .scoring.tokenizer import LocalTokenizer
 from .serving import weights
 from .tasks import Task, gold
+from .terminal import console
 
 ARGUMENTS = {"FILE": "a task of your own, as task=FILE; default: task=reviews"}
 SHOWN = 3  # examples in the prompt: two demonstrations and a query
 CHECKED = 256  # examples whose tokens are compared with those of the whole text
 LISTED = 12  # labels whose counts are shown, at most
 MARKS = "«{}»"  # around a label word
-
-console = Console(
-    highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200
-)
 
 
 def main() -> None:

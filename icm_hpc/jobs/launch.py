@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -31,13 +30,10 @@ from ..rundir.folder import RunDir
 from ..rundir.logs import log_to_files
 from ..rundir.progress import Watch
 from ..tasks import Task, gold
+from ..terminal import console
 from . import claim, local, sbatch, submission
 from .notifying import notes, notify
 from .reporting import write_report
-
-console = Console(
-    highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200
-)
 
 
 def named(config: Config) -> Config:

@@ -1,0 +1,12 @@
+"""Where commands print what people read."""
+
+import sys
+
+from rich.console import Console
+
+WIDTH = 240  # columns of a table that is not shown on a terminal
+
+# Texts are the user's: nothing in them is markup, and no line of them is folded.
+console = Console(
+    highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH
+)

@@ -2,7 +2,7 @@
 
 Each run must end, by itself or after one `resume`, with the labels and decisions of an undisturbed one. Prints a table in
 Markdown; with no name all faults are inflicted, one after the other. ICM_FAULTS_MODEL is stub, tiny (real vLLM, the published
-search; the default) or tiny-blocks (real vLLM, search.method=blocks).
+search) or tiny-blocks (real vLLM, search.method=blocks; the default).
 """
 
 import contextlib
@@ -157,7 +157,7 @@ def main() -> None:
     names = sys.argv[1:] or list(FAULTS)
     slurm = daemons.up()
     os.environ.update(slurm.environment)
-    model = MODELS[os.environ.get("ICM_FAULTS_MODEL", "tiny")]
+    model = MODELS[os.environ.get("ICM_FAULTS_MODEL", "tiny-blocks")]
     failures = 0
     with tempfile.TemporaryDirectory(prefix="icm-faults-") as folder:
         root = Path(folder)

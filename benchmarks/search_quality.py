@@ -2,7 +2,7 @@
 
 Three kinds of data: pairs of which exactly one is true, no rule, and four labels without a rule. For each method, over seeds:
 the energy of the labels of all examples less that of the true ones, accuracy, demonstrations computed by an ideal trie, and
-scorings of the pool. `methods=blocks;single` picks methods. No server and no model; costs are counts.
+scorings of the pool. `methods="blocks;single"` picks methods. No server and no model; costs are counts.
 """
 
 import dataclasses
@@ -130,7 +130,7 @@ def searched(name: str, given: Problem, learner: Learner, annealing: Annealing, 
         while not budget.is_spent(state.step, scorings) and not method.finished(given, mine, state):
             draws = RandomDraws.of(seed + restart, 0, state.step + 1)
             left = budget.left(state.step, scorings)
-            state, info = oracle.run(method.step(given, mine, state, draws, left=left))
+            state, info = oracle.run(method.step(given, mine, state, draws, steps_left=left))
             scorings += info.scorings
         finals.append(state.best)
     best = max(finals, key=lambda one: (len(pool_of(one.labels)), one.energy))

@@ -28,8 +28,8 @@ PROMPT_FORMAT = 2  # of the tokens that are sent; 1: pieces of text tokenized by
 def result_settings(config: Config) -> dict[str, Any]:
     """Return, by dotted key, the settings that decide what labels a run ends with.
 
-    Two runs that differ in none of these may share a folder. Scorings, steps and restarts may grow, and where a run runs may
-    change.
+    Two runs that differ in none of these may share a folder. Where a run runs may change, and scorings, steps and restarts may
+    grow: a search then goes on from its end, which need not be where one with the larger limit from the start would be.
     """
     # The data's content counts instead of its name (`fingerprint`).
     free = {"task.data", "task.subset", "task.split", "search.scorings", "search.steps", "search.restarts"}

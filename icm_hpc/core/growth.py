@@ -87,19 +87,19 @@ def _balanced(ranked: Sequence[tuple[float, Unit, tuple[int, ...]]], count: int,
     return labels
 
 
-def share_within(left: int | None, size: int, n: int, share: float) -> float:
+def share_within(size: int, n: int, *, share: float, growths: int | None) -> float:
     """Return how much a pool of `size` of `n` examples grows next, as a share of itself: `share`, or more if it would not be
-    full within `left` growths.
+    full within so many growths (None: any number). An empty pool has no share that would fill it.
     """
-    return share if left is None else max(share, (n / size) ** (1 / left) - 1)
+    return share if growths is None or not size else max(share, (n / size) ** (1 / max(1, growths)) - 1)
 
 
-def sizes(size: int, n: int, share: float, left: int | None = None) -> list[int]:
-    """Return the sizes of a pool of `size` examples after each growth until it is full, within `left` growths."""
+def sizes(size: int, n: int, *, share: float, growths: int | None = None) -> list[int]:
+    """Return the sizes of a pool of `size` examples after each growth until it is full, within so many growths."""
     found = [size]
     while found[-1] < n:
-        still = None if left is None else max(1, left + 1 - len(found))
-        found.append(min(n, found[-1] + _room(found[-1], share_within(still, found[-1], n, share))))
+        left = None if growths is None else growths + 1 - len(found)
+        found.append(min(n, found[-1] + _room(found[-1], share_within(found[-1], n, share=share, growths=left))))
     return found[1:]
 
 

@@ -27,7 +27,7 @@ def watched(method: Method, noise: float) -> Method:
         return _compared(method.seed(problem, annealing, draws), second, _moves(noise, 0))
 
     def step(
-        problem: Problem, annealing: Annealing, state: State, draws: Draws, *, left: int | None = None
+        problem: Problem, annealing: Annealing, state: State, draws: Draws, *, steps_left: int | None = None
     ) -> Asking[Stepped]:
         moved = _moves(noise, state.step + 1)
 
@@ -37,8 +37,8 @@ def watched(method: Method, noise: float) -> Method:
         current = again(state.current)
         best = current if state.best is state.current else again(state.best)
         start = replace(state, current=current, best=best)
-        second = method.step(problem, annealing, start, copy.deepcopy(draws), left=left)
-        return _compared(method.step(problem, annealing, state, draws, left=left), second, moved)
+        second = method.step(problem, annealing, start, copy.deepcopy(draws), steps_left=steps_left)
+        return _compared(method.step(problem, annealing, state, draws, steps_left=steps_left), second, moved)
 
     return replace(method, seed=seed, step=step)
 

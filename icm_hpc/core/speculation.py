@@ -26,10 +26,10 @@ def steps(
     draws_of: Callable[[int], Draws],
     *,
     ahead: int,
-    left: int | None = None,
+    steps_left: int | None = None,
 ) -> AskingOrNot[list[Stepped]]:
     """Do the steps that follow `state`, up to the first that is accepted, and `ahead` at most; return what each gave. The
-    budget has room for `left`.
+    budget has room for `steps_left`.
 
     Speculative: each step begins at once, from the state that those before it leave if they are refused, with the draws of
     its own number (`draws_of`). That is what a sequence of single steps does, in fewer rounds of asking. Steps after an
@@ -52,9 +52,9 @@ def steps(
             done[place] = end.value
 
     starts = [state]
-    for place in range(ahead if left is None else min(ahead, left)):
-        begun, still = starts[place], None if left is None else left - place
-        go_on(place, method.step(problem, annealing, begun, draws_of(begun.step + 1), left=still), None)
+    for place in range(ahead if steps_left is None else min(ahead, steps_left)):
+        begun, left = starts[place], None if steps_left is None else steps_left - place
+        go_on(place, method.step(problem, annealing, begun, draws_of(begun.step + 1), steps_left=left), None)
         starts.append(method.refused(annealing, begun))
         if not method.may_refuse(begun):
             break

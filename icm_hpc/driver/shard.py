@@ -345,5 +345,5 @@ class Search:
         if state is None:
             return await answered(speculation.begin(method, problem, annealing, draws_of), self._answer_first)
         left = self._budget.left(state.step, self._scorings)
-        steps = speculation.steps(method, problem, annealing, state, draws_of, ahead=ahead, left=left)
+        steps = speculation.steps(method, problem, annealing, state, draws_of, ahead=ahead, steps_left=left)
         return await answered(steps, self.try_to_answer)

@@ -44,7 +44,8 @@ ANOTHER_BALANCE = (
 )
 LEFT_BY_SEARCH = (
     "shard {number}: the search labelled {labelled_by_search} of {examples} examples, and the last pass the others: search"
-    " longer (search.steps, search.scorings); search.method=blocks labels every example in any number of scorings from 2 on"
+    " longer (search.steps, search.scorings). search.method=blocks labels every example within any limit of 2 scorings or more,"
+    " unless examples have no score"
 )
 
 

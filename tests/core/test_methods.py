@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.learner import Learner, problem_of
-from icm_hpc.core import energy, search
+from icm_hpc.core import energy, growth, search
 from icm_hpc.core.energy import Values
 from icm_hpc.core.methods import METHODS, blocks
 from icm_hpc.core.methods.method import Method, forecast_of, is_full
@@ -24,6 +24,8 @@ from icm_hpc.core.types import (
     ScorePool,
     State,
     StepInfo,
+    frozen_labels,
+    pool_of,
 )
 from icm_hpc.tasks.task import AT_MOST_ONE, EXACTLY_ONE, SAME, different
 
@@ -58,7 +60,7 @@ def walked(
     infos, scorings = [info], info.scorings
     while not (method.finished(problem, annealing, state) or budget.is_spent(state.step, scorings)):
         draws, left = RandomDraws.of(seed, 0, state.step + 1), budget.left(state.step, scorings)
-        state, info = answered(method.step(problem, annealing, state, draws, left=left), scores, asked)
+        state, info = answered(method.step(problem, annealing, state, draws, steps_left=left), scores, asked)
         infos.append(info)
         scorings += info.scorings
         assert len(infos) < 500, "it must end by itself"
@@ -93,21 +95,58 @@ def test_blocks_ends_with_every_example_labelled_and_no_rule_broken_that_need_no
 
 @given(
     method=st.sampled_from(["blocks", "bootstrap"]),
-    n=st.integers(2, 40),
-    group=st.integers(1, 3),
-    scorings=st.integers(2, 25),
+    rule=st.sampled_from(["none", "exactly one", "same"]),
+    groups=st.integers(2, 25),
+    seeds=st.sampled_from([1, 8, 100]),
+    limit=st.integers(2, 25),
+    is_of_steps=st.booleans(),
     seed=st.integers(0, 99),
 )
 def test_a_search_within_any_budget_of_two_scorings_or_more_labels_every_example(
-    method: str, n: int, group: int, scorings: int, seed: int
+    method: str, rule: str, groups: int, seeds: int, *, limit: int, seed: int, is_of_steps: bool
 ) -> None:
-    problem = problem_of([group] * n, 2, None)
-    budget = Budget(scorings=scorings)
-    state, infos, asked = walked(
-        METHODS[method], problem, ANNEALING, Learner(problem, seed).scores, seed, budget=budget
-    )
+    problem = problem_of([{"exactly one": 2, "same": 5}.get(rule, 1)] * groups, 2, RULES[rule])
+    annealing = replace(ANNEALING, num_seeds=seeds)
+    budget = Budget(steps=limit - 1) if is_of_steps else Budget(scorings=limit)
+    scores = Learner(problem, seed).scores
+    state, infos, asked = walked(METHODS[method], problem, annealing, scores, seed, budget=budget)
     assert is_full(state)
-    assert sum(isinstance(ask, ScorePool) for ask in asked) == sum(info.scorings for info in infos) <= scorings
+    assert sum(isinstance(ask, ScorePool) for ask in asked) == sum(info.scorings for info in infos) <= limit
+
+
+@pytest.mark.parametrize("size", [0, 1, 5, 64])
+@pytest.mark.parametrize("growths", [None, 0, 1, 2, 7, 50])
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_a_pool_is_full_after_as_many_growths_as_there_may_be(size: int, growths: int | None, share: float) -> None:
+    sizes = growth.sizes(size, 64, share=share, growths=growths)
+    assert max({size, *sizes}) == 64
+    assert sizes == sorted(set(sizes))
+    if growths is not None and size:
+        assert len(sizes) <= max(1, growths)
+
+
+@pytest.mark.parametrize("method", ["blocks", "bootstrap"])
+def test_a_pool_that_is_empty_grows(method: str) -> None:
+    problem = problem_of([1] * 12, 2, None)
+    learner = Learner(problem, 0)
+    nothing = frozen_labels(np.full(12, UNLABELLED))
+    empty = energy.evaluation(problem, ANNEALING, nothing, np.full((12, 2), np.nan)).labelling
+    state = METHODS[method].state(0, 0, current=empty, best=empty)
+    after, _ = answered(
+        METHODS[method].step(problem, ANNEALING, state, RandomDraws.of(0, 0, 1), steps_left=3), learner.scores, []
+    )
+    assert len(pool_of(after.current.labels)) == 1
+
+
+def test_fewer_examples_are_added_after_each_growth_that_was_abandoned() -> None:
+    problem = problem_of([1] * 64, 2, None)
+    learner, method, asked = Learner(problem, 0), METHODS["blocks"], []
+    state, _ = answered(method.seed(problem, ANNEALING, RandomDraws.of(0, 0, 0)), learner.scores, [])
+    for _ in range(4):
+        draws = RandomDraws.of(0, 0, state.step + 1)
+        asked.append(len(next(method.step(problem, ANNEALING, state, draws, steps_left=1))))
+        state = method.abandoned(ANNEALING, state)
+    assert asked == [56, 28, 14, 7]
 
 
 def test_a_pool_settles_between_its_growths_where_the_budget_has_room_for_it() -> None:

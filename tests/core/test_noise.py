@@ -15,7 +15,9 @@ PROBLEM = problem_of([2] * 12, 2, EXACTLY_ONE)
 METHODS_WATCHED = ("blocks", "single", "zero_shot", "random", "bootstrap")
 
 
-def course(name: str, of_noise: float | None, *, step: float = 0.0) -> tuple[list[StepInfo], list[bytes]]:
+def course(
+    name: str, of_noise: float | None, *, step: float = 0.0, limit: int = 40
+) -> tuple[list[StepInfo], list[bytes]]:
     """Return the first steps of a search, and what it asked; scores are multiples of `step`, if that is over 0."""
     learner, method = Learner(PROBLEM, seed=1), METHODS[name]
 
@@ -28,16 +30,18 @@ def course(name: str, of_noise: float | None, *, step: float = 0.0) -> tuple[lis
     asked: list[object] = []
     state, info = answered(watched.seed(PROBLEM, annealing, RandomDraws.of(0, 0, 0)), scores, asked)
     infos = [info]
-    while len(infos) < 40 and not watched.finished(PROBLEM, annealing, state):
+    while len(infos) < limit and not watched.finished(PROBLEM, annealing, state):
         draws = RandomDraws.of(0, 0, state.step + 1)
-        state, info = answered(watched.step(PROBLEM, annealing, state, draws), scores, asked)
+        asking = watched.step(PROBLEM, annealing, state, draws, steps_left=limit - len(infos))
+        state, info = answered(asking, scores, asked)
         infos.append(info)
     return infos, [*(repr(ask).encode() for ask in asked), state.best.labels.tobytes()]
 
 
+@pytest.mark.parametrize("limit", [2, 40])
 @pytest.mark.parametrize("name", METHODS_WATCHED)
-def test_a_search_that_is_watched_asks_and_decides_the_same(name: str) -> None:
-    plain, watched = course(name, None), course(name, 0.5)
+def test_a_search_that_is_watched_asks_and_decides_the_same(name: str, limit: int) -> None:
+    plain, watched = course(name, None, limit=limit), course(name, 0.5, limit=limit)
     assert (plain[1] == watched[1]) is True
     assert [info.energy for info in plain[0]] == [info.energy for info in watched[0]]
     assert {info.within_noise for info in plain[0]} == {None}

@@ -60,7 +60,24 @@ async def test_the_energy_is_that_of_all_labels_whatever_the_search_labelled(tmp
     assert any("the search labelled" in warning for warning in warnings(from_json(summary)))
 
 
-async def test_a_budget_of_scorings_ends_a_search_and_a_larger_one_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("limit", ["search.scorings=2", "search.steps=1"])
+@pytest.mark.parametrize("method", ["blocks", "bootstrap"])
+async def test_two_scorings_label_every_example(tmp_path: Path, method: str, limit: str) -> None:
+    summary, _, _ = await offline.label(tmp_path, "task.limit=80", f"search.method={method}", limit)
+    assert (summary["labelled_by_search"], summary["steps"]) == (80, 1)
+    assert summary["shards"][0]["searches"][0]["scorings"] == 2
+
+
+async def test_a_larger_limit_goes_on_from_where_a_small_one_ended(tmp_path: Path) -> None:
+    settings = ("task.limit=80", "search.ahead=2")
+    _, run_dir, _ = await offline.label(tmp_path, *settings, "search.scorings=3")
+    before = list(read_trace(run_dir.shard(0)))
+    summary, _, _ = await offline.label(tmp_path, *settings, "search.scorings=12")
+    assert list(read_trace(run_dir.shard(0)))[: len(before)] == before
+    assert (summary["labelled_by_search"], summary["shards"][0]["searches"][0]["scorings"]) == (80, 12)
+
+
+async def test_a_limit_that_leaves_room_for_growth_ends_a_search_and_a_larger_one_goes_on(tmp_path: Path) -> None:
     settings = (*SMALL, "search.schedule=constant", "search.ahead=3")
     short, run_dir, _ = await offline.label(tmp_path / "a", *settings, "search.scorings=9")
     assert short["shards"][0]["searches"][0]["scorings"] == 9

@@ -51,12 +51,17 @@ def grow(
     state: State,
     draws: Draws,
     *,
-    left: int | None = None,
+    steps_left: int | None = None,
 ) -> Asking[Stepped]:
-    """Double the pool, and label all of it again, given the pool before; accepted whatever its energy."""
+    """Double the pool, or more where few steps are left, and label all of it again, given the pool before; accepted whatever
+    its energy.
+    """
     before = state.current.labels
     added = growth.next_units(
-        problem, before, draws, share=growth.share_within(left, len(pool_of(before)), problem.n, GROWTH)
+        problem,
+        before,
+        draws,
+        share=growth.share_within(len(pool_of(before)), problem.n, share=GROWTH, growths=steps_left),
     )
     values = yield from growth.values_given_pool(annealing, state.current, added)
     links = links_of(problem)
@@ -80,7 +85,7 @@ def _begun(
 
 def _doubling(problem: Problem, annealing: Annealing, budget: Budget) -> Sequence[int]:
     first = min(problem.n, max(1, annealing.num_seeds))
-    return [first, *growth.sizes(first, problem.n, GROWTH, budget.left(0, 1))]
+    return [first, *growth.sizes(first, problem.n, share=GROWTH, growths=budget.left(0, 1))]
 
 
 def _once(problem: Problem, _annealing: Annealing, _budget: Budget) -> Sequence[int]:

@@ -37,7 +37,7 @@ class Blocks(State):
     proposals: int = 0  # since the pool grew: what the temperature depends on
     share: float = 1.0  # of the units that would gain by other labels, how many are proposed together
     refusals: int = 0  # in a row, at the final temperature
-    failures: int = 0  # of these, proposals that could not be scored
+    failures: int = 0  # of these, or since the pool grew, what could not be scored
     kicks: int = 0  # since the best labelling was found
 
 
@@ -51,11 +51,11 @@ def seed(problem: Problem, annealing: Annealing, draws: Draws) -> Asking[Stepped
 
 
 def step(
-    problem: Problem, annealing: Annealing, state: State, draws: Draws, *, left: int | None = None
+    problem: Problem, annealing: Annealing, state: State, draws: Draws, *, steps_left: int | None = None
 ) -> Asking[Stepped]:
     """Do one step: propose new labels for units of the pool or, once these have settled, let the pool grow; or kick it.
 
-    Where `left` has no room for the pool to settle between all growths, it grows at once.
+    Where too few steps are left for the pool to settle before each growth that is to come, it grows at once.
     """
     now = cast(Blocks, state)
     if _is_settled(problem, annealing, now):
@@ -63,9 +63,8 @@ def step(
     heat = _heat(annealing, now)
     proposed = _relabelled(problem, annealing, now, draws)
     size = len(pool_of(now.current.labels))
-    has_settled = proposed is None or now.proposals >= SETTLING or not _may_settle(size, problem.n, left)
-    if not is_full(now) and has_settled:
-        return (yield from _grow(problem, annealing, now, draws, left))
+    if not is_full(now) and (proposed is None or not _may_settle(size, problem.n, now.proposals, steps_left)):
+        return (yield from _grow(problem, annealing, now, draws, steps_left))
     if proposed is None:
         after = refused(annealing, now)
         return after, step_info(problem, after, temperature=heat)
@@ -134,19 +133,24 @@ def _in_turn(moves: list[tuple[Unit, dict[int, int]]], refusals: int) -> list[tu
     return moves[: math.ceil(len(moves) * 0.5**refusals)]
 
 
-def _may_settle(size: int, n: int, left: int | None) -> bool:
-    """Return whether a pool of `size` may settle before it grows: what is left suffices to do so until the pool is full."""
-    return left is None or left >= (1 + SETTLING) * len(growth.sizes(size, n, GROWTH))
+def _may_settle(size: int, n: int, proposals: int, steps_left: int | None) -> bool:
+    """Return whether a pool of `size` may have another proposal before it grows: the steps suffice for each later pool to
+    have as many.
+    """
+    needed = (1 + SETTLING) * len(growth.sizes(size, n, share=GROWTH))
+    return proposals < SETTLING and (steps_left is None or proposals + steps_left >= needed)
 
 
-def _grow(problem: Problem, annealing: Annealing, state: Blocks, draws: Draws, left: int | None) -> Asking[Stepped]:
+def _grow(
+    problem: Problem, annealing: Annealing, state: Blocks, draws: Draws, steps_left: int | None
+) -> Asking[Stepped]:
     """Label more examples given the pool; each is asked once, behind one order of the pool.
 
     Fewer are added after each growth that was abandoned, since an example may have no score.
     """
-    fewer = 0.5 ** max(0, state.proposals - SETTLING)
-    share = growth.share_within(left, len(pool_of(state.current.labels)), problem.n, GROWTH)
-    added = growth.next_units(problem, state.current.labels, draws, share=share * fewer)
+    size = len(pool_of(state.current.labels))
+    share = growth.share_within(size, problem.n, share=GROWTH, growths=steps_left)
+    added = growth.next_units(problem, state.current.labels, draws, share=share * 0.5**state.failures)
     values = yield from growth.values_given_pool(annealing, state.current, added)
     changes = best_labels(added, links_of(problem), values, state.current.labels)
     labels = with_labels(state.current.labels, changes)
@@ -216,7 +220,8 @@ def abandoned(annealing: Annealing, state: State) -> State:
     """Return the state after a step that could not be scored: what comes next is another proposal; it is no refusal."""
     after = cast(Blocks, refused(annealing, state))
     now = cast(Blocks, state)
-    return replace(after, failures=now.failures + after.refusals - now.refusals)
+    counts = after.refusals > now.refusals or not is_full(now)
+    return replace(after, failures=now.failures + counts)
 
 
 def finished(problem: Problem, annealing: Annealing, state: State) -> bool:
@@ -245,13 +250,14 @@ def budget(n: int) -> Budget:
 def forecast(problem: Problem, annealing: Annealing, budget: Budget) -> Sequence[int]:
     """Return the examples in each scoring that is expected: a fit to what benchmarks.search_quality counts.
 
-    One for each growth, another one for each where examples have no rule, and of the full pool L^1.2 units^0.35.
+    One for each growth, another one for each where examples have no rule and the budget has room, and of the full pool
+    L^1.2 units^0.35.
     """
     n, units = problem.n, len(units_of(links_of(problem), range(problem.n)))
     size, left = min(n, max(1, annealing.num_seeds)), budget.left(0, 1)
     found = [size]
-    for grown in growth.sizes(size, n, GROWTH, left):
-        if units == n and _may_settle(size, n, None if left is None else left + 1 - len(found)):
+    for grown in growth.sizes(size, n, share=GROWTH, growths=left):
+        if units == n and _may_settle(size, n, 0, None if left is None else left + 1 - len(found)):
             found.append(size)
         size = grown
         found.append(size)

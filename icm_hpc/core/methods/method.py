@@ -11,10 +11,13 @@ Stepped: TypeAlias = tuple[State, StepInfo]
 
 
 class Step(Protocol):
-    """What does one step. `left` is how many steps may be done, this one included, each with a scoring; None: any number."""
+    """Does one step. The budget has room for `steps_left`, this one included, each with a scoring; None: for any number.
+
+    A step that may be refused must not depend on it: it is speculated on before the scorings of those before it are counted.
+    """
 
     def __call__(
-        self, problem: Problem, annealing: Annealing, state: State, draws: Draws, *, left: int | None = None
+        self, problem: Problem, annealing: Annealing, state: State, draws: Draws, *, steps_left: int | None = None
     ) -> Asking[Stepped]: ...
 
 
@@ -44,7 +47,7 @@ def forecast_of(method: Method, problem: Problem, annealing: Annealing, budget: 
     most = [
         limit for limit in (budget.scorings, None if budget.steps is None else budget.steps + 1) if limit is not None
     ]
-    return list(method.forecast(problem, annealing, budget))[: min(most, default=None)]
+    return list(method.forecast(problem, annealing, budget))[: max(1, min(most)) if most else None]
 
 
 def is_full(state: State) -> bool:

@@ -52,7 +52,7 @@ def step(
     state: State,
     draws: Draws,
     *,
-    left: int | None = None,  # noqa: ARG001
+    steps_left: int | None = None,  # noqa: ARG001
 ) -> Asking[tuple[State, StepInfo]]:
     """Do one step: draw an example, take the model's label for it, repair conflicts, accept or refuse; return what follows."""
     before, number = state.current, state.step + 1

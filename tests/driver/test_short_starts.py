@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -122,6 +123,16 @@ def copy_as_killed(folder: Path, other: Path) -> None:
     shutil.copytree(folder, other, ignore=shutil.ignore_patterns(".*"), copy_function=copy)
 
 
+def kill_once_saved(run_dir: RunDir, killed: RunDir, before: tuple[int, int, int]) -> None:
+    """Copy a run's folder as a kill leaves it, once a save that its threads do has ended, within a minute."""
+    until = time.monotonic() + 60
+    copy_as_killed(run_dir.path, killed.path)
+    while saved(killed) <= before and time.monotonic() < until:
+        time.sleep(0.01)
+        shutil.rmtree(killed.path)
+        copy_as_killed(run_dir.path, killed.path)
+
+
 async def test_starts_that_are_killed_outright_make_progress_by_what_they_save_on_a_timer(tmp_path: Path) -> None:
     _, plain, undisturbed = await offline.label(tmp_path / "plain", *SHARDS)
     settings, run_dir, _ = offline.prepare(tmp_path / "0", *SHARDS, "run.save_interval_s=0")
@@ -129,7 +140,7 @@ async def test_starts_that_are_killed_outright_make_progress_by_what_they_save_o
     while not ended:
         number += 1
         killed = RunDir(tmp_path / str(number))
-        ended, client = await start(settings, run_dir, 12, lambda: copy_as_killed(run_dir.path, killed.path))  # noqa: B023
+        ended, client = await start(settings, run_dir, 12, lambda: kill_once_saved(run_dir, killed, before))  # noqa: B023
         prompts += len(client.prompts)
         if not ended:
             assert saved(killed) > before

@@ -2,7 +2,7 @@
 
 Three kinds of data: pairs of which exactly one is true, no rule, and four labels without a rule. For each method, over seeds:
 the energy of the labels of all examples less that of the true ones, accuracy, demonstrations computed by an ideal trie, and
-scorings of the pool. `methods="blocks;single"` picks methods. No server and no model; costs are counts.
+scorings of the pool. `methods=blocks,single` picks methods. No server and no model; costs are counts.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ from icm_hpc.core.types import (
 )
 from icm_hpc.tasks.task import EXACTLY_ONE
 
-SHOWN = ("blocks", "blocks x4", "blocks, 20 scorings", "single", "bootstrap", "zero_shot")
+SHOWN = ("blocks", "blocks x4", "blocks in 20 scorings", "single", "bootstrap", "zero_shot")
 KINDS = ("pairs", "no rule", "four labels")
 COLUMNS = (
     *("data", "N", "method", "energy over truth: mean; worst", "accuracy: mean; worst", "demonstrations"),
@@ -56,7 +56,7 @@ class Way:
         return usual if self.scorings is None else dataclasses.replace(usual, scorings=self.scorings)
 
 
-VARIANTS = {"blocks x4": Way("blocks", restarts=4), "blocks, 20 scorings": Way("blocks", scorings=20)}
+VARIANTS = {"blocks x4": Way("blocks", restarts=4), "blocks in 20 scorings": Way("blocks", scorings=20)}
 
 
 def way(name: str) -> Way:
@@ -176,14 +176,14 @@ def row(kind: str, n: int, name: str, results: Sequence[Result], reference: floa
 
 def main() -> None:
     """Run the benchmark."""
-    mine, rest = arguments({"n": "64,256", "seeds": "12", "methods": ";".join(SHOWN), "kinds": ",".join(KINDS)})
+    mine, rest = arguments({"n": "64,256", "seeds": "12", "methods": ",".join(SHOWN), "kinds": ",".join(KINDS)})
     if rest:
         sys.exit(f"not known: {' '.join(rest)}")
     print(f"| {' | '.join(COLUMNS)} |")
     print("|---" * len(COLUMNS) + "|")
     for kind in mine["kinds"].split(","):
         for n in map(int, mine["n"].split(",")):
-            methods = mine["methods"].split(";")
+            methods = mine["methods"].split(",")
             found = {name: [measured(name, kind, n, seed) for seed in range(int(mine["seeds"]))] for name in methods}
             single = [one.demonstrations for one in found.get("single", [])]
             for name, results in found.items():

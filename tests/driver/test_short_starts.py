@@ -150,6 +150,21 @@ async def test_starts_that_are_killed_outright_make_progress_by_what_they_save_o
     assert prompts <= 1.8 * len(undisturbed.prompts), (number, prompts, len(undisturbed.prompts))
 
 
+@pytest.mark.parametrize("scorings", [2, 4, 9])
+async def test_starts_that_are_stopped_under_a_limit_end_as_one_that_never_was(tmp_path: Path, scorings: int) -> None:
+    limited = ("task=topics", "task.limit=64", f"search.scorings={scorings}")
+    _, plain, _ = await offline.label(tmp_path / "plain", *limited)
+    settings, run_dir, _ = offline.prepare(tmp_path / "short", *limited)
+    starts, ended = 0, False
+    while not ended:
+        ended, _ = await start(settings, run_dir, 2)
+        starts += 1
+    assert starts > 2
+    assert run_dir.labels.read_bytes() == plain.labels.read_bytes()
+    traces = [(one.shard(0) / "trace.jsonl").read_bytes() for one in (plain, run_dir)]
+    assert traces[0] == traces[1]
+
+
 async def test_without_a_memo_short_starts_end_with_the_same_labels(tmp_path: Path) -> None:
     _, plain, _ = await offline.label(tmp_path / "plain", *SHARDS)
     settings, run_dir, _ = offline.prepare(tmp_path / "short", *SHARDS, "search.memo_mb=0")

@@ -95,14 +95,20 @@ def test_it_goes_on_without_the_run_whose_labels_it_shows(finished: Path, tmp_pa
         (["run=first", "task.data=DATA", "task=reviews"], "leave out task="),
         (["run=first", "task.data=nowhere.csv"], "task.data=nowhere.csv: there is no such file"),
         (["run=first", "task.data=DATA", "run.name=first"], "run.name=first is the finished run itself"),
+        (
+            ["run=first", "task.data=DATA", "search.label_prior=[0.2,0.3,0.5]"],
+            "has 3 shares, and the task has 2 labels",
+        ),
     ],
 )
 def test_what_cannot_be_applied_is_refused_with_the_remedy(finished: Path, words: list[str], message: str) -> None:
     data = claims(finished, "data.jsonl", range(300, 310))
     given = [word.replace("DATA", str(data)) for word in words]
+    before = sorted(finished.rglob("*"))
     refused = submit(*given, f"run.root={finished}", command="apply")
     assert refused.returncode == 1
     assert message in refused.stderr
+    assert sorted(finished.rglob("*")) == before, "nothing is left of a run that was refused"
 
 
 def test_a_run_without_labels_and_one_without_a_pool_are_refused(finished: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from icm_hpc import tasks
 from icm_hpc.config import loading
 from icm_hpc.core.energy import Values, worth
 from icm_hpc.core.layout import Query
-from icm_hpc.core.types import Annealing
+from icm_hpc.core.types import Annealing, LabelNumber
 from icm_hpc.rundir.folder import RunDir
 from icm_hpc.scoring import word_prior
 from icm_hpc.scoring.client import Client
@@ -33,7 +33,7 @@ async def measured(client: Client, words: Sequence[str], folder: Path, rest: Seq
     task, known = tasks.load(config.task, seed=0), gold.load(config.task)
     true, n = np.array([known[str(example.id)] for example in task.examples]), len(task.examples)
     prior, tokens = await word_prior.of_run(RunDir(folder), client, task), await of_tokens(client, task)
-    alone = tokens.write([Query(index, ()) for index in range(n)], np.zeros(n, dtype=np.int8))
+    alone = tokens.write([Query(index, ()) for index in range(n)], np.zeros(n, dtype=LabelNumber))
     scores: Values = await tokens.score(client, alone)
     calibrated = Annealing(objective="calibrated")
     ways = {

@@ -7,7 +7,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from .types import UNLABELLED, Labels
+from .types import UNLABELLED, LabelNumber, Labels
 from .units import Unit, exchanged
 
 SHUFFLES = 200
@@ -23,7 +23,7 @@ def aligned(labels: Labels, reference: Labels, n_labels: int) -> Labels:
     np.add.at(together, (labels[both], reference[both]), 1)
     # Of equals, names that are kept: a whole number of agreements outweighs all names together.
     rows, columns = linear_sum_assignment(together * (n_labels + 1) + np.eye(n_labels, dtype=np.int64), maximize=True)
-    name = np.append(columns[np.argsort(rows)], UNLABELLED).astype(np.int8)
+    name = np.append(columns[np.argsort(rows)], UNLABELLED).astype(LabelNumber)
     return name[labels]
 
 

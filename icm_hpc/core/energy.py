@@ -6,7 +6,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from .types import UNLABELLED, Annealing, Conflict, Evaluation, Labelling, Labels, Problem, Scores, pool_of
+from .types import UNLABELLED, Annealing, Conflict, Evaluation, Labelling, LabelNumber, Labels, Problem, Scores, pool_of
 
 Values: TypeAlias = npt.NDArray[np.float64]  # [P, L]: of each label of each example, or [P]: of its own; nats
 
@@ -34,7 +34,7 @@ def logprobs(scores: Scores, labels: Labels) -> Values:
 def each_label(of: Callable[[Scores, Labels], Values], scores: Scores) -> Values:
     """Return `of` for each label as if all examples had it: f64[P, L], of scores f64[P, L]."""
     n, n_labels = scores.shape
-    return np.stack([of(scores, np.full(n, label, dtype=np.int8)) for label in range(n_labels)], axis=1)
+    return np.stack([of(scores, np.full(n, label, dtype=LabelNumber)) for label in range(n_labels)], axis=1)
 
 
 def calibrated(annealing: Annealing, scores: Scores, pool: Scores) -> Values:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .types import Ask, ScoreOne
+from .types import Ask, ScoreOne, bytes_of
 
 Rows = npt.NDArray[np.float64]  # [prompts or examples, L], nats
 KEY_BYTES = 16
@@ -52,7 +52,7 @@ class Memo:
             kind = f"{'next' if ask.shared_prefix else 'one'} {ask.index} "
         else:
             kind = f"pool {ask.purpose} " if self._purposes_differ else "pool "
-        return hashlib.blake2b(kind.encode() + ask.labels.tobytes(), digest_size=KEY_BYTES).digest()
+        return hashlib.blake2b(kind.encode() + bytes_of(ask.labels), digest_size=KEY_BYTES).digest()
 
     def get(self, key: bytes) -> Rows | None:
         """Return the scores of each example that was asked, ascending, if they are known."""

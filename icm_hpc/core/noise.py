@@ -9,7 +9,7 @@ import numpy as np
 from . import energy
 from .methods.method import Method, Stepped
 from .search import Answer, Asking
-from .types import Annealing, Ask, Draws, Labelling, Problem, ScoreOne, State
+from .types import Annealing, Ask, Draws, Labelling, Problem, ScoreOne, State, bytes_of
 
 Moves = Callable[[Answer], Answer]
 
@@ -70,12 +70,12 @@ class _Step:
         if self.gave is None:
             return [_key(ask) for ask in self.asks]
         state, info = self.gave
-        return state.current.labels.tobytes(), state.best.labels.tobytes(), info.accepted, info.changed
+        return bytes_of(state.current.labels), bytes_of(state.best.labels), info.accepted, info.changed
 
 
 def _key(ask: Ask) -> object:
     kind = (ask.index, ask.shared_prefix) if isinstance(ask, ScoreOne) else ask.purpose
-    return kind, ask.labels.tobytes()
+    return kind, bytes_of(ask.labels)
 
 
 def _compared(asking: Asking[Stepped], second: Asking[Stepped], moved: Moves) -> Asking[Stepped]:

@@ -7,7 +7,8 @@ from typing import Literal, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-Labels = npt.NDArray[np.int8]  # [N]; UNLABELLED, or a label's number
+LabelNumber = np.int16
+Labels = npt.NDArray[LabelNumber]  # [N]; UNLABELLED, or a label's number
 Scores = npt.NDArray[np.float64]  # [N, L]: log P(label word | prompt); NaN where nothing was asked
 Indices = npt.NDArray[np.int64]
 
@@ -248,10 +249,15 @@ class RandomDraws:
 
 
 def frozen_labels(labels: npt.ArrayLike) -> Labels:
-    """Return a read-only copy as i8[N]."""
-    copy = np.array(labels, dtype=np.int8)
+    """Return a read-only copy as i16[N]."""
+    copy = np.array(labels, dtype=LabelNumber)
     copy.flags.writeable = False
     return copy
+
+
+def bytes_of(labels: Labels) -> bytes:
+    """Return what is the same for the same labels, in each version and of each type: a byte each where one suffices."""
+    return labels.astype(np.int8 if labels.max(initial=0) < 128 else LabelNumber).tobytes()
 
 
 def with_labels(labels: Labels, changes: dict[int, int]) -> Labels:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core.energy import each_label, margins
+from ..core.types import LabelNumber
 
 RESAMPLES = 1000
 SEED = 0  # of the resampling, so that the same labels have the same intervals
@@ -54,7 +55,7 @@ class Given:
         """P(label), of the label words alone: f64[M]."""
         from scipy.special import expit  # here: its import takes longer than most commands
 
-        values: Numbers = expit(margins(self.logprobs, self.labels.astype(np.int8)))
+        values: Numbers = expit(margins(self.logprobs, self.labels.astype(LabelNumber)))
         return values
 
 

@@ -10,7 +10,7 @@ from .. import tasks
 from ..config.schema import SearchConfig
 from ..core.layout import LAYOUTS, Query
 from ..core.scorings import SCORINGS
-from ..core.types import Indices, Labels, pool_of
+from ..core.types import Indices, LabelNumber, Labels, pool_of
 from ..rundir.files import read_json
 from ..rundir.folder import RunDir
 from ..scoring.prompts import of_text
@@ -84,5 +84,5 @@ def _part(run_dir: RunDir, number: int, task: Task, labels: Mapping[str, int]) -
     recorded = read_json(run_dir.lengths(number), dict[str, list[int]])
     if recorded is None or len(recorded.get("demonstrations", ())) != len(task.examples):
         return None
-    own = np.array([labels.get(str(example.id), -1) for example in task.examples], dtype=np.int8)
+    own = np.array([labels.get(str(example.id), -1) for example in task.examples], dtype=LabelNumber)
     return Part(task, own, np.array(recorded["demonstrations"], dtype=np.int64))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.types import Labelling, Labels, Scores
+from ..core.types import Labelling, LabelNumber, Labels, Scores, bytes_of
 from . import sealed
 
 FORMAT = 1  # what another version has saved is asked again
@@ -24,7 +24,7 @@ class Piece:
 
 def mark_of(fingerprint: str, pool: Labelling) -> str:
     """Return, as JSON, what a piece must agree with: settings and data, and the pool that was shown."""
-    digest = hashlib.sha256(pool.labels.tobytes() + pool.scores.tobytes()).hexdigest()
+    digest = hashlib.sha256(bytes_of(pool.labels) + pool.scores.tobytes()).hexdigest()
     return json.dumps([FORMAT, json.loads(fingerprint), digest], sort_keys=True)
 
 
@@ -45,6 +45,6 @@ def load(path: Path, mark: str) -> Piece | None:
     def read(file: Any) -> Piece | None:
         if file["mark"].asstr()[()] != mark:
             return None
-        return Piece(file["labels"][()].astype(np.int8), file["scores"][()].astype(np.float64))
+        return Piece(file["labels"][()].astype(LabelNumber), file["scores"][()].astype(np.float64))
 
     return sealed.load(path, read, otherwise="its examples are asked again")

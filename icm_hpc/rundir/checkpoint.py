@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import numpy as np
 
@@ -204,12 +204,18 @@ def _got(group: Any, kind: type[D]) -> D:
         if isinstance(hint, type) and dataclasses.is_dataclass(hint):
             values[name] = _got(group[name], hint)
         elif name in group:
-            values[name] = group[name][()]
+            values[name] = group[name][()].astype(_item_type(hint))  # labels of earlier versions have a byte each
             values[name].flags.writeable = False
         elif name in group.attrs:  # else an earlier version had no such field, and its default says so
             value = group.attrs[name]
             values[name] = hint(value.tolist() if isinstance(value, np.ndarray) else value)
     return kind(**values)
+
+
+def _item_type(hint: Any) -> Any:
+    """Return the type of the items of what is declared as an NDArray."""
+    _, dtype = get_args(hint)
+    return get_args(dtype)[0]
 
 
 def _require_trace(folder: Path, saved: Saved) -> None:

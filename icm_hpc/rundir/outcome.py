@@ -9,7 +9,7 @@ import numpy as np
 
 from ..core import agreement
 from ..core.alarms import Permuted
-from ..core.types import Budget, Labels, Scores, StepInfo
+from ..core.types import Budget, LabelNumber, Labels, Scores, StepInfo
 from . import sealed
 
 NAME = "outcome.h5"  # in the folder of the shard's first search
@@ -96,10 +96,10 @@ def _decoded(file: Any) -> Outcome:
     for (step, flips, conflicts, scorings, settled), counts, energy, labels in columns:
         pool = int(counts.sum())
         info = StepInfo(int(step), float(energy), int(flips), pool, tuple(counts.tolist()), int(conflicts))
-        ends.append(End(info, int(scorings), bool(settled), labels.astype(np.int8)))
+        ends.append(End(info, int(scorings), bool(settled), labels.astype(LabelNumber)))
     uniform = zip(file["uniform/energies"][()].tolist(), file["uniform/conflicts"][()].tolist(), strict=True)
     permuted = file.attrs.get("permuted")
-    searched, labels = (file[name][()].astype(np.int8) for name in ("searched", "labels"))
+    searched, labels = (file[name][()].astype(LabelNumber) for name in ("searched", "labels"))
     scores = file["scores"][()].astype(np.float64)
     for array in (searched, labels, scores, *(end.labels for end in ends)):
         array.flags.writeable = False

@@ -12,7 +12,7 @@ import numpy as np
 from ..core.layout import LAYOUTS, Block, Query, of_replica, replica_of
 from ..core.memo import Memo, Remembered, Rows
 from ..core.search import Answer
-from ..core.types import Ask, Labels, Problem, Purpose, ScoreOne, ScorePool, Scores, pool_of
+from ..core.types import Ask, LabelNumber, Labels, Problem, Purpose, ScoreOne, ScorePool, Scores, pool_of
 from ..errors import BadAnswer, ScoringError
 from .client import Client, all_of
 from .prompts import Prompts
@@ -112,7 +112,7 @@ class Scorer:
 
     async def _prove(self) -> None:
         """Score a plain prompt; raises ScoringError if that gets no score either, for then no proposal is at fault."""
-        plain = self._prompts.write([Query(0, ())], np.zeros(self._problem.n, dtype=np.int8))
+        plain = self._prompts.write([Query(0, ())], np.zeros(self._problem.n, dtype=LabelNumber))
         try:
             await self._prompts.score(self._client, plain)
         except BadAnswer as error:

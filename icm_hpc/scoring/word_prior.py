@@ -12,6 +12,7 @@ import numpy as np
 
 from ..core.layout import Query
 from ..core.memo import Rows
+from ..core.types import LabelNumber
 from ..errors import BadAnswer, ScoringError
 from ..rundir.folder import RunDir, WordPrior
 from ..rundir.polling import until_done
@@ -50,7 +51,7 @@ async def of_run(run_dir: RunDir, client: Client, task: Task) -> Rows:
 async def measured(client: Client, task: Task, required_by: str = WORD_PRIOR) -> WordPrior:
     """Ask the server for log P(word | premise). Raises what the client raises, and TaskError for a task without a premise."""
     prompts = await prompts_of(client, task, required_by)
-    written = prompts.write([Query(0, ())], np.zeros(2, dtype=np.int8))
+    written = prompts.write([Query(0, ())], np.zeros(2, dtype=LabelNumber))
     try:
         (row,) = await prompts.score(client.replica(0), written)
     except BadAnswer as error:

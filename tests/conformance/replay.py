@@ -17,7 +17,7 @@ from icm_hpc.config.searching import annealing_of
 from icm_hpc.core import published, search
 from icm_hpc.core.layout import Query
 from icm_hpc.core.methods import single
-from icm_hpc.core.types import Ask, Evaluation, Labels, Problem, Round, ScoreOne, pool_of, with_labels
+from icm_hpc.core.types import Ask, Evaluation, LabelNumber, Labels, Problem, Round, ScoreOne, pool_of, with_labels
 from icm_hpc.scoring.client import Client
 from icm_hpc.scoring.prompts import TextPrompts, of_text
 from icm_hpc.scoring.scorer import Scorer
@@ -71,7 +71,7 @@ class Replay:
         self._draws = Recorded(events)
         self._scorings = Scorings(scorer, prompts, self._problem, header)
         for uid, row in enumerate(header["dataset"]):
-            text = prompts.text(Query(uid, ()), np.empty(0, dtype=np.int8))
+            text = prompts.text(Query(uid, ()), np.empty(0, dtype=LabelNumber))
             if text != row["prompt"]:
                 raise Different(f"uid {uid}: the prompt is {text!r}, recorded {row['prompt']!r}")
 

@@ -17,6 +17,7 @@ from icm_hpc.core.types import (
     UNLABELLED,
     Annealing,
     Budget,
+    LabelNumber,
     Labels,
     Problem,
     RandomDraws,
@@ -225,7 +226,7 @@ def test_zero_shot_gives_each_example_its_label_without_demonstrations() -> None
     problem = problem_of([1] * 10, 2, None)
     learner = Learner(problem, 0)
     state, _, _ = walked(METHODS["zero_shot"], problem, Annealing(), learner.scores)
-    alone = learner.scores(np.full(10, UNLABELLED, dtype=np.int8))
+    alone = learner.scores(np.full(10, UNLABELLED, dtype=LabelNumber))
     assert state.best.labels.tolist() == np.argmax(alone, axis=1).tolist()
 
 
@@ -273,7 +274,7 @@ def test_a_refused_step_leaves_what_speculation_expects() -> None:
 
 def labels_of(n: int, label: int) -> Labels:
     """Return one label for all."""
-    return np.full(n, label, dtype=np.int8)
+    return np.full(n, label, dtype=LabelNumber)
 
 
 def test_calibrated_one_label_for_all_earns_its_log_odds_and_nothing_more() -> None:

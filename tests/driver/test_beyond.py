@@ -11,7 +11,7 @@ import pytest
 from icm_hpc import tasks
 from icm_hpc.config import loading
 from icm_hpc.core.cost import applied_cost
-from icm_hpc.core.types import Labelling
+from icm_hpc.core.types import Labelling, LabelNumber
 from icm_hpc.driver import beyond, run
 from icm_hpc.errors import BadAnswer, ConfigError, FitError, TaskError
 from icm_hpc.rundir import sealed
@@ -171,7 +171,7 @@ async def test_on_vllm_each_costs_about_its_own_tokens(tiny_server: Served, tmp_
     division = tasks.divided(task, 16, "apply")
     pool, rest = division.shards[0], division.beyond
     assert rest is not None
-    shown = Labelling(np.zeros(16, dtype=np.int8), np.zeros((16, 2)), 0.0)
+    shown = Labelling(np.zeros(16, dtype=LabelNumber), np.zeros((16, 2)), 0.0)
     async with connect.connected(settings, tiny_server.run_dir, tiny_server.attempt) as connected:
         client = connected.salted("beyond")
         further = await beyond.prepared(client, pool, rest)

@@ -68,3 +68,21 @@ async def test_a_yaml_file_of_ten_lines_is_enough(tmp_path: Path, kind: Any) -> 
     found = evaluate.of_run(loading.load([word, "model=stub"]), run_dir)
     assert found is not None
     assert found.labelled == 8
+
+
+@pytest.mark.parametrize("method", ["blocks", "single", "zero_shot", "random"])
+async def test_labels_are_as_many_as_a_task_has(tmp_path: Path, method: str) -> None:
+    intents, texts = [f" intent {n}" for n in range(150)], [f"Utterance {i}." for i in range(150)]
+    (tmp_path / "intents.yaml").write_text(
+        json.dumps({"task": {"data": "texts.jsonl", "prompt": "{text}\nIntent:", "labels": intents}})
+    )
+    (tmp_path / "texts.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    words = (f"task={tmp_path / 'intents.yaml'}", f"search.method={method}", "search.scorings=6")
+    _, run_dir, _ = await offline.label(tmp_path, *words)
+    rows = [json.loads(line) for line in run_dir.labels.read_text().splitlines()]
+    assert len(rows) == 150
+    assert 128 <= max(row["label"] for row in rows) < 150
+    labels = run_dir.labels.read_bytes()
+    run_dir.labels.unlink()
+    await offline.label(tmp_path, *words)
+    assert run_dir.labels.read_bytes() == labels, "from what was saved, the same"

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from icm_hpc.core.memo import ENTRY_BYTES, KEY_BYTES, Memo
-from icm_hpc.core.types import Labelling, State, StepInfo, frozen_labels
+from icm_hpc.core.types import Labelling, LabelNumber, State, StepInfo, bytes_of, frozen_labels
 from icm_hpc.errors import CheckpointError
 from icm_hpc.rundir import checkpoint, sealed
 from icm_hpc.rundir.checkpoint import Saved
@@ -107,6 +108,22 @@ def test_what_was_saved_is_loaded_bit_for_bit(tmp_path: Path) -> None:
     assert same(loaded.state, state(4))
     assert content(memo_of(loaded)) == content(memo_after(5))
     assert len(list(read_trace(tmp_path))) == 5
+
+
+@pytest.mark.parametrize("item_type", [np.int8, np.int16])
+def test_labels_that_an_earlier_version_saved_in_a_byte_each_are_the_same_labels(
+    tmp_path: Path, item_type: Any
+) -> None:
+    now = state(0)
+    labelling = replace(now.current, labels=now.current.labels.astype(item_type))
+    with Saves(tmp_path, MARK, None) as saves:
+        saves.append(StepInfo(step=0, energy=0.0, flips=0, pool=6, counts=(3, 3), conflicts=0))
+        saves.save(saves.snapshot(replace(now, current=labelling, best=labelling), memo_of(None), n_labels=2))
+    loaded = checkpoint.load(tmp_path, MARK)
+    assert loaded is not None
+    for found in (loaded.state.current.labels, loaded.state.best.labels):
+        assert (found.tolist(), found.dtype == LabelNumber) == (now.current.labels.tolist(), True)
+        assert bytes_of(found) == bytes_of(labelling.labels) == now.current.labels.astype(np.int8).tobytes()
 
 
 def test_a_long_trace_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

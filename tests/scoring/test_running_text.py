@@ -21,7 +21,7 @@ from icm_hpc.config.fingerprint import fingerprint
 from icm_hpc.config.schema import TaskConfig
 from icm_hpc.core.cost import scoring_cost
 from icm_hpc.core.layout import LAYOUTS, Query
-from icm_hpc.core.types import Labels
+from icm_hpc.core.types import LabelNumber, Labels
 from icm_hpc.driver import run
 from icm_hpc.errors import CheckpointError, TaskError
 from icm_hpc.scoring import prompts
@@ -74,7 +74,7 @@ def written(tokens: TokenPrompts, task: Task, layout: str) -> list[tuple[Query, 
     members = np.arange(n)
     queries = LAYOUTS[layout].arrange(members, members, task.problem().groups, tokens.demonstration_tokens, "eval")
     queries.append(Query(0, ()))
-    labels = (members % len(task.label_words)).astype(np.int8)
+    labels = (members % len(task.label_words)).astype(LabelNumber)
     return [(query, json.loads(prompt)) for query, prompt in zip(queries, tokens.write(queries, labels), strict=True)]
 
 
@@ -122,7 +122,7 @@ def test_tokens_are_forecast_where_the_first_example_is_other_tokens(
     task = built_in("reviews")
     tokens = asyncio.run(of_tokens(saved(tmp_path, KINDS[kind]()), task))
     members = np.arange(16)
-    labels = (members % 2).astype(np.int8)
+    labels = (members % 2).astype(LabelNumber)
     for layout in ("trie", "grouped"):
         queries = LAYOUTS[layout].arrange(members, members, task.problem().groups, tokens.demonstration_tokens, "eval")
         expected = scoring_cost(queries, tokens.lengths, block_size)
@@ -297,7 +297,7 @@ def test_the_cost_of_label_words_of_several_tokens_is_forecast_as_if_all_were_th
     tokens = asyncio.run(of_tokens(saved(tmp_path, KINDS["gpt2"]()), task))
     members = np.arange(16)
     queries = LAYOUTS["trie"].arrange(members, members, task.problem().groups, tokens.demonstration_tokens, "eval")
-    labels = (members % 2).astype(np.int8)
+    labels = (members % 2).astype(LabelNumber)
 
     class Asked:
         """All that is sent, as `ideal_tokens` takes it."""

@@ -171,6 +171,7 @@ async def _with_server(
     """
     without_progress, reached = 0, 0.0
     last: Progress | None = None
+    searched: Progress | None = None  # what label() ended with
     summary: dict[str, Any] | None = None
 
     def noting(now: Progress) -> None:
@@ -186,9 +187,10 @@ async def _with_server(
                 served = await identity.of_server(client, config)
                 await polling.until_done(partial(identity.require_same, run_dir, served))
                 await polling.until_done(partial(record_served, run_dir, start, served))
-                summary = summary or await label(config, run_dir, client, noting, counts, held=held)
-                if then and last:
-                    await then(client, counts, noting, last, held)
+                if summary is None:
+                    summary, searched = await label(config, run_dir, client, noting, counts, held=held), last
+                if then and searched:
+                    await then(client, counts, noting, searched, held)
                 return summary
         except NoAnswer as error:
             without_progress += 1

@@ -5,9 +5,10 @@ import itertools
 import logging
 import math
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from ..config.fingerprint import fingerprint
 from ..config.schema import Config, SearchConfig
@@ -20,10 +21,10 @@ from ..core.methods.method import Method, forecast_of
 from ..core.search import Answer
 from ..core.speculation import Ahead
 from ..core.types import Annealing, Ask, Budget, Labelling, Problem, RandomDraws, ScorePool, State, StepInfo, pool_of
-from ..errors import BadAnswer, FolderError, ScoringError
+from ..errors import BadAnswer, DamagedFile, FolderError, ScoringError
 from ..rundir import checkpoint, outcome
 from ..rundir.checkpoint import Saved
-from ..rundir.files import make_folder, write_json
+from ..rundir.files import make_folder, read_json, write_json
 from ..rundir.folder import RunDir
 from ..rundir.lock import Lock
 from ..rundir.outcome import Asked, End, Outcome
@@ -127,12 +128,19 @@ async def label(config: Config, run_dir: RunDir, shard: Shard, around: Surroundi
 
 def _record_lengths(run_dir: RunDir, shard: Shard) -> None:
     """Record what the order of demonstrations depends on, so that the report can show the prompts; no search reads it."""
-    path = run_dir.lengths(shard.number)
+    path, lengths = run_dir.lengths(shard.number), {"demonstrations": shard.prompts.demonstration_tokens.tolist()}
     try:
-        if not path.exists():
-            write_json(path, {"demonstrations": shard.prompts.demonstration_tokens.tolist()})
+        if not _holds(path, lengths):
+            write_json(path, lengths)
     except OSError as error:
         log.warning("%s cannot be written: %s", path, error)
+
+
+def _holds(path: Path, values: dict[str, list[int]]) -> bool:
+    """Return whether a file has these values, and not those of a start with other data, say."""
+    with suppress(DamagedFile):
+        return bool(read_json(path) == values)
+    return False
 
 
 @dataclass(frozen=True, slots=True)

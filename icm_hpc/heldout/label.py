@@ -100,17 +100,19 @@ async def label(
     part, test = conditions.tasks_of(run_dir, config)
     mark = conditions.mark_of(config, part, test)  # of the settings as they are read by the commands
     known = conditions.done(run_dir, mark)
-    left = [name for name in conditions.wanted(config) if name not in known]
+    wanted = conditions.wanted(config)
+    left = [name for name in wanted if name not in known]
     if not left:
         return
     before = await known_metrics(client)
     (pool,) = await shard.prepared(config, {0: part}, client, (before and before.block_size) or 1)
     shown = await beyond.prepared(client, part, test)
-    done, total = 0, len(test.examples) * len(left)
+    rows, done = len(test.examples), 0
+    total = rows * len(wanted)
 
     def report(name: str, examples: int) -> None:
         nonlocal done
-        done = max(done, left.index(name) * len(test.examples) + examples)
+        done = max(done, rows * (len(wanted) - len(left) + left.index(name)) + examples)
         watch(replace(last, applied=last.applied + done, to_apply=last.to_apply + total))
 
     prior = await word_prior.of_run(run_dir, client, part) if config.search.word_prior else None

@@ -27,7 +27,7 @@ def files(config: Config, run_dir: RunDir, test: Task | None) -> dict[Path, byte
     """Return, by path, what the folder of a run is to hold of its held-out rows; nothing if it has it."""
     if test is None or _has_copy(config, run_dir):
         return {}
-    return {run_dir.test_data: tasks.packed(test), run_dir.test_gold: gold.packed(_gold_of(config, test))}
+    return {run_dir.test_gold: gold.packed(_gold_of(config, test)), run_dir.test_data: tasks.packed(test)}
 
 
 def _has_copy(config: Config, run_dir: RunDir) -> bool:

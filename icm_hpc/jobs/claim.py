@@ -3,7 +3,7 @@
 import fcntl
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -49,7 +49,10 @@ def unused(run_dir: RunDir) -> RunDir:
 def alone(run_dir: RunDir) -> Iterator[None]:
     """Make the run's folder and keep other submits and resumes out of it; raises ConfigError if one is at work."""
     run_dir.create()
-    handle = os.open(run_dir.path / "start.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        handle = os.open(run_dir.path / "start.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise ConfigError(f"run.root: nothing can be written to {run_dir.path}: {error}") from error
     try:
         _lock(handle, run_dir.path)
         yield
@@ -78,16 +81,36 @@ def written(run_dir: RunDir, files: Mapping[Path, bytes]) -> Iterator[None]:
     if not run_dir.has_state():
         for of_server in (run_dir.served_model, run_dir.measured, run_dir.word_prior, run_dir.label_prior):
             of_server.unlink(missing_ok=True)
-    for path, content in files.items():
-        write_atomically(path, content)
+    with _undone(BaseException, run_dir, before):
+        try:
+            _replace(run_dir, files)
+        except OSError as error:
+            raise ConfigError(f"run.root: {run_dir.path} cannot be written: {error}") from error
+    with _undone(IcmError, run_dir, before):
+        yield
+
+
+@contextmanager
+def _undone(kind: type[BaseException], run_dir: RunDir, before: Mapping[Path, bytes | None]) -> Iterator[None]:
+    """Put back what was there if something of a kind is raised, as far as that can be written."""
     try:
         yield
     except scheduler.UnknownJob:
         raise
-    except IcmError:
-        for path, earlier in before.items():
-            if earlier is None:
-                path.unlink(missing_ok=True)
-            else:
-                write_atomically(path, earlier)
+    except kind:
+        with suppress(OSError):
+            _replace(run_dir, before)
         raise
+
+
+def _replace(run_dir: RunDir, files: Mapping[Path, bytes | None]) -> None:
+    """Write files, or remove them (None): whenever this ends, the settings are whole, and what is beside them is theirs."""
+    for path in files.keys() - {run_dir.config}:
+        path.unlink(missing_ok=True)
+    fsync_folder(run_dir.path)
+    for path in sorted(files, key=lambda path: path != run_dir.config):
+        content = files[path]
+        if content is None:
+            path.unlink(missing_ok=True)
+        else:
+            write_atomically(path, content)

@@ -109,7 +109,7 @@ def start(
             _require_startable(config, run_dir)
         files = {run_dir.config: loading.to_yaml(config).encode()}
         if gold_labels is not None:
-            files |= {run_dir.data: tasks.packed(task), run_dir.gold: gold.packed(gold_labels)}
+            files |= {run_dir.gold: gold.packed(gold_labels), run_dir.data: tasks.packed(task)}  # no data without these
         files |= test_rows.files(config, run_dir, test)
         if config.search.pool_run and not run_dir.has_state():  # else it goes on with its copy
             files |= pools.files_of_run(RunDir(Path(config.search.pool_run)), run_dir)

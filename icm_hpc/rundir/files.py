@@ -1,6 +1,7 @@
 """How small files of a run are written and read: complete or absent, private, and on the disk when that matters."""
 
 import contextlib
+import errno
 import json
 import os
 import tempfile
@@ -46,7 +47,10 @@ def make_folder(folder: Path) -> None:
     """
     if not folder.exists():
         make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
+        try:
+            folder.mkdir(exist_ok=True)
+        except FileExistsError as error:
+            raise NotADirectoryError(errno.ENOTDIR, "is a file, or a link to nothing", str(folder)) from error
         fsync_folder(folder.parent)
         return
     with contextlib.suppress(PermissionError):  # of a folder of the site's that users cannot list

@@ -1,6 +1,7 @@
 """A server that dies, hangs, or answers nonsense while the driver lives; with the stub."""
 
 import asyncio
+import dataclasses
 import itertools
 import json
 import os
@@ -137,6 +138,24 @@ async def test_a_server_that_is_healthy_and_answers_nothing_is_given_up(
     settings, run_dir = prepare_run(tmp_path, *STUB)
     with pytest.raises(ServerError, match="500"):
         await drive(settings, run_dir, 10**9, None)
+
+
+async def test_a_server_that_is_lost_again_and_again_after_the_search_is_given_up_unless_more_rows_are_labelled(
+    tmp_path: Path,
+) -> None:
+    rows = iter([1, 1, 1, 2, 2, 2, 2, 2, 2, 2])
+    begun: list[Progress] = []
+
+    async def then(_client: Any, _counts: Any, watch: Any, last: Progress, _held: Any) -> None:
+        begun.append(last)
+        watch(dataclasses.replace(last, applied=last.applied + next(rows), to_apply=last.to_apply + 9))
+        raise NoAnswer("500", counter="http_5xx")
+
+    settings, run_dir = prepare_run(tmp_path, *STUB)
+    with local.serving(run_dir, "a1"), pytest.raises(ServerError, match="500"):
+        await run.run(settings, run_dir, attempt="a1", stop=asyncio.Event(), watch=lambda _: None, then=then)
+    assert len(begun) == 3 + 1 + run.MAX_RECONNECTS_WITHOUT_PROGRESS
+    assert {(one.applied, one.to_apply) for one in begun} == {(0, 0)}, "what was done after the search is no part of it"
 
 
 class Spoilt(offline.OfflineClient):

@@ -172,6 +172,32 @@ def test_a_stopped_evaluation_ends_as_one_that_was_never_stopped(tmp_path: Path,
     assert len(again.prompts) < len(whole[2].prompts)
 
 
+def test_the_progress_of_an_evaluation_that_goes_on_is_that_of_all_conditions(tmp_path: Path) -> None:
+    words = (*shares(tmp_path), "evaluate.conditions=[zero_shot,icm]")
+    config, run_dir, client = prepare(tmp_path, *words)
+    asyncio.run(run.label(config, run_dir, cast(Client, client), lambda _: None))
+    heard: list[tuple[int, int]] = []
+
+    async def go_on(server: OfflineClient) -> None:
+        await label.label(
+            config,
+            run_dir,
+            cast(Client, server),
+            Counts(traffic=server.traffic),
+            watch=lambda now: heard.append((now.applied, now.to_apply)),
+            last=LAST,
+        )
+
+    with pytest.raises(NoAnswer):
+        asyncio.run(go_on(Failing(20)))
+    before = list(heard)
+    heard.clear()
+    asyncio.run(go_on(OfflineClient()))
+    assert {total for _, total in (*before, *heard)} == {32}
+    assert before[-1][0] <= heard[0][0], "no row is counted as done that is not, and none is done twice"
+    assert heard[-1] == (32, 32)
+
+
 class Failing(OfflineClient):
     """Is lost after so many prompts."""
 

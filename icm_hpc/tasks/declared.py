@@ -16,6 +16,7 @@ from .rows import GOLD, Dropped, Row, listed, shown
 from .task import AT_MOST_ONE, EXACTLY_ONE, ConflictRule, Example, different, same
 
 COLUMNS = {"id": ID, "group": GROUP, "label": GOLD}  # what task.columns may name -> what rows have it under
+TEXT, KEY = "text", "key"  # what is made of the columns of a row
 RULES = ("none", "at_most_one", "exactly_one", "same", "different")
 
 
@@ -60,10 +61,11 @@ class Template:
 def family(config: TaskConfig) -> Family:
     """Return the family that settings describe; raises TaskError for a description that is incomplete or contradicts itself."""
     template, names = Template.of(config.prompt), _columns(config)
-    gold_column = names.get("label", GOLD)
+    column_of = {own: names.get(key, own) for key, own in COLUMNS.items()}
     same_if = config.rule.get("same_if")
-    for key, column in (*(("prompt", column) for column in template.columns), ("rule", same_if)):
-        if column == gold_column:
+    used = [("columns.id", column_of[ID]), ("columns.group", column_of[GROUP]), ("rule", same_if)]
+    for key, column in (*used, *(("prompt", column) for column in template.columns)):
+        if column == column_of[GOLD]:
             raise TaskError(
                 f"task.{key} uses the column {column!r}, which holds the gold labels: they cannot reach the search"
             )
@@ -71,12 +73,12 @@ def family(config: TaskConfig) -> Family:
     rule = _rule(config.rule, len(words))
 
     def example(row: Row, place: int) -> Example:
-        key = _compared(row, same_if) if same_if else ""
-        return Example(id_of(row, place), group_of(row, place), template.filled(row), key)
+        return Example(id_of(row, place), group_of(row, place), row.values[TEXT], row.values[KEY])
 
     def expand(row: Row) -> Iterator[Row]:
-        template.filled(row)
-        yield _renamed(row, names)
+        values = {own: row.values.get(column) for own, column in column_of.items()}
+        made = {TEXT: template.filled(row), KEY: _compared(row, same_if) if same_if else ""}
+        yield Row(row.where, {**values, **made}, row.part)
 
     return Family(
         example,
@@ -167,16 +169,6 @@ def _named(name: str, n_labels: int) -> Rule | None:
         "different": lambda: different(n_labels),
     }
     return made[name]()
-
-
-def _renamed(row: Row, names: Mapping[str, str]) -> Row:
-    """Return a row with id, group and gold label where all tasks have them; the gold label is nowhere else."""
-    values = dict(row.values)
-    for key, column in names.items():
-        values[COLUMNS[key]] = row.values.get(column)
-    if "label" in names and names["label"] not in (GOLD, *(names[key] for key in names if key != "label")):
-        values.pop(names["label"], None)
-    return Row(row.where, values, row.part)
 
 
 def _require_columns(rows: Sequence[Row], columns: Sequence[str]) -> None:

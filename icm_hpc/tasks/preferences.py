@@ -43,7 +43,8 @@ UNREADABLE = "its messages are not texts with a role"
 def expand(row: Row) -> Iterator[Row]:
     """Yield both orders of a pair; a published row as it is. Raises Dropped for a pair with nothing to compare.
 
-    Which answer is `a` and which `b` does not tell the better one: they stand as their columns do, or as their texts sort.
+    Which answer is `a` and which `b` does not tell the better one: two columns that do not say it stand as they are, other
+    answers as their texts sort.
     """
     published = [row.value(column) for column in ("choice", "choice_2")]
     if None not in published:

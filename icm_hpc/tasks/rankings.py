@@ -29,12 +29,15 @@ def pairs_of(row: Row) -> Iterator[Row]:
     texts = [_text(answer) for answer in answers]
     values = [_value(row, place, answer, len(answers)) for place, answer in enumerate(answers)]
     kept = {key: value for key, value in row.values.items() if key not in (column, *SCORES, *RANKS)}
-    for first, second in combinations(range(len(texts)), 2):
+    for pair in combinations(range(len(texts)), 2):
+        first, second = sorted(
+            pair, key=lambda place: texts[place]
+        )  # a list that is sorted by rank tells the better one
         winner = _winner(values[first], values[second])
         yield Row(
             row.where,
             {**kept, PAIR[0]: texts[first], PAIR[1]: texts[second], "winner": winner},
-            part=f"-{first}-{second}",
+            part=f"-{pair[0]}-{pair[1]}",
         )
 
 

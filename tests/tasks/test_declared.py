@@ -128,6 +128,9 @@ BAD: list[tuple[str, str, str]] = [
     ("exactly_one", "{same_if: stars}", r"task\.rule uses the column 'stars', which holds the gold labels"),
     ("exactly_one", "{same_if: brnd}", r"no row of the data has a column 'brnd'"),
     ("exactly_one", "{same: brand}", r"task\.rule\.same: expected one of"),
+    ("group: product", "group: stars", r"task\.columns\.group uses the column 'stars', which holds the gold labels"),
+    ("id: review_id", "id: stars", r"task\.columns\.id uses the column 'stars', which holds the gold labels"),
+    ("group: product, label: stars", "label: consistency_id", r"task\.columns\.group uses the column 'consistency_id'"),
     ("group: product", "grp: product", r"task\.columns\.grp: expected id, group, label"),
     ("group: product", "group: prodct", r"did you mean 'product'\?"),
     ('good: " good"', 'good: " bad"', r"task\.labels: two words or more"),
@@ -225,6 +228,29 @@ def test_a_list_of_labels_and_gold_values_that_count_from_one_are_not_compared(
     if not compared:
         assert "no row has 0, and task.labels is 0 to 2: write a map, as {1: " in found.notes[0]
         assert "line 3: stars is" in found.notes[0] or "row 3: stars is" in found.notes[0]
+
+
+def test_columns_of_any_name_are_what_the_description_says(tmp_path: Path) -> None:
+    rows = [
+        {"label": f"Lamp {i}", "consistency_id": f"c{i}", "g": i // 2, "id": f"n{i}", "nr": i, "sentiment": i % 2}
+        for i in range(4)
+    ]
+    yaml = """
+task:
+  data: rows.json
+  columns: {id: nr, group: g, label: sentiment}
+  prompt: "{label}, {consistency_id}, {id}.\\nSentiment:"
+  labels: [" bad", " good"]
+  rule: {same_if: label, else: different}
+"""
+    word = written(tmp_path, yaml, rows_json=json.dumps(rows))
+    examples = {example.id: example for example in loaded(word).examples}
+    assert {id_: one.text for id_, one in examples.items()} == {
+        i: f"Lamp {i}, c{i}, n{i}.\nSentiment:" for i in range(4)
+    }
+    assert {id_: one.group for id_, one in examples.items()} == {0: "0", 1: "0", 2: "1", 3: "1"}
+    assert len({one.key for one in examples.values()}) == 4
+    assert gold.load(loading.load([word]).task) == {"0": 0, "1": 1, "2": 0, "3": 1}
 
 
 def test_rows_without_a_value_are_dropped_and_counted(tmp_path: Path) -> None:

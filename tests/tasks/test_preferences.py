@@ -179,7 +179,18 @@ def test_several_answers_are_each_two_of_them_in_both_orders(tmp_path: Path, for
         f"7-{a}-{b}-{order}" for a, b in ((0, 1), (0, 2), (1, 2)) for order in ("ab", "ba")
     ]
     assert [c.rule.name for c in task.problem().conflicts] == ["exactly one"] * 3
-    assert labels == ({} if form == "texts" else {str(e.id): int(str(e.id).endswith("ab")) for e in task.examples})
+    assert bool(labels) == (form != "texts")
+
+
+@pytest.mark.parametrize("form", [form for form in LISTS if form != "texts"])
+def test_a_list_in_the_order_of_ranks_does_not_tell_the_better_answer(tmp_path: Path, form: str) -> None:
+    found = []
+    for turned in (False, True):
+        row = {key: value[::-1] if turned else value for key, value in LISTS[form].items()}
+        task, labels = loaded(tmp_path, [{"id": 7, "prompt": ASK, **row}])
+        found.append({(str(e.id)[-2:], e.text, labels[str(e.id)]) for e in task.examples})
+    assert found[0] == found[1]
+    assert {(order, label) for order, _, label in found[0]} == {("ab", 0), ("ab", 1), ("ba", 0), ("ba", 1)}
 
 
 def test_answers_that_are_equal_or_tied_are_no_pair_and_a_row_without_pairs_is_dropped(tmp_path: Path) -> None:

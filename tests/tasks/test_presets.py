@@ -113,7 +113,7 @@ PRESETS: dict[str, tuple[Rows, dict[str, int], str]] = {
     "ranking": (
         [{"prompt": ASK[0]["content"], "responses": [GOOD, BAD, "A year."], "rank": [1, 3, 2]}],
         {
-            f"row-0-{pair}-{order}": int((order == "ab") == (pair != "1-2"))
+            f"row-0-{pair}-{order}": int((order == "ab") == (pair != "0-2"))  # "A year." sorts before GOOD
             for pair in ("0-1", "0-2", "1-2")
             for order in ("ab", "ba")
         },

@@ -29,7 +29,7 @@ SUFFIX = "-apply"
 # Of the finished run, what does not hold for other rows.
 IMPLIED = (
     "task.limit=null", "task.test=null", "task.test_share=0", "task.test_limit=null", "search.restarts=1",
-    "search.pool_size=null", "search.beyond=shards",
+    "search.pool_size=null", "search.beyond=shards", "task.draw=groups",
 )  # fmt: skip
 
 

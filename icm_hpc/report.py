@@ -11,6 +11,7 @@ from .config.loading import existing_run, load
 from .errors import ConfigError, IcmError
 from .reports import collect, page
 from .rundir.folder import RunDir
+from .terminal import console
 
 ARGUMENTS = {
     "run=NAME": "the run: the name of its folder (required)",
@@ -30,7 +31,7 @@ def main() -> None:
         asked = [word.removeprefix("prompt=") for word in sys.argv[1:] if word.startswith("prompt=")]
         words = [word for word in sys.argv[1:] if not word.startswith("prompt=")]
         run_dir = RunDir(existing_run(load(words).run))
-        print(_prompt(run_dir, asked[-1]) if asked else _written(run_dir))
+        console.out(_prompt(run_dir, asked[-1]) if asked else _written(run_dir))
     except IcmError as error:
         sys.exit(f"report: {error}")
 

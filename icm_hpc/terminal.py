@@ -1,10 +1,14 @@
 """Where commands print what people read."""
 
+import io
 import sys
 
 from rich.console import Console
 
 WIDTH = 240  # columns of a table that is not shown on a terminal
+
+if isinstance(sys.stdout, io.TextIOWrapper):
+    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack what texts and label words are written in
 
 # Texts are the user's: nothing in them is markup, and no line of them is folded.
 console = Console(

@@ -7,7 +7,6 @@ using: vLLM corrupts answers when two clients ask it for labels in different way
 
 import asyncio
 import dataclasses
-import io
 import json
 import sys
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from .scoring import checks
 from .scoring.checks import Check
 from .scoring.client import Client
 from .scoring.session import open_session
+from .terminal import console
 
 ENGINE = ENGINES[DEFAULT]
 
@@ -46,8 +46,6 @@ class Asked:
 def main() -> None:
     """Run the command."""
     words = sys.argv[1:]
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may have no ticks, nor a model's name
     try:
         topic = describe.asked_for_help(words)
         if topic is not None:
@@ -117,7 +115,7 @@ async def verify(asked: Asked, key: str | None) -> list[Check]:
 
 def print_line(check: Check) -> None:
     """Print a check for people."""
-    print(check, flush=True)
+    console.print(str(check))
 
 
 def print_json(check: Check) -> None:

@@ -1,1 +1,1 @@
-"""Annealing: from words and YAML to one checked value."""
+"""Settings: from words and YAML to one checked value."""

@@ -45,7 +45,7 @@ def find(name: str, *, in_environment: bool = True) -> Found | None:
 
 
 def secrets_file() -> Path:
-    """Return the file of keys: $ICM_SECRETS, or icm_hpc/secrets.env in the user's folder of settings."""
+    """Return the file of keys: $ICM_SECRETS, or ~/.config/icm_hpc/secrets.env."""
     named = os.environ.get("ICM_SECRETS") or "~/.config/icm_hpc/secrets.env"
     return home.expanded(named, instead="ICM_SECRETS=FILE (the file of keys; it may be empty)")
 

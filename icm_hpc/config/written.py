@@ -1,4 +1,4 @@
-"""Annealing as they are written, before their types are known: each value keeps its characters and the place that sets it.
+"""Settings as they are written, before their types are known: each value keeps its characters and the place that sets it.
 
 Two notations are read: YAML files, whose scalars are not converted, and values of the command line. There a list is [a,b] and a
 map is {a: b}; an item may stand in quotes, and brackets inside an item belong to it: [--exclude=n[01,03]].

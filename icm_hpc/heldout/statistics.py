@@ -143,7 +143,7 @@ def _interval(groups: Ints, of: Sequence[Statistic], *, method: str = "percentil
 
     value = float(np.mean([statistic(np.ones((1, len(groups))))[0] for statistic in of]))
     if count == 1:
-        return Interval(value, float("nan"), float("nan"))
+        return Interval(value, 0.0, 1.0)  # rows of one group do not say how much groups differ
     from scipy import stats  # here: its import takes longer than most commands
 
     found = stats.bootstrap(

@@ -45,7 +45,7 @@ def serving(run_dir: RunDir, attempt: str) -> Iterator["subprocess.Popen[bytes]"
 
     def watch_over() -> None:
         component.wait()
-        server.post_mortem(run_dir, attempt)
+        server.post_mortem(run_dir, attempt, local=True)
 
     watching = threading.Thread(target=watch_over, name="server's end", daemon=True)
     watching.start()

@@ -16,7 +16,7 @@ PASSING = ("PREEMPTED", "REQUEUED", "NODE_FAIL")  # followed by another start, i
 SBATCH_S = 120.0  # it also waits for a site's own filters of jobs
 ANSWER_S = 45.0  # Slurm's commands give up on a controller that is away after 18 s (22.05)
 
-# Annealing of a site or a person, which Slurm does not set inside a job.
+# Settings of a site or a person, which Slurm does not set inside a job.
 SITE = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT", "SLURM_SACK_KEY", "SLURM_SACK_JWKS")
 # What Slurm, its MPI plug-ins and submitit put into the environment of a job and of a step.
 INSIDE: tuple[str, ...] = (

@@ -52,25 +52,25 @@ def main() -> None:
     local = os.environ.get("ICM_ATTEMPT")
     attempt = local or scheduler.attempt()
     if "--post-mortem" in sys.argv[2:]:
-        post_mortem(run_dir, attempt)
+        post_mortem(run_dir, attempt, local=bool(local))
         return
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _stop)
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # meant for the driver; the engine inherits this
-    config = load_file(run_dir.config)
-    rank = scheduler.rank() if config.nodes > 1 else 0
-    if rank > 0:
-        try:
-            reason = follower.follow(config, run_dir, attempt, rank, own_address(), is_to_stop=_is_to_stop)
-        except IcmError as error:
-            reason = str(error)
-        sys.exit(0 if _told_to_stop else f"icm_hpc.serving.server: rank {rank}: {reason}")
+    rank = 0
     try:
-        reason = serve(config, run_dir, attempt, local=bool(local))
+        config = load_file(run_dir.config)
+        rank = scheduler.rank() if config.nodes > 1 else 0
+        if rank > 0:
+            reason = follower.follow(config, run_dir, attempt, rank, own_address(), is_to_stop=_is_to_stop)
+        else:
+            reason = serve(config, run_dir, attempt, local=bool(local))
     except IcmError as error:
         reason = str(error)
     except Exception as error:  # whatever ended it, the driver must learn of it
         reason = f"{type(error).__name__}: {error}"
+    if rank > 0:
+        sys.exit(0 if _told_to_stop else f"icm_hpc.serving.server: rank {rank}: {reason}")
     record = ServerExit(attempt, reason, told_to_stop=bool(_told_to_stop))
     try:
         _leave(run_dir, record)
@@ -86,10 +86,11 @@ def _leave(run_dir: RunDir, record: ServerExit) -> None:
     polling.block_until_done(lambda: run_dir.write_server_exit(record))
 
 
-def post_mortem(run_dir: RunDir, attempt: str) -> None:
+def post_mortem(run_dir: RunDir, attempt: str, *, local: bool) -> None:
     """Record the end of a server component that left no record itself."""
     if polling.block_until_done(lambda: run_dir.read_server_exit(attempt)) is None:
-        _leave(run_dir, ServerExit(attempt, "it was killed before it could say why", told_to_stop=False))
+        printed = "" if local else f", or did not start: see {run_dir.submitit}/*_server.out"
+        _leave(run_dir, ServerExit(attempt, f"it was killed before it could say why{printed}", told_to_stop=False))
     else:
         polling.block_until_done(lambda: run_dir.endpoint(attempt).unlink(missing_ok=True))
 

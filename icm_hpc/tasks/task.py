@@ -150,6 +150,10 @@ def drawn_in_blocks(task: Task, limit: int | None, seed: int, size: int, *, test
     order = np.random.default_rng(seed).permutation(len(whole))
     ordered, test = _held_out([[task.examples[row] for row in whole[place]] for place in order], test_share)
     kept = ordered if limit is None else ordered[: limit // size]
+    left_out = len(task.examples) - size * len(whole)
+    if left_out:
+        count = f"{left_out} of {len(task.examples)} rows {'is' if left_out == 1 else 'are'} left out"
+        task = replace(task, notes=(*task.notes, f"{count}: task.draw=blocks takes whole blocks of {size}"))
     return Drawn(_cut(task, [example for block in kept for example in block], limit, test_share), test)
 
 

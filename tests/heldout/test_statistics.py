@@ -41,6 +41,13 @@ def test_the_interval_of_independent_rows_is_that_of_the_binomial() -> None:
     assert found.auroc is None, "there is one gold label"
 
 
+def test_rows_of_one_group_do_not_say_how_much_groups_differ() -> None:
+    true, labels = np.array([0, 1, 1]), np.array([0, 1, 0])
+    found = statistics.figures(true, np.zeros(3, dtype=np.int64), [Given(labels, np.zeros((3, 2)))], 0)
+    assert found.accuracy.value == pytest.approx(2 / 3)
+    assert (found.accuracy.low, found.accuracy.high) == (0, 1)
+
+
 def test_rows_of_a_group_are_drawn_together() -> None:
     true = np.zeros(200, dtype=np.int64)
     labels = (np.arange(200) // 10 % 2).astype(np.int64)  # groups of ten, wholly right or wholly wrong

@@ -1,11 +1,17 @@
 """A run's folder: who takes it, and what a refused submit or resume leaves in it."""
 
+import errno
+import json
+import os
 import re
 import shlex
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,10 +19,13 @@ from icm_hpc import scheduler
 from icm_hpc.config import loading
 from icm_hpc.errors import ClusterError, ConfigError
 from icm_hpc.jobs import claim, launch
+from icm_hpc.rundir.files import write_atomically
 from icm_hpc.rundir.folder import RunDir
 from tests.external import submit as command
 from tests.fake_slurm import FakeSlurm, made
 
+CHANGES = 10  # of the folder, when a submit replaces the settings and data of one before it
+KILLED = 9
 SMALL = ("model=stub", "task.limit=12", "search.steps=5")
 
 
@@ -127,6 +136,93 @@ def test_settings_are_put_back_if_sbatch_refuses_and_kept_if_a_job_may_be_queued
     with pytest.raises(ClusterError), claim.written(run_dir, {run_dir.config: b"new"}):
         raise scheduler.UnknownJob("perhaps")
     assert run_dir.config.read_bytes() == b"new"
+
+
+def test_what_cannot_be_written_is_refused_and_what_was_there_is_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = of_old_settings(tmp_path)
+    full = iter([True])
+
+    def on_a_full_disk(path: Path, content: bytes) -> None:
+        if path == run_dir.data and next(full, False):
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+        write_atomically(path, content)
+
+    monkeypatch.setattr(claim, "write_atomically", on_a_full_disk)
+    with pytest.raises(ConfigError, match=r"cannot be written: .*quota"), claim.written(run_dir, new_files(run_dir)):
+        pytest.fail("a job is queued")
+    assert files_of(run_dir) == dict.fromkeys(("config.yaml", "gold.json", "data.jsonl.gz"), b"old")
+
+
+@pytest.mark.parametrize("operation", range(CHANGES + 1))
+def test_a_start_that_is_killed_leaves_no_settings_beside_the_data_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: int
+) -> None:
+    run_dir = of_old_settings(tmp_path)
+    numbers = count()
+
+    def killed_at(change: Callable[..., None]) -> Callable[..., None]:
+        def changed(*arguments: Any, **more: Any) -> None:
+            if next(numbers) == operation:
+                os._exit(KILLED)
+            change(*arguments, **more)
+
+        return changed
+
+    child = os.fork()
+    if not child:
+        try:
+            for place, name in ((claim, "write_atomically"), (claim, "fsync_folder"), (Path, "unlink")):
+                monkeypatch.setattr(place, name, killed_at(getattr(place, name)))
+            with claim.written(run_dir, new_files(run_dir)):
+                pass
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == (KILLED if operation < CHANGES else 0)
+    found = files_of(run_dir)
+    config = found.pop("config.yaml")
+    assert set(found.values()) <= {config}
+    assert "data.jsonl.gz" not in found or "gold.json" in found
+
+
+def of_old_settings(folder: Path) -> RunDir:
+    """Return a run that was submitted and never started."""
+    run_dir = RunDir(folder / "mine")
+    run_dir.create()
+    for path in (run_dir.config, run_dir.gold, run_dir.data):
+        path.write_bytes(b"old")
+    return run_dir
+
+
+def new_files(run_dir: RunDir) -> dict[Path, bytes]:
+    """Return what another submit of its name writes."""
+    return dict.fromkeys((run_dir.config, run_dir.gold, run_dir.data), b"new")
+
+
+def files_of(run_dir: RunDir) -> dict[str, bytes]:
+    """Return the files of a run's folder."""
+    return {path.name: path.read_bytes() for path in run_dir.path.iterdir() if path.is_file()}
+
+
+def test_a_root_that_is_a_link_to_nothing_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "runs").symlink_to(tmp_path / "purged" / "scratch")
+    for words in ((), ("run=mine",)):
+        refused = command(*SMALL, f"run.root={tmp_path}/runs", *words)
+        assert "is a file, or a link to nothing" in refused.stderr, refused.stderr
+        assert refused.stderr.startswith("icm_hpc: run.root: the folder")
+
+
+def test_words_that_the_terminal_lacks_are_shown_as_their_numbers(tmp_path: Path) -> None:
+    rows = [{"text": f"Text {i}."} for i in range(8)]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    described = {"data": "rows.json", "prompt": "{text}", "labels": ["\u597d", "\u574f"]}
+    (tmp_path / "mine.yaml").write_text(json.dumps({"task": described}))
+    words = ("model=stub", f"task={tmp_path}/mine.yaml", f"run.root={tmp_path}/runs", "run=mine")
+    done = command(*words, PYTHONIOENCODING="latin-1")
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    assert "'\\u597d'" in done.stdout
 
 
 def test_what_an_earlier_start_learnt_of_its_server_goes_with_it_unless_scores_are_saved(tmp_path: Path) -> None:

@@ -53,6 +53,17 @@ def test_a_run_that_did_not_record_lengths_has_no_prompts(tmp_path: Path) -> Non
     assert collect.prompt_of(run_dir, runs.labels(run_dir)[0]["id"]) is None
 
 
+@pytest.mark.parametrize("content", ["{", '{"demonstrations": [1, 2]}', '{"demonstrations": 3}'])
+def test_lengths_that_an_earlier_start_recorded_of_other_data_are_written_again(tmp_path: Path, content: str) -> None:
+    words = ("task=reviews", "task.limit=8")
+    fresh, _ = run(tmp_path / "fresh", *words)
+    _, earlier, _ = offline.prepare(tmp_path / "other", *words)
+    earlier.shard(0).mkdir()
+    earlier.lengths(0).write_text(content)
+    run_dir, _ = run(tmp_path / "other", *words)
+    assert run_dir.lengths(0).read_bytes() == fresh.lengths(0).read_bytes()
+
+
 def test_an_unknown_row_has_no_prompt(tmp_path: Path) -> None:
     run_dir, _ = run(tmp_path, "task=reviews", "task.limit=16")
     assert collect.prompt_of(run_dir, "nobody") is None

@@ -52,6 +52,15 @@ def test_told_to_stop_it_ends_the_engine_and_says_so(tmp_path: Path) -> None:
     assert not server.is_taken("127.0.0.1", endpoint.port)
 
 
+def test_settings_that_cannot_be_read_are_the_end_that_is_recorded(tmp_path: Path) -> None:
+    _, run_dir = prepare_run(tmp_path, "model=stub")
+    run_dir.config.write_text("model: {name: [")
+    assert start(run_dir).wait(timeout=60) == 1
+    record = run_dir.read_server_exit("a1")
+    assert record is not None
+    assert str(run_dir.config) in record.reason
+
+
 def test_the_signal_meant_for_the_driver_does_not_end_it(tmp_path: Path) -> None:
     _, run_dir = prepare_run(tmp_path, "model=stub")
     process = start(run_dir)

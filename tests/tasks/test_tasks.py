@@ -1,6 +1,7 @@
 """Tasks: how rows are read, which examples conflict, how they are cut into shards."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -251,7 +252,10 @@ def test_a_limit_keeps_groups_whole_and_depends_on_the_seed() -> None:
 
 
 def test_published_batches_are_blocks_by_position_that_can_straddle_groups() -> None:
-    kept = drawn_in_blocks(of_groups([3, 1, 2, 2, 3]), 8, seed=0, size=4).task
+    task = of_groups([3, 1, 2, 2, 3])
+    kept = drawn_in_blocks(task, 8, seed=0, size=4).task
+    assert kept.notes == ("3 of 11 rows are left out: task.draw=blocks takes whole blocks of 4",)
+    assert drawn_in_blocks(replace(task, examples=task.examples[:8]), 8, seed=0, size=4).task.notes == ()
     ids = [example.id for example in kept.examples]
     assert sorted([ids[:4], ids[4:]]) == [["0-0", "0-1", "0-2", "1-0"], ["2-0", "2-1", "3-0", "3-1"]]
 

@@ -54,6 +54,13 @@ def test_new_rows_are_labelled_by_a_run_of_their_own(finished: Path) -> None:
     assert (finished / "first-apply" / "report.html").exists()
 
 
+def test_one_new_row_is_labelled(finished: Path) -> None:
+    one = claims(finished, "one.jsonl", range(500, 501))
+    done = submit("run=first", f"run.root={finished}", f"task.data={one}", "run.name=one", command="apply")
+    assert done.returncode == 0, done.stderr
+    assert len(rows(finished / "one")) == 1
+
+
 def test_an_applied_run_is_a_run_to_every_command(finished: Path, tmp_path: Path) -> None:
     more = claims(finished, "others.jsonl", range(200, 220))
     assert (

@@ -10,6 +10,7 @@ from .. import tasks
 from ..config import credentials, home, loading
 from ..config.fingerprint import draw_the_same_examples, result_settings
 from ..config.schema import Config
+from ..driver import pools
 from ..engines import ENGINES
 from ..errors import FitError, IcmError
 from ..rundir.folder import RunDir
@@ -128,7 +129,7 @@ def _planned(command: Command) -> Plan | None:
             return None
         if command.run_config and draw_the_same_examples(config, loading.load_file(command.run_config)):
             copy = RunDir(command.run_config.parent).data
-        task = tasks.load(config.task, seed=config.search.seed, copy=copy)
+        task = tasks.load(config.task, seed=config.search.seed, copy=copy, least=pools.least(config))
         return plan(config, task, tasks.load_test(config.task, task, seed=config.search.seed))
     except IcmError:
         return None

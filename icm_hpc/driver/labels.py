@@ -60,9 +60,10 @@ class LabelRow:
 
 
 def write_labels(path: Path, task: Task, results: Iterable[Labelled]) -> None:
-    """Write the labels of all shards, one line an example, in the task's order."""
+    """Write the labels of all shards, one line an example, in the order of the data."""
     lines = {str(row.id): asdict(row) for result in results for row in _lines(result)}
-    ordered = [json.dumps(lines[str(example.id)], ensure_ascii=False) for example in task.examples]
+    examples = sorted(task.examples, key=lambda example: example.place)
+    ordered = [json.dumps(lines[str(example.id)], ensure_ascii=False) for example in examples]
     write_atomically(path, ("\n".join(ordered) + "\n").encode())
 
 

@@ -41,6 +41,11 @@ def task_for(config: Config) -> Task:
     return task_of_run(RunDir(Path(config.search.pool_run)))
 
 
+def least(config: Config) -> int:
+    """Return how many examples a run needs: a search two of them, a pool that is shown to them one."""
+    return 1 if config.search.pool_run else 2
+
+
 def knows(config: Config, setting: str) -> bool:
     """Return whether a run that is shown the pool of another has what that one has measured for a setting."""
     if not config.search.pool_run:

@@ -152,7 +152,7 @@ def _data(
     known = tasks.load(config.task, seed=config.search.seed, copy=run_dir.data) if of_run else None
     if known is not None and resumed and draw_the_same_examples(config, loading.load_file(run_dir.config)):
         return dataclasses.replace(known, notes=_notes_of_change(config, run_dir, known)), None
-    task = tasks.load(config.task, seed=config.search.seed)
+    task = tasks.load(config.task, seed=config.search.seed, least=pools.least(config))
     if is_new or not run_dir.has_state():
         found = gold.found(config.task)
         kept = {str(example.id) for example in task.examples}

@@ -56,15 +56,17 @@ def family_of(config: TaskConfig) -> Family:
     return found
 
 
-def load(config: TaskConfig, *, seed: int, copy: Path | None = None) -> Task:
+def load(config: TaskConfig, *, seed: int, copy: Path | None = None, least: int = 2) -> Task:
     """Return the task that `config` names, in the order that `seed` gives, cut to `task.limit` examples.
 
-    The examples are those of a run's `copy`, where there is one. Raises TaskError for an unknown name, unusable data, or
-    label words that do not fit the task.
+    The examples are those of a run's `copy`, where there is one. Raises TaskError for an unknown name, unusable data, fewer
+    than `least` examples, or label words that do not fit the task.
     """
     family = family_of(config)
     kept_there = copy is not None and copy.exists()
-    task = _task(family, config, kept.unpacked(copy)) if copy and kept_there else _drawn(family, config, seed).task
+    task = (
+        _task(family, config, kept.unpacked(copy)) if copy and kept_there else _drawn(family, config, seed, least).task
+    )
     return replace(task, label_words=label_words(family, config))
 
 
@@ -77,7 +79,11 @@ def load_test(config: TaskConfig, pool: Task, *, seed: int, copy: Path | None = 
         return replace(pool, examples=kept.unpacked(copy), conflict_rule=None, notes=())
     family = family_of(config)
     if config.test is not None:
-        drawn = _drawn(family, replace(config, data=config.test, limit=None, test=None), seed)
+        named = replace(config, data=config.test, limit=None, test=None)
+        try:
+            drawn = _drawn(family, named, seed, least=1)
+        except TaskError as error:
+            raise TaskError(str(error).replace("task.data=", "task.test=")) from error
         examples, notes = drawn.task.examples, drawn.task.notes
     elif config.test_share:
         examples, notes = _drawn(family, config, seed).test, ()
@@ -118,16 +124,18 @@ def _task(family: Family, config: TaskConfig, examples: tuple[Example, ...]) -> 
     )
 
 
-def _drawn(family: Family, config: TaskConfig, seed: int) -> Drawn:
+def _drawn(family: Family, config: TaskConfig, seed: int, least: int = 2) -> Drawn:
     data = read(family, config)
-    examples = tuple(family.example(row.without_gold(), place) for place, row in enumerate(data.rows))
+    examples = tuple(
+        replace(family.example(row.without_gold(), place), place=place) for place, row in enumerate(data.rows)
+    )
     if family.check:
         family.check(examples)
     task = replace(_task(family, config, examples), notes=(*family.notes, *data.notes))
     if config.draw == "blocks":
-        drawn = drawn_in_blocks(task, config.limit, seed, family.block_size, test_share=config.test_share)
+        drawn = drawn_in_blocks(task, config.limit, seed, family.block_size, test_share=config.test_share, least=least)
     else:
-        drawn = limited(task, config.limit, seed, test_share=config.test_share)
+        drawn = limited(task, config.limit, seed, test_share=config.test_share, least=least)
     task = drawn.task
     if task.conflict_rule and not task.has_conflicts():
         note = f"no two rows {family.conflicting}, as task={config.name} expects: the search may collapse to one label"

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..errors import TaskError
 from . import unzipping
-from .rows import Row, first_line, require_shallow
+from .rows import Row, first_line, require_shallow, shown
 
 BATCH_ROWS = 256  # that are read at one time
 ROW_BYTES = 100  # that a row takes at least
@@ -34,6 +34,9 @@ def _within(path: Path, batches: Iterable[Any]) -> Iterator[dict[str, Any]]:
     limit = unzipping.bound(path.stat().st_size)
     held = 0
     for batch in batches:
+        twice = next((name for name in batch.schema.names if batch.schema.names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"it has the column {shown(twice)} twice")
         batch.validate(full=True)  # or a damaged file is read beyond its end
         held += _own_bytes(batch) + ROW_BYTES * batch.num_rows
         if held > limit:

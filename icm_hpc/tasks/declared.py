@@ -42,6 +42,10 @@ class Template:
         found = cls(tuple((literal, column) for literal, column, _, _ in parsed))
         if not found.columns:
             raise TaskError(f"task.prompt={text!r}: names no column of the data: write one in braces, as {{text}}")
+        if text.endswith("\n"):
+            raise TaskError(
+                "task.prompt: ends with a line break, which belongs to the label words: for a block of YAML write |- and not |"
+            )
         if text != text.rstrip():
             raise TaskError(
                 "task.prompt: ends with space, which belongs to the label words: write ' good', and no space here"
@@ -78,7 +82,7 @@ def family(config: TaskConfig) -> Family:
     def expand(row: Row) -> Iterator[Row]:
         values = {own: row.values.get(column) for own, column in column_of.items()}
         made = {TEXT: template.filled(row), KEY: _compared(row, same_if) if same_if else ""}
-        yield Row(row.where, {**values, **made}, row.part)
+        yield Row(row.where, {**values, **made}, row.part, column_of)
 
     return Family(
         example,
@@ -113,7 +117,13 @@ def _labels(config: TaskConfig) -> tuple[tuple[str, ...], dict[str, int]]:
         raise TaskError(
             "task.labels: two words or more: {bad: ' bad', good: ' good'} by gold value, or [' bad', ' good'] for 0 and 1"
         )
-    return words, {gold_key(value): words.index(word) for value, word in config.labels.items()}
+    found: dict[str, str] = {}
+    for value, word in config.labels.items():
+        if found.setdefault(gold_key(value), word) != word:
+            raise TaskError(
+                f"task.labels: the gold value {value!r} has two words: 'A' and 'a' are one value, and so are 1 and 1.0"
+            )
+    return words, {key: words.index(word) for key, word in found.items()}
 
 
 def gold_key(value: Any) -> str:

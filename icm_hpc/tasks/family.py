@@ -7,7 +7,7 @@ from pathlib import Path
 from ..config.schema import TaskConfig
 from ..errors import TaskError
 from . import files
-from .rows import Dropped, Id, Row
+from .rows import NO_NAME, Dropped, Id, Row
 from .task import SEPARATOR, ConflictRule, Example
 
 ID, GROUP = "id", "consistency_id"
@@ -63,13 +63,26 @@ def read(family: Family, config: TaskConfig) -> Data:
             dropped.setdefault(str(reason), []).append(row.where)
             continue
         kept += [(f"row-{place}{part.part}", part) for part in parts]
-    notes = tuple(
+    dropped_notes = tuple(
         f"{len(places)} {'row' if len(places) == 1 else 'rows'} dropped: {reason}, first is {places[0]}"
         for reason, places in dropped.items()
     )
     if not kept:
-        raise TaskError(f"task.data={config.data}: no row can be used: {'; '.join(notes)}")
-    return Data(tuple(_identified(family, kept)), notes)
+        raise TaskError(f"task.data={config.data}: no row can be used: {'; '.join(dropped_notes)}")
+    return Data(tuple(_identified(family, kept)), (*dropped_notes, *_taken_for_none(family, [row for _, row in kept])))
+
+
+def _taken_for_none(family: Family, rows: Sequence[Row]) -> Iterable[str]:
+    """Yield notes on ids and groups that count as absent, since programs write such texts for what is missing."""
+    for key in (ID, *family.group_columns):
+        texts = [(row, row.values.get(key)) for row in rows]
+        found = [(row, text) for row, text in texts if isinstance(text, str) and text.strip() in NO_NAME]
+        if found:
+            row, text = found[0]
+            count = (
+                f"{len(found)} {'row has' if len(found) == 1 else 'rows have'} the {row.columns.get(key, key)} {text!r}"
+            )
+            yield f"{count} or the like: they count as having none, first is {row.where}"
 
 
 def part_of(row: Row, suffix: str, values: dict[str, object]) -> Row:
@@ -99,7 +112,7 @@ def _identified(family: Family, rows: Sequence[tuple[str, Row]]) -> Iterable[Row
                 made[key] = _unused(f"{prefix}-{place}", groups)
                 groups.add(made[key])
             group = made[key]
-        yield Row(row.where, {**row.values, ID: own, GROUP: group})
+        yield Row(row.where, {**row.values, ID: own, GROUP: group}, columns=row.columns)
 
 
 def _unused(name: str, taken: Container[str | None]) -> str:

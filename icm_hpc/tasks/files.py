@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..config import home
 from ..config.schema import TaskConfig
@@ -25,6 +25,13 @@ COLUMNS = (".parquet", ".arrow", ".feather")
 READ = (*LINES, ".json", *TABLES, *COLUMNS)
 FORMATS = ".json, .jsonl, .ndjson, .csv, .tsv (each also .gz), .parquet, .arrow"
 CARDS = ("dataset_info.json", "dataset_infos.json")  # that the datasets library puts beside rows
+PACKED = {
+    b"PK\x03\x04": "a zip archive, as an .xlsx file is",
+    b"\xd0\xcf\x11\xe0": "a file of an office program",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd",
+    b"\xfd7zXZ": "compressed by xz",
+    b"BZh": "compressed by bzip2",
+}
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 MAX_DIGITS = 4000  # of an integer; Python itself refuses 4300
 SPACE = re.compile(r"\s*")
@@ -40,8 +47,14 @@ def read(config: TaskConfig, built_in: Path | None) -> list[Row]:
         return read_file(built_in)
     if not config.data:
         raise TaskError(f"task={config.name} requires data: task.data=FILE ({FORMATS}) or a Hugging Face data set name")
+    if re.match("[a-z0-9]+://", config.data):
+        raise TaskError(f"task.data={config.data}: is an address: download it, and name the file")
     path = home.expanded(config.data, instead="task.data without ~")
     try:
+        if path.exists() and not path.is_dir() and not path.is_file():
+            raise TaskError(
+                f"task.data={config.data}: is a pipe or a device, and is read more than once: save it as a file"
+            )
         if path.is_dir():
             return _some(path, list(_folder(path, config.split)))
         if path.exists():
@@ -95,9 +108,13 @@ def _guess(path: Path, content: bytes) -> str:
 def _bytes(path: Path) -> bytes:
     try:
         content = path.read_bytes()
-        return unzipping.unzipped(content) if content.startswith(b"\x1f\x8b") else content
+        content = unzipping.unzipped(content) if content.startswith(b"\x1f\x8b") else content
     except (OSError, ValueError) as error:
         raise TaskError(f"task.data={path}: cannot be read: {first_line(error)}") from error
+    packed = next((what for begin, what in PACKED.items() if content.startswith(begin)), None)
+    if packed:
+        raise TaskError(f"task.data={path}: is {packed}; convert or unpack it to one of {FORMATS}")
+    return content
 
 
 def _text(path: Path, content: bytes) -> str:
@@ -108,7 +125,7 @@ def _text(path: Path, content: bytes) -> str:
         line = content.count(b"\n", 0, error.start) + 1
         raise TaskError(
             f"{path}, line {line}: byte {content[error.start]:#04x} is not {encoding}; convert the file, as by"
-            " iconv -f latin1 -t utf-8"
+            " iconv -f windows-1252 -t utf-8"
         ) from error
 
 
@@ -260,7 +277,9 @@ def _row(where: str, value: Any) -> Row:
 def _table(path: Path, text: str, separator: str) -> Iterator[Row]:
     """Yield the rows of a table with a header; all values are texts."""
     csv.field_size_limit(MAX_FIELD)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    are_texts = separator == "\t" and _has_quotes_in_texts(text)
+    quoting: Literal[0, 3] = csv.QUOTE_NONE if are_texts else csv.QUOTE_MINIMAL
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True, quoting=quoting)
     header: list[str] | None = None
     start = 0
     try:
@@ -277,6 +296,21 @@ def _table(path: Path, text: str, separator: str) -> Iterator[Row]:
                 yield Row(where, dict(zip(header, fields, strict=True)))
     except csv.Error as error:
         raise TaskError(f"{path}, line {start + 1}: is not a table: {error}") from error
+
+
+def _has_quotes_in_texts(text: str) -> bool:
+    """Return whether quotes in a file with tabs are part of its texts: each line has as many fields, and read with quotes
+    that hold fields together the lines are not the rows.
+    """
+    lines = [line for line in re.split("\r\n|\r|\n", text) if line.strip()]
+    tabs = {line.count("\t") for line in lines}
+    if '"' not in text or len(tabs) != 1 or 0 in tabs:
+        return False
+    try:
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter="\t", strict=True))
+    except csv.Error:
+        return True
+    return sum(any(field.strip() for field in fields) for fields in rows) != len(lines)
 
 
 def _require_header(where: str, header: list[str], separator: str) -> None:
@@ -335,25 +369,25 @@ def _saved(path: Path, split: str) -> Iterator[Row]:
             raise ValueError(f"it has no split {split} (task.split); it has {', '.join(found)}")
         return found[split]
 
-    yield from _of_datasets(str(path), split, load, f"task.data={path}: a folder of save_to_disk needs")
+    yield from _of_datasets(str(path), split, load, f"task.data={path}: the folder of save_to_disk, split {split},")
 
 
 def _hub(name: str, subset: str | None, split: str) -> Iterator[Row]:
     def load(datasets: Any) -> Any:
         return datasets.load_dataset(name, subset, split=split)
 
-    needs = f"task.data={name}: there is no such file; a Hugging Face data set of this name needs"
-    yield from _of_datasets(name, split, load, needs)
+    what = f"task.data={name}: there is no such file, and the Hugging Face data set of this name, split {split},"
+    yield from _of_datasets(name, split, load, what)
 
 
-def _of_datasets(name: str, split: str, load: Callable[[Any], Any], needs: str) -> Iterator[Row]:
+def _of_datasets(name: str, split: str, load: Callable[[Any], Any], what: str) -> Iterator[Row]:
     try:
         import datasets
     except ImportError as error:
-        raise TaskError(f"{needs}: pip install 'icm-hpc[hub]'") from error
+        raise TaskError(f"{what} needs: pip install 'icm-hpc[hub]'") from error
     try:
         rows = load(datasets)
     except Exception as error:  # the library raises many kinds; each ends the command with its text
-        raise TaskError(f"task.data={name}, split {split}: cannot be loaded: {first_line(error)}") from error
+        raise TaskError(f"{what} cannot be loaded: {first_line(error)}") from error
     for number, values in enumerate(rows):
         yield Row(f"{name}, split {split}, row {number}", dict(values))

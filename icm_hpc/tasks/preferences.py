@@ -236,6 +236,9 @@ def _winner(row: Row, columns: tuple[str, str]) -> object:
     column = next((name for name in WINNERS if row.value(name) is not None), None)
     if column is None:
         return None
+    value = row.value(column)
+    if isinstance(value, (dict, list)):
+        return f"{column} is {kind_of(value)}"
     said = (row.name(column) or "").casefold()
     ends = [re.split(r"[_ ]", name)[-1].removeprefix("response") for name in columns]  # a, b or 0, 1 or 1, 2
     if (

@@ -6,9 +6,11 @@ the gold label under `label`.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from datetime import date
 from decimal import Decimal
 from typing import Any, TypeAlias
+from uuid import UUID
 
 from ..errors import TaskError
 
@@ -29,10 +31,13 @@ class Row:
     where: str
     values: Mapping[str, Any]
     part: str = ""  # of one that is made of another row: what follows that row's id
+    columns: Mapping[str, str] = field(
+        default_factory=dict
+    )  # by key, what the data call it, for messages; none: the same
 
     def without_gold(self) -> "Row":
         """Return the row as the search may see it."""
-        return Row(self.where, {key: value for key, value in self.values.items() if key != GOLD}, self.part)
+        return replace(self, values={key: value for key, value in self.values.items() if key != GOLD})
 
     def value(self, key: str) -> Any:
         """Return the value under `key`; None where it is absent: no such key, null, NaN, or a text without a character.
@@ -55,14 +60,17 @@ class Row:
         value = self.value(key)
         if value is None or (isinstance(value, str) and value.strip() in NO_NAME):
             return None
-        if isinstance(value, Decimal):
+        if isinstance(value, (Decimal, date, UUID)):
             return str(value)
         if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-            raise TaskError(f"{self.where}: {key} is {kind_of(value)}; expected: a text or a number")
+            column = self.columns.get(key, key)
+            raise TaskError(f"{self.where}: {column} is {kind_of(value)}; expected: a text or a number")
         return value
 
     def name(self, key: str) -> str | None:
         """Return what identifies something under `key` as a text: 1, 1.0 and "1" are the same; None if there is nothing."""
+        if isinstance(self.values.get(key), bool):
+            return str(self.values[key])
         value = self.id(key)
         if isinstance(value, float) and value.is_integer():
             value = int(value)
@@ -96,8 +104,8 @@ class Dropped(Exception):  # noqa: N818
     """A row that cannot be an example, for a reason that is counted; not an error."""
 
 
-def shown(name: str) -> str:
-    """Return the name of a column as a message can hold it: on one line, and not long."""
+def shown(name: object) -> str:
+    """Return a name or an id as a message can hold it: on one line, and not long."""
     text = repr(name)
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
 
@@ -119,6 +127,8 @@ def kind_of(value: Any) -> str:
             return "a boolean"
         case int() | float() | Decimal():
             return "a number"
+        case bytes():
+            return f"{len(value)} bytes"
         case Mapping():
             return f"an object with {len(value)} keys"
         case Sequence():

@@ -1,7 +1,7 @@
 """A task: examples, the words that labels are, and the conflicts between examples. It holds no gold label."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -47,6 +47,7 @@ class Example:
     group: str
     text: str
     key: str = ""  # what the task's conflict rule compares
+    place: int = field(default=0, compare=False)  # of its row in the data: results are written in this order
 
 
 ConflictRule = Callable[[Example, Example], Rule | None]  # of two examples of one group
@@ -73,7 +74,7 @@ class Task:
             )  # 1, 1.0 and "1" are one id
             if name in seen:
                 raise TaskError(
-                    f"task {self.name}: the id {id_!r} occurs twice; name a column of different ids, or drop that column"
+                    f"task {self.name}: the id {shown(id_)} occurs twice; name a column of different ids, or drop that one"
                 )
             seen.add(name)
 
@@ -127,7 +128,7 @@ class Drawn:
     test: tuple[Example, ...] = ()
 
 
-def limited(task: Task, limit: int | None, seed: int, *, test_share: float = 0.0) -> Drawn:
+def limited(task: Task, limit: int | None, seed: int, *, test_share: float = 0.0, least: int = 2) -> Drawn:
     """Return `task` with its groups in the random order that `seed` gives, cut to at most `limit` examples.
 
     Groups stay whole. The order decides which examples are seeds of the search. Held out are the last ones of the order: of
@@ -138,10 +139,12 @@ def limited(task: Task, limit: int | None, seed: int, *, test_share: float = 0.0
         [groups[place] for place in np.random.default_rng(seed).permutation(len(groups))], test_share
     )
     kept, _ = _held(ordered, limit)
-    return Drawn(_cut(task, kept, limit, test_share), test)
+    return Drawn(_cut(task, kept, limit, test_share, least), test)
 
 
-def drawn_in_blocks(task: Task, limit: int | None, seed: int, size: int, *, test_share: float = 0.0) -> Drawn:
+def drawn_in_blocks(
+    task: Task, limit: int | None, seed: int, size: int, *, test_share: float = 0.0, least: int = 2
+) -> Drawn:
     """Return `task` as the published code chooses its batch: blocks of `size` rows, drawn without replacement.
 
     Held out are blocks, too, the last ones that are drawn.
@@ -154,7 +157,7 @@ def drawn_in_blocks(task: Task, limit: int | None, seed: int, size: int, *, test
     if left_out:
         count = f"{left_out} of {len(task.examples)} rows {'is' if left_out == 1 else 'are'} left out"
         task = replace(task, notes=(*task.notes, f"{count}: task.draw=blocks takes whole blocks of {size}"))
-    return Drawn(_cut(task, [example for block in kept for example in block], limit, test_share), test)
+    return Drawn(_cut(task, [example for block in kept for example in block], limit, test_share, least), test)
 
 
 def within(examples: Sequence[Example], limit: int | None) -> tuple[Example, ...]:
@@ -246,10 +249,10 @@ def _grouped(examples: Iterable[Example]) -> list[list[Example]]:
     return list(members.values())
 
 
-def _cut(task: Task, kept: Sequence[Example], limit: int | None, test_share: float) -> Task:
-    if len(kept) < 2:
+def _cut(task: Task, kept: Sequence[Example], limit: int | None, test_share: float, least: int) -> Task:
+    if len(kept) < least:
         count = "1 example" if len(kept) == 1 else f"{len(kept)} examples"
         whole = f"task.test_share={test_share:g} leaves {count}" if test_share else f"the data have {count}"
-        have = whole if limit is None else f"task.limit={limit} leaves {count}"
-        raise TaskError(f"task {task.name}: {have}; at least 2 are required")
+        have = whole if limit is None else f"task.limit={limit} leaves {count}, since groups stay whole"
+        raise TaskError(f"task {task.name}: {have}; at least {least} are required")
     return replace(task, examples=tuple(kept))

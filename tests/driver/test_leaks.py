@@ -147,8 +147,8 @@ def test_a_task_that_leaks_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     def leaky(row: Row, place: int) -> Example:
         example = honest.example(row, place)
-        marked = f"{getattr(example, where)} {row.values.get(GOLD)}"
-        return replace(example, **{where: marked})
+        marked: dict[str, Any] = {where: f"{getattr(example, where)} {row.values.get(GOLD)}"}
+        return replace(example, **marked)
 
     def same(a: Example, b: Example) -> Any:
         return SAME if a.key == b.key else None

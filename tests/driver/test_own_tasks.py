@@ -80,7 +80,7 @@ async def test_labels_are_as_many_as_a_task_has(tmp_path: Path, method: str) -> 
     words = (f"task={tmp_path / 'intents.yaml'}", f"search.method={method}", "search.scorings=6")
     _, run_dir, _ = await offline.label(tmp_path, *words)
     rows = [json.loads(line) for line in run_dir.labels.read_text().splitlines()]
-    assert len(rows) == 150
+    assert [row["id"] for row in rows] == [f"row-{place}" for place in range(150)], "the order of the data"
     assert 128 <= max(row["label"] for row in rows) < 150
     labels = run_dir.labels.read_bytes()
     run_dir.labels.unlink()

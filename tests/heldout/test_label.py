@@ -118,6 +118,16 @@ def holds(prompt: list[int], part: Any) -> bool:
     return any(tuple(prompt[i : i + len(part)]) == tuple(part) for i in range(len(prompt)))
 
 
+def test_one_row_can_be_held_out_and_a_file_that_is_not_there_is_named_by_its_setting(tmp_path: Path) -> None:
+    one, pool = claims(tmp_path, "one.jsonl", range(100, 101)), claims(tmp_path, "pool.jsonl", range(8))
+    words = (*SETTINGS, f"task.data={pool}")
+    config, run_dir, client = prepare(tmp_path, *words, f"task.test={one}", "evaluate.conditions=[icm]")
+    labelled(config, run_dir, client)
+    assert len(conditions.labels_of(run_dir, "icm", 0).read_text().splitlines()) == 1
+    with pytest.raises(TaskError, match=r"^task\.test=.*none\.jsonl: there is no such file"):
+        prepare(tmp_path / "other", *words, f"task.test={tmp_path}/none.jsonl")
+
+
 def test_no_search_sees_a_held_out_row(tmp_path: Path) -> None:
     data = claims(tmp_path, "rows.jsonl", range(16))
     settings = (*SETTINGS, f"task.data={data}")

@@ -133,6 +133,12 @@ BAD: list[tuple[str, str, str]] = [
     ("group: product, label: stars", "label: consistency_id", r"task\.columns\.group uses the column 'consistency_id'"),
     ("group: product", "grp: product", r"task\.columns\.grp: expected id, group, label"),
     ("group: product", "group: prodct", r"did you mean 'product'\?"),
+    (
+        'good: " good"',
+        'good: " good", Good: " better"',
+        r"the gold value 'Good' has two words: 'A' and 'a' are one",
+    ),
+    ('"Review: {text}\\nSentiment:"', "|\n    {text}", r"ends with a line break, .* write \|- and not \|"),
     ('good: " good"', 'good: " bad"', r"task\.labels: two words or more"),
     ('good: " good"', 'good: " Bad"', r"equal but for space or case"),
     ('good: " good"', 'good: " good", ok: " ok"', r"is of two labels, .* there are 3"),

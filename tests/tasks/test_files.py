@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,45 @@ def test_a_table_is_read_and_all_its_values_are_texts(tmp_path: Path, name: str,
     assert read(tmp_path / name) == [{key: str(value) for key, value in row.items()} for row in ROWS]
 
 
+@pytest.mark.parametrize(
+    ("content", "rows"),
+    [
+        ('text\tlabel\n"Good\t1\nbad"\t0\n', [('"Good', "1"), ('bad"', "0")]),
+        ('text\tlabel\n"Good" he said\t1\nbad\t0\n', [('"Good" he said', "1"), ("bad", "0")]),
+        ('text\tlabel\r\n"Good, ""all""."\t1\r\nbad\t0\r\n', [('Good, "all".', "1"), ("bad", "0")]),
+        ('text\tlabel\n"Good\nor\tnot"\t1\nbad\t0\n', [("Good\nor\tnot", "1"), ("bad", "0")]),
+    ],
+)
+def test_quotes_in_tabular_text_hold_fields_together_or_are_part_of_them(
+    tmp_path: Path, content: str, rows: list[tuple[str, str]]
+) -> None:
+    (tmp_path / "rows.tsv").write_bytes(content.encode())
+    assert [(row["text"], row["label"]) for row in read(tmp_path / "rows.tsv")] == rows
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    parquet.write_table(
+        pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"]), tmp_path / "x.parquet"
+    )
+    with pytest.raises(TaskError, match=r"cannot be read as \.parquet: it has the column 'text' twice"):
+        read(tmp_path / "x.parquet")
+
+
+@pytest.mark.parametrize("data", ["https://host/rows.jsonl", "s3://bucket/rows.parquet", "file:///rows.csv"])
+def test_an_address_is_no_file(data: str) -> None:
+    with pytest.raises(TaskError, match="is an address: download it, and name the file"):
+        files.read(TaskConfig(name="claims", data=data), None)
+
+
+def test_a_pipe_is_refused_since_it_can_be_read_once_only(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "rows.jsonl")
+    with pytest.raises(TaskError, match="is a pipe or a device, and is read more than once: save it as a file"):
+        read(tmp_path / "rows.jsonl")
+
+
 def test_a_row_of_a_table_is_named_by_the_line_that_it_begins_in(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text(table(","))
     rows = files.read_file(tmp_path / "rows.csv")
@@ -104,7 +144,8 @@ def test_folders_that_the_library_has_saved_are_read_with_and_without_splits(tmp
     datasets.DatasetDict({"test": saved}).save_to_disk(str(tmp_path / "splits"))
     assert read(tmp_path / "one") == read(tmp_path / "splits", "test") == ROWS
     with pytest.raises(
-        TaskError, match=r"splits, split train: cannot be loaded: it has no split train \(task.split\); it has test"
+        TaskError,
+        match=r"save_to_disk, split train, cannot be loaded: it has no split train \(task.split\); it has test",
     ):
         read(tmp_path / "splits")
 
@@ -177,8 +218,12 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "cut.jsonl.gz": (gzip.compress(LINES.encode())[:-20], "task.data={}: cannot be read: "),
     "rows.xlsx": (
         b"PK\x03\x04zip",
-        "task.data={}: is not of a format that is read; convert it to one of .json, .jsonl",
+        "task.data={}: is a zip archive, as an .xlsx file is; convert or unpack it to one of .json, .jsonl",
     ),
+    "zip.csv": (b"PK\x03\x04zip", "task.data={}: is a zip archive"),
+    "packed.jsonl": (b"\x28\xb5\x2f\xfd\x04", "task.data={}: is compressed by zstd; convert or unpack it"),
+    "packed.bin": (b"\0\1\2", "task.data={}: is not of a format that is read; convert it to one of .json, .jsonl"),
+    "open.tsv": (b'a\tb\n"1\t2\n3\n', "line 2: is not a table"),
     "rows.parquet": (b"PAR1 no", "task.data={}: cannot be read as .parquet: "),
     "rows.arrow": (b"ARROW1 no", "task.data={}: cannot be read as .arrow: "),
 }

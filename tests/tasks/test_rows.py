@@ -1,8 +1,10 @@
 """Rows: which values are absent, what ids and groups are made up, and that none collides with the data's own."""
 
 import json
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -74,6 +76,22 @@ def test_a_group_that_pandas_has_made_a_float_is_the_same_group(tmp_path: Path) 
 def test_an_exclusion_group_beside_a_blank_consistency_id_is_one_group(tmp_path: Path) -> None:
     task = loaded(tmp_path, claims(consistency_id=["", None, NAN, " "], exclusion_group=["a", "a", "b", "b"]))
     assert [c.rule.name for c in task.problem().conflicts] == ["at most one"] * 2
+
+
+@pytest.mark.parametrize("group", [date(2026, 11, 28), datetime(2026, 11, 28, 7), True, UUID(int=7)])
+def test_dates_and_truth_values_name_groups_and_dates_examples(group: Any) -> None:
+    row = Row("", {"consistency_id": group, "id": group})
+    assert row.name("consistency_id") == str(group)
+    if group is not True:
+        assert row.id("id") == str(group)
+
+
+def test_groups_and_ids_that_count_as_none_are_noted(tmp_path: Path) -> None:
+    task = loaded(tmp_path, claims(consistency_id=["NA", "NA", "x", "x"], id=[1, 2, 3, "null"]))
+    assert task.notes[:2] == (
+        f"1 row has the id 'null' or the like: they count as having none, first is {tmp_path}/rows.jsonl, line 4",
+        f"2 rows have the consistency_id 'NA' or the like: they count as having none, first is {tmp_path}/rows.jsonl, line 1",
+    )
 
 
 def test_made_up_ids_and_groups_never_collide_with_those_of_the_data(tmp_path: Path) -> None:

@@ -235,7 +235,7 @@ def test_a_group_larger_than_a_pool_is_refused() -> None:
     ("groups", "limit", "message"),
     [
         ([1], None, "the data have 1 example; at least 2 are required"),
-        ([3, 3], 2, "task.limit=2 leaves 0 examples; at least 2 are required"),
+        ([3, 3], 2, "task.limit=2 leaves 0 examples, since groups stay whole; at least 2 are required"),
     ],
 )
 def test_fewer_than_two_examples_are_refused(groups: list[int], limit: int | None, message: str) -> None:

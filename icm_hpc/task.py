@@ -20,7 +20,7 @@ from .scoring import running_text
 from .scoring.tokenizer import LocalTokenizer
 from .serving import weights
 from .tasks import Task, gold
-from .terminal import console
+from .terminal import console, printable
 
 ARGUMENTS = {"FILE": "a task of your own, as task=FILE; default: task=reviews"}
 SHOWN = 3  # examples in the prompt: two demonstrations and a query
@@ -40,7 +40,7 @@ def main() -> None:
         config = loading.load([word if "=" in word or word.startswith("-") else f"task={word}" for word in words])
         table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
         for name, text in described(config):
-            table.add_row(name, text)
+            table.add_row(name, printable(text))
         console.print(table)
     except IcmError as error:
         sys.exit(f"icm_hpc: {error}")

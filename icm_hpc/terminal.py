@@ -14,3 +14,8 @@ if isinstance(sys.stdout, io.TextIOWrapper):
 console = Console(
     highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH
 )
+
+
+def printable(text: str) -> str:
+    """Return a text of the data with an escape for each sign that a terminal would obey, but for line breaks."""
+    return "".join(sign if sign.isprintable() or sign == "\n" else repr(sign)[1:-1] for sign in text)

@@ -1,6 +1,9 @@
 """Tasks that a YAML file describes: from rows to examples, labels and rules; and the messages for what cannot be used."""
 
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -300,6 +303,17 @@ def test_the_command_shows_whether_a_task_is_right(tmp_path: Path) -> None:
     assert "Sentiment:« bad»\n\nReview:" in found["first prompt"]
     assert found["first prompt"].endswith("Sentiment:«?»")
     assert found["tokens"].count("«") == 2
+
+
+def test_the_command_prints_nothing_that_a_terminal_would_obey(tmp_path: Path) -> None:
+    word = written(tmp_path)
+    (tmp_path / "reviews.csv").write_text(CSV.replace("Warm", "\x1b[31mWarm\x07"))
+    run = [sys.executable, "-m", "icm_hpc.task", word, "model=tiny"]
+    done = subprocess.run(
+        run, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}
+    )
+    assert "\\x1b[31mWarm\\x07" in done.stdout
+    assert done.stdout.isascii()
 
 
 def test_the_command_refuses_as_a_run_does(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from icm_hpc.core import speculation
 from icm_hpc.core.methods import METHODS
 from icm_hpc.core.methods.method import Method
 from icm_hpc.core.search import Asking
-from icm_hpc.core.types import Annealing, Ask, Conflict, Problem, RandomDraws, ScoreOne, State, StepInfo
+from icm_hpc.core.types import Annealing, Ask, Conflict, Problem, RandomDraws, ScoreOne, State, StepInfo, bytes_of
 from icm_hpc.tasks.task import EXACTLY_ONE
 
 N = 8
@@ -25,7 +25,7 @@ BLOCKS = METHODS["blocks"]
 
 def row(ask: Ask, index: int) -> list[float]:
     """Return the scores of one prompt: a function of the example and of the other labels."""
-    others = np.delete(ask.labels, index).tobytes()
+    others = bytes_of(np.delete(ask.labels, index))
     share = int.from_bytes(hashlib.sha256(others + bytes([index])).digest()[:4], "big") / 2**32
     return [float(np.log(0.02 + 0.96 * share)), float(np.log(0.98 - 0.96 * share))]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from . import submit
 from .capacity import plan
 from .config import describe, loading
+from .config.flags import split_flags
 from .config.place import MAX_NAME
 from .driver import pools
 from .errors import ConfigError, IcmError, Interrupted
@@ -40,7 +41,7 @@ def main() -> None:
         if topic is not None:
             describe.print_help(__doc__, ARGUMENTS, topic)
             return
-        arguments, flags = submit.split_flags(sys.argv[1:])
+        arguments, flags = split_flags(sys.argv[1:], *submit.FLAGS)
         run_dir, settings = _run_of(arguments)
         pools.task_of_run(run_dir)  # refused before anything else where there is none
         implied = (*IMPLIED, f"search.pool_run={run_dir.path}", f"run.root={run_dir.path.parent}")

@@ -15,16 +15,18 @@ from pathlib import Path
 from rich.table import Table
 
 from .config import describe, home, loading
+from .config.flags import split_flags
 from .errors import ConfigError, IcmError
+from .exports.writing import published
 from .reports import beside, together
 from .reports.beside import Beside
-from .rundir.files import write_atomically
 from .rundir.folder import RunDir
 from .terminal import console
 
 ARGUMENTS = {
     "runs=A,B,C": "names of the runs, or patterns such as small-* (required)",
     "out=PATH": "a file to write: .html, .png or .csv; default: tables are printed",
+    "overwrite=false": "true: replace the file that is there",
     "run.root=runs": "the folder of all runs",
 }
 COLUMNS = ("series", "condition", "accuracy", "low", "high", "rows", "runs", "accuracies")
@@ -37,8 +39,9 @@ def main() -> None:
         if topic is not None:
             describe.print_help(__doc__, ARGUMENTS, topic, takes_settings=False)
             return
-        own = dict(word.split("=", 1) for word in sys.argv[1:] if word.startswith(("runs=", "out=")))
-        root = loading.load([word for word in sys.argv[1:] if not word.startswith(("runs=", "out="))]).run
+        words, flags = split_flags(sys.argv[1:], "overwrite")
+        own = dict(word.split("=", 1) for word in words if word.startswith(("runs=", "out=")))
+        root = loading.load([word for word in words if not word.startswith(("runs=", "out="))]).run
         out = home.expanded(own["out"], instead="out without ~") if own.get("out") else None
         kind = out.suffix if out else ""
         if kind not in ("", *together.WRITERS, ".csv") or (out and not kind):
@@ -48,11 +51,10 @@ def main() -> None:
             _print(found)
             return
         os.umask(0o077)
-        write_atomically(out, _csv(found) if kind == ".csv" else together.WRITERS[kind](found))
+        with published(out, overwrite=flags.get("overwrite", False)) as made:
+            made.write_bytes(_csv(found) if kind == ".csv" else together.WRITERS[kind](found))
         print(out)
     except IcmError as error:
-        sys.exit(f"icm_hpc: {error}")
-    except OSError as error:
         sys.exit(f"icm_hpc: {error}")
 
 

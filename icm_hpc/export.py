@@ -21,7 +21,7 @@ from .config.typed import value_of
 from .config.written import read_value
 from .driver.summary import Summary, from_json, warnings
 from .errors import ConfigError, IcmError
-from .exports import FORMATS, PAIRED, TAKES
+from .exports import FORMATS, IN_FOLDERS, PAIRED, TAKES
 from .exports.lines import Filter, lines_of
 from .exports.pairs import pairs_of
 from .exports.selection import ORDERS, Selection
@@ -110,7 +110,8 @@ def export(run_dir: RunDir, options: Options) -> dict[str, Any]:
             raise ConfigError(f"{run_dir.labels} is not there: the run has not ended") from error
         selection = _selection(run_dir, options, file)
         _require_some(selection)
-        made = stack.enter_context(published(out, overwrite=options.overwrite))
+        is_folder = options.to in IN_FOLDERS
+        made = stack.enter_context(published(out, overwrite=options.overwrite, is_folder=is_folder))
         records = FORMATS[options.to](made, selection)
     told = warnings(selection.summary) if selection.summary else [f"{run_dir.summary} cannot be read"]
     return {

@@ -9,6 +9,7 @@ import sys
 from . import submit
 from .capacity import plan
 from .config import describe, loading
+from .config.flags import split_flags
 from .errors import ConfigError, IcmError, Interrupted
 from .jobs import launch
 from .monitoring import finished
@@ -28,7 +29,7 @@ def main() -> None:
         if topic is not None:
             describe.print_help(__doc__, ARGUMENTS, topic)
             return
-        arguments, flags = submit.split_flags(sys.argv[1:])
+        arguments, flags = split_flags(sys.argv[1:], *submit.FLAGS)
         run = loading.load([word for word in arguments if word.startswith(("run=", "run."))]).run
         run_dir = RunDir(loading.existing_run(run))
         here = f"run.root={run_dir.path.parent}"  # the folder may have been moved

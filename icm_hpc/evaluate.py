@@ -137,7 +137,7 @@ def _scored(run_dir: RunDir) -> dict[str, Scored]:
     try:
         return read_scored(run_dir.labels)
     except FileNotFoundError as error:
-        raise ConfigError(f"{run_dir.labels} is not there: the run has not ended") from error
+        raise ConfigError(run_dir.no_labels) from error
 
 
 def main() -> None:

@@ -107,7 +107,7 @@ def export(run_dir: RunDir, options: Options) -> dict[str, Any]:
         try:
             file = stack.enter_context(run_dir.labels.open("rb"))
         except FileNotFoundError as error:
-            raise ConfigError(f"{run_dir.labels} is not there: the run has not ended") from error
+            raise ConfigError(run_dir.no_labels) from error
         selection = _selection(run_dir, options, file)
         _require_some(selection)
         is_folder = options.to in IN_FOLDERS

@@ -120,7 +120,7 @@ def test_a_run_without_labels_and_one_without_a_pool_are_refused(finished: Path,
     assert "name that one" in chained.stderr
     (root / "first" / "labels.jsonl").unlink()
     refused = submit("run=first", f"run.root={root}", f"task.data={more}", command="apply")
-    assert "has no labels yet: python -m icm_hpc.resume run=first" in refused.stderr
+    assert "to write it: python -m icm_hpc.resume run=first" in refused.stderr
 
 
 def test_what_an_applied_run_has_saved_keeps_its_pool_and_its_model(finished: Path, tmp_path: Path) -> None:

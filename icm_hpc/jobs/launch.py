@@ -164,7 +164,7 @@ def _data(
     if task.sha256() != known.sha256():
         raise ConfigError(
             f"{run_dir.path} belongs to a run of other data than {config.task.data} holds now: choose another run.name, or"
-            f" go on with its own copy: {submission.resume_command(run_dir)}"
+            f" go on with its own copy: {run_dir.resume_command}"
         )
     return task, None
 
@@ -249,7 +249,7 @@ def _print_commands(config: Config, cancel: str) -> None:
     status = ["python", "-m", "icm_hpc.status", f"run={config.run.name}", f"run.root={config.run.root}"]
     console.print(f"watch    {shlex.join(['tail', '-F', str(run_dir.driver_log)])}")
     console.print(f"status   {shlex.join(status)}")
-    console.print(f"resume   {submission.resume_command(run_dir)}")
+    console.print(f"resume   {run_dir.resume_command}")
     console.print(cancel)
 
 

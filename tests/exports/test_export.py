@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from icm_hpc import export
-from icm_hpc.errors import ConfigError
+from icm_hpc.errors import ConfigError, DamagedFile
 from icm_hpc.exports import FORMATS, TAKES, writing
 from tests.exports.runs import exported, finished, labels, lines
 
@@ -100,7 +100,7 @@ def test_gold_true_adds_a_column(tmp_path: Path) -> None:
 def test_a_run_without_labels_or_with_damaged_ones_is_refused(tmp_path: Path) -> None:
     run_dir = finished(tmp_path, "task.limit=8")
     run_dir.labels.write_text(run_dir.labels.read_text()[:-40])
-    with pytest.raises(ConfigError, match=r"labels.jsonl, line 8: is damaged; python -m icm_hpc.resume"):
+    with pytest.raises(DamagedFile, match=r"labels.jsonl, line 8: is damaged; python -m icm_hpc.resume"):
         exported(run_dir, "sft")
     run_dir.labels.unlink()
     with pytest.raises(ConfigError, match="the run has not ended"):

@@ -20,13 +20,13 @@ from .config.loading import existing_run, load, load_file
 from .config.schema import Config
 from .core.energy import each_label, margins
 from .driver.labels import Scored, read_scored
-from .errors import ConfigError, IcmError
+from .errors import ConfigError
 from .heldout import results
 from .heldout.results import Results
 from .heldout.statistics import Figures, Interval
 from .rundir.folder import RunDir
 from .tasks import gold
-from .terminal import console
+from .terminal import console, reporting_errors
 
 ARGUMENTS = {
     "run=NAME": "the run: the name of its folder (required)",
@@ -140,20 +140,18 @@ def _scored(run_dir: RunDir) -> dict[str, Scored]:
         raise ConfigError(run_dir.no_labels) from error
 
 
+@reporting_errors()
 def main() -> None:
     """Print the figures."""
-    try:
-        words = sys.argv[1:]
-        topic = describe.asked_for_help(words)
-        if topic is not None:
-            describe.print_help(__doc__, ARGUMENTS, topic, takes_settings=False)
-            return
-        run_dir = RunDir(existing_run(load([word for word in words if word not in ("json=true", "json=false")]).run))
-        config = load_file(run_dir.config)
-        test = results.of_run(config, run_dir)
-        figures = figures_of_run(config, run_dir)
-    except IcmError as error:
-        sys.exit(f"evaluate: {error}")
+    words = sys.argv[1:]
+    topic = describe.asked_for_help(words)
+    if topic is not None:
+        describe.print_help(__doc__, ARGUMENTS, topic, takes_settings=False)
+        return
+    run_dir = RunDir(existing_run(load([word for word in words if word not in ("json=true", "json=false")]).run))
+    config = load_file(run_dir.config)
+    test = results.of_run(config, run_dir)
+    figures = figures_of_run(config, run_dir)
     if "json=true" in words:
         print(json.dumps({**figures, "test": asdict(test) if test else None}))
     else:

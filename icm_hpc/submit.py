@@ -9,8 +9,8 @@ import sys
 from .capacity import plan
 from .config import credentials, describe, loading
 from .config.flags import split_flags
-from .errors import IcmError, Interrupted
 from .jobs import launch
+from .terminal import reporting_errors
 
 FLAGS = ("dry_run", "wait")
 FLAG_ARGUMENTS = {
@@ -21,24 +21,19 @@ ARGUMENTS = {
     "preset=NAME": "the size of an experiment, with held-out rows: small, full (docs/evaluation.md)",
     **FLAG_ARGUMENTS,
 }
-INTERRUPTED = 130  # exit code
 
 
+@reporting_errors()
 def main() -> None:
     """Run the command."""
-    try:
-        topic = describe.asked_for_help(sys.argv[1:])
-        if topic is not None:
-            describe.print_help(__doc__, ARGUMENTS, topic)
-            return
-        arguments, flags = split_flags(sys.argv[1:], *FLAGS)
-        config, url_from = credentials.addressed(loading.load(arguments))
-        command = plan.Command("submit", tuple(arguments))
-        launch.start(launch.named(config), url_from, command, name_is_made_up=not config.run.name, **flags)
-    except IcmError as error:
-        sys.exit(f"icm_hpc: {error}")
-    except Interrupted:
-        sys.exit(INTERRUPTED)
+    topic = describe.asked_for_help(sys.argv[1:])
+    if topic is not None:
+        describe.print_help(__doc__, ARGUMENTS, topic)
+        return
+    arguments, flags = split_flags(sys.argv[1:], *FLAGS)
+    config, url_from = credentials.addressed(loading.load(arguments))
+    command = plan.Command("submit", tuple(arguments))
+    launch.start(launch.named(config), url_from, command, name_is_made_up=not config.run.name, **flags)
 
 
 if __name__ == "__main__":

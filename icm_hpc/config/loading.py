@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..errors import ConfigError
-from . import engine_options, home, no_secrets, written
+from . import engine_options, home, no_secrets, runs, written
 from .filled import with_engine, with_protocol
 from .keys import ALIASES, HINTS, SECTIONS, check_key, nearest, require_sections
 from .place import RunConfig
@@ -153,11 +153,11 @@ def run_folder(run: RunConfig) -> Path:
 
 
 def existing_run(run: RunConfig) -> Path:
-    """Return a run's folder; raises ConfigError if none is named, or if it is no run's."""
+    """Return a run's folder; raises ConfigError if none is named, or if it is no run's; FolderError if it cannot be read."""
     if not run.name:
         raise ConfigError("which run? Write run=NAME; python -m icm_hpc.status lists them")
     folder = run_folder(run)
-    if not (folder / "config.yaml").exists():
+    if not runs.is_run(folder):
         raise ConfigError(f"there is no run {run.name} in {folder.parent}: name one with run=NAME")
     return folder
 

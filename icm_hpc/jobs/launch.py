@@ -17,7 +17,7 @@ from rich.table import Table
 from .. import evaluate, scheduler, tasks
 from ..capacity import executor, plan
 from ..capacity.found import Plan
-from ..config import credentials, home, loading
+from ..config import credentials, home, loading, runs
 from ..config.fingerprint import differences, draw_the_same_examples, result_settings
 from ..config.schema import Config
 from ..driver import pools
@@ -30,7 +30,7 @@ from ..rundir.folder import RunDir
 from ..rundir.logs import log_to_files
 from ..rundir.progress import Watch
 from ..tasks import Task, gold
-from ..terminal import console
+from ..terminal import console, go_on_without_output
 from . import claim, local, sbatch, submission
 from .notifying import notes, notify
 from .reporting import write_report
@@ -73,14 +73,17 @@ def start(
     Until the job can start nothing is written. `url_from` is where the URL of a server that already runs was set. A run that
     is resumed goes on with its copy of the data.
     """
+    if not dry_run:  # whose output is the script
+        go_on_without_output()
     config, where = executor.resolved(given)
     read = {"cluster": where, **(plan.defaults_read() if command.run_config is None else {})}
     for name, text in read.items():
-        if dry_run:  # whose output is the script
+        if dry_run:
             print(f"icm_hpc: {name} {text}", file=sys.stderr)
         else:
             console.print(f"{name:<8} {text}")
     run_dir = RunDir(Path(config.run.root) / config.run.name)
+    runs.require_writable(run_dir.path)
     task, gold_labels = _data(config, run_dir, resumed=resumed, is_new=name_is_made_up)
     test = test_rows.of_run(config, run_dir, task, is_new=name_is_made_up)
     if dry_run:

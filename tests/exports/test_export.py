@@ -35,7 +35,7 @@ def test_the_command_writes_the_file_for_its_owner_and_prints_what_it_holds(tmp_
     assert list(out.parent.iterdir()) == [out]
     again = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
     assert again.returncode == 1
-    assert again.stderr.startswith("export: out=")
+    assert again.stderr.startswith("icm_hpc: out=")
     assert "overwrite=true" in again.stderr
 
 

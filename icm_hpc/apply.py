@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import submit
+from . import submit, tasks
 from .capacity import plan
 from .config import describe, loading
 from .config.flags import split_flags
@@ -44,13 +44,17 @@ def main() -> None:
         return
     arguments, flags = split_flags(sys.argv[1:], *submit.FLAGS)
     run_dir, settings = _run_of(arguments)
-    pools.task_of_run(run_dir)  # refused before anything else where there is none
+    pool = pools.task_of_run(run_dir)  # refused before anything else where there is none
     implied = (*IMPLIED, f"search.pool_run={run_dir.path}", f"run.root={run_dir.path.parent}")
     own_name = any(word.startswith("run.name=") for word in settings)
     named = () if own_name else (f"run.name={run_dir.path.name[: MAX_NAME - len(SUFFIX)]}{SUFFIX}",)
     config = launch.named(loading.load_file(run_dir.config, (*implied, *named, *settings)))
     if Path(config.run.root) / config.run.name == run_dir.path:
         raise ConfigError(f"run.name={config.run.name} is the finished run itself: choose another name")
+    if tasks.label_words(tasks.family_of(config.task), config.task) != pool.label_words:
+        raise ConfigError(
+            f"task: the run's label words are {list(pool.label_words)}: leave out task.labels and task.label_words"
+        )
     command = plan.Command("apply", (f"run={run_dir.path.name}", *settings), run_dir.config, implied)
     launch.start(config, "the run's settings", command, name_is_made_up=not own_name, **flags)
 

@@ -93,6 +93,7 @@ def test_it_goes_on_without_the_run_whose_labels_it_shows(finished: Path, tmp_pa
         (["task.data=DATA"], "which run? Write run=NAME"),
         (["run=second", "task.data=DATA"], "there is no run second"),
         (["run=first", "task.data=DATA", "task=reviews"], "leave out task="),
+        (["run=first", "task.data=DATA", "task.label_words=[good,bad]"], "leave out task.labels and task.label_words"),
         (["run=first", "task.data=nowhere.csv"], "task.data=nowhere.csv: there is no such file"),
         (["run=first", "task.data=DATA", "run.name=first"], "run.name=first is the finished run itself"),
         (

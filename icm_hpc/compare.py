@@ -41,7 +41,7 @@ def main() -> None:
         return
     words, flags = split_flags(sys.argv[1:], "overwrite")
     own = dict(word.split("=", 1) for word in words if word.startswith(("runs=", "out=")))
-    root = loading.load([word for word in words if not word.startswith(("runs=", "out="))]).run
+    root = loading.load([word for word in words if not word.startswith(("runs=", "out="))], own=ARGUMENTS).run
     out = home.expanded(own["out"], instead="out without ~") if own.get("out") else None
     kind = out.suffix if out else ""
     if kind not in ("", *together.WRITERS, ".csv") or (out and not kind):

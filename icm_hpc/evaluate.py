@@ -16,6 +16,7 @@ import numpy as np
 from rich.table import Table
 
 from .config import describe
+from .config.flags import split_flags
 from .config.loading import existing_run, load, load_file
 from .config.schema import Config
 from .core.energy import each_label, margins
@@ -143,16 +144,16 @@ def _scored(run_dir: RunDir) -> dict[str, Scored]:
 @reporting_errors()
 def main() -> None:
     """Print the figures."""
-    words = sys.argv[1:]
-    topic = describe.asked_for_help(words)
+    topic = describe.asked_for_help(sys.argv[1:])
     if topic is not None:
         describe.print_help(__doc__, ARGUMENTS, topic, takes_settings=False)
         return
-    run_dir = RunDir(existing_run(load([word for word in words if word not in ("json=true", "json=false")]).run))
+    words, flags = split_flags(sys.argv[1:], "json")
+    run_dir = RunDir(existing_run(load(words, own=ARGUMENTS).run))
     config = load_file(run_dir.config)
     test = results.of_run(config, run_dir)
     figures = figures_of_run(config, run_dir)
-    if "json=true" in words:
+    if flags.get("json"):
         print(json.dumps({**figures, "test": asdict(test) if test else None}))
     else:
         print_figures(figures, test)

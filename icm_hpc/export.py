@@ -79,7 +79,7 @@ def main() -> None:
         return
     options, words = parsed(sys.argv[1:])
     os.umask(0o077)  # texts may be private
-    found = export(RunDir(existing_run(load(words).run)), options)
+    found = export(RunDir(existing_run(load(words, own=ARGUMENTS).run)), options)
     print(json.dumps(found))
 
 

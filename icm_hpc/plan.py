@@ -14,6 +14,7 @@ from . import tasks
 from .capacity import executor, plan
 from .capacity.found import Plan
 from .config import credentials, describe, home, loading, runs
+from .config.flags import split_flags
 from .errors import ConfigError
 from .rundir.folder import RunDir
 from .rundir.measured import Measured, of_lines, read
@@ -26,20 +27,20 @@ ARGUMENTS = {
     "json=false": "true: print the plan as one JSON object",
 }
 
-JSON, MEASURED = ("json=true", "json=false"), "measured="  # words that are not settings
+MEASURED = "measured="  # a word that is no setting
 
 
 @reporting_errors()
 def main() -> None:
     """Run the command."""
-    words = sys.argv[1:]
-    topic = describe.asked_for_help(words)
+    topic = describe.asked_for_help(sys.argv[1:])
     if topic is not None:
         describe.print_help(__doc__, ARGUMENTS, topic)
         return
-    given = [word for word in words if word not in JSON and not word.startswith(MEASURED)]
+    words, flags = split_flags(sys.argv[1:], "json")
+    given = [word for word in words if not word.startswith(MEASURED)]
     measured = _measured(words)
-    addressed, url_from = credentials.addressed(loading.load(given))
+    addressed, url_from = credentials.addressed(loading.load(given, own=ARGUMENTS))
     config, where = executor.resolved(addressed)
     runs.require_writable(loading.run_folder(config.run))
     task = tasks.load(config.task, seed=config.search.seed)
@@ -50,7 +51,7 @@ def main() -> None:
     command = plan.Command("submit", tuple(given))
     works = None if found.fits else plan.working_command(found, command)
     found.remedies = plan.fitting(found, command)
-    if "json=true" in words:
+    if flags.get("json"):
         print(json.dumps({"fits": found.fits, **asdict(found), "works": works and str(works)}))
     else:
         print_plan(found)

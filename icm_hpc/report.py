@@ -30,7 +30,7 @@ def main() -> None:
     logging.basicConfig(format="%(message)s")
     asked = [word.removeprefix("prompt=") for word in sys.argv[1:] if word.startswith("prompt=")]
     words = [word for word in sys.argv[1:] if not word.startswith("prompt=")]
-    run_dir = RunDir(existing_run(load(words).run))
+    run_dir = RunDir(existing_run(load(words, own=ARGUMENTS).run))
     console.out(_prompt(run_dir, asked[-1]) if asked else _written(run_dir))
 
 

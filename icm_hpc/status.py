@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import describe, loading
+from .config.flags import split_flags
 from .errors import ConfigError
 from .monitoring import screen, slurm, state, table
 from .terminal import console, reporting_errors
@@ -26,10 +27,9 @@ def main() -> None:
     if topic is not None:
         describe.print_help(__doc__, ARGUMENTS, topic, takes_settings=False)
         return
-    words = sys.argv[1:]
-    as_json, watch = "json=true" in words, "watch=true" in words
-    flags = [f"{name}={value}" for name in ("json", "watch") for value in ("true", "false")]
-    asked = loading.load([word for word in words if word not in flags]).run
+    words, flags = split_flags(sys.argv[1:], "json", "watch")
+    as_json, watch = flags.get("json", False), flags.get("watch", False)
+    asked = loading.load(words, own=ARGUMENTS).run
     root = loading.run_folder(dataclasses.replace(asked, name=""))
     if not state.folders(root, asked.name):
         raise ConfigError(_no_runs(root, asked.name))

@@ -31,7 +31,7 @@ def main() -> None:
         describe.print_help(__doc__, ARGUMENTS, topic)
         return
     arguments, flags = split_flags(sys.argv[1:], *FLAGS)
-    config, url_from = credentials.addressed(loading.load(arguments))
+    config, url_from = credentials.addressed(loading.load(arguments, own=ARGUMENTS))
     command = plan.Command("submit", tuple(arguments))
     launch.start(launch.named(config), url_from, command, name_is_made_up=not config.run.name, **flags)
 

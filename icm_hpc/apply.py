@@ -9,14 +9,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import submit
+from . import submit, tasks
 from .capacity import plan
 from .config import describe, loading
+from .config.flags import split_flags
 from .config.place import MAX_NAME
 from .driver import pools
-from .errors import ConfigError, IcmError, Interrupted
+from .errors import ConfigError
 from .jobs import launch
 from .rundir.folder import RunDir
+from .terminal import reporting_errors
 
 ARGUMENTS = {
     "run=NAME": "the finished run whose labels are shown: the name of its folder (required)",
@@ -33,28 +35,28 @@ IMPLIED = (
 )  # fmt: skip
 
 
+@reporting_errors()
 def main() -> None:
     """Run the command."""
-    try:
-        topic = describe.asked_for_help(sys.argv[1:])
-        if topic is not None:
-            describe.print_help(__doc__, ARGUMENTS, topic)
-            return
-        arguments, flags = submit.split_flags(sys.argv[1:])
-        run_dir, settings = _run_of(arguments)
-        pools.task_of_run(run_dir)  # refused before anything else where there is none
-        implied = (*IMPLIED, f"search.pool_run={run_dir.path}", f"run.root={run_dir.path.parent}")
-        own_name = any(word.startswith("run.name=") for word in settings)
-        named = () if own_name else (f"run.name={run_dir.path.name[: MAX_NAME - len(SUFFIX)]}{SUFFIX}",)
-        config = launch.named(loading.load_file(run_dir.config, (*implied, *named, *settings)))
-        if Path(config.run.root) / config.run.name == run_dir.path:
-            raise ConfigError(f"run.name={config.run.name} is the finished run itself: choose another name")
-        command = plan.Command("apply", (f"run={run_dir.path.name}", *settings), run_dir.config, implied)
-        launch.start(config, "the run's settings", command, name_is_made_up=not own_name, **flags)
-    except IcmError as error:
-        sys.exit(f"icm_hpc: {error}")
-    except Interrupted:
-        sys.exit(submit.INTERRUPTED)
+    topic = describe.asked_for_help(sys.argv[1:])
+    if topic is not None:
+        describe.print_help(__doc__, ARGUMENTS, topic)
+        return
+    arguments, flags = split_flags(sys.argv[1:], *submit.FLAGS)
+    run_dir, settings = _run_of(arguments)
+    pool = pools.task_of_run(run_dir)  # refused before anything else where there is none
+    implied = (*IMPLIED, f"search.pool_run={run_dir.path}", f"run.root={run_dir.path.parent}")
+    own_name = any(word.startswith("run.name=") for word in settings)
+    named = () if own_name else (f"run.name={run_dir.path.name[: MAX_NAME - len(SUFFIX)]}{SUFFIX}",)
+    config = launch.named(loading.load_file(run_dir.config, (*implied, *named, *settings)))
+    if Path(config.run.root) / config.run.name == run_dir.path:
+        raise ConfigError(f"run.name={config.run.name} is the finished run itself: choose another name")
+    if tasks.label_words(tasks.family_of(config.task), config.task) != pool.label_words:
+        raise ConfigError(
+            f"task: the run's label words are {list(pool.label_words)}: leave out task.labels and task.label_words"
+        )
+    command = plan.Command("apply", (f"run={run_dir.path.name}", *settings), run_dir.config, implied)
+    launch.start(config, "the run's settings", command, name_is_made_up=not own_name, **flags)
 
 
 def _run_of(arguments: Sequence[str]) -> tuple[RunDir, list[str]]:

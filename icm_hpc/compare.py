@@ -14,54 +14,54 @@ from pathlib import Path
 
 from rich.table import Table
 
-from .config import describe, home, loading
-from .errors import ConfigError, IcmError
+from .config import describe, home, loading, runs
+from .config.flags import split_flags
+from .errors import ConfigError
+from .exports.writing import published
 from .reports import beside, together
 from .reports.beside import Beside
-from .rundir.files import write_atomically
 from .rundir.folder import RunDir
-from .terminal import console
+from .terminal import console, reporting_errors
 
 ARGUMENTS = {
     "runs=A,B,C": "names of the runs, or patterns such as small-* (required)",
     "out=PATH": "a file to write: .html, .png or .csv; default: tables are printed",
+    "overwrite=false": "true: replace the file that is there",
     "run.root=runs": "the folder of all runs",
 }
 COLUMNS = ("series", "condition", "accuracy", "low", "high", "rows", "runs", "accuracies")
 
 
+@reporting_errors()
 def main() -> None:
     """Compare, and print or write it."""
-    try:
-        topic = describe.asked_for_help(sys.argv[1:])
-        if topic is not None:
-            describe.print_help(__doc__, ARGUMENTS, topic, takes_settings=False)
-            return
-        own = dict(word.split("=", 1) for word in sys.argv[1:] if word.startswith(("runs=", "out=")))
-        root = loading.load([word for word in sys.argv[1:] if not word.startswith(("runs=", "out="))]).run
-        out = home.expanded(own["out"], instead="out without ~") if own.get("out") else None
-        kind = out.suffix if out else ""
-        if kind not in ("", *together.WRITERS, ".csv") or (out and not kind):
-            raise ConfigError(f"out={out}: ends in .html, .png or .csv")
-        found = beside.beside(named(loading.run_folder(root), own.get("runs", "")))
-        if out is None:
-            _print(found)
-            return
-        os.umask(0o077)
-        write_atomically(out, _csv(found) if kind == ".csv" else together.WRITERS[kind](found))
-        print(out)
-    except IcmError as error:
-        sys.exit(f"icm_hpc: {error}")
-    except OSError as error:
-        sys.exit(f"icm_hpc: {error}")
+    topic = describe.asked_for_help(sys.argv[1:])
+    if topic is not None:
+        describe.print_help(__doc__, ARGUMENTS, topic, takes_settings=False)
+        return
+    words, flags = split_flags(sys.argv[1:], "overwrite")
+    own = dict(word.split("=", 1) for word in words if word.startswith(("runs=", "out=")))
+    root = loading.load([word for word in words if not word.startswith(("runs=", "out="))], own=ARGUMENTS).run
+    out = home.expanded(own["out"], instead="out without ~") if own.get("out") else None
+    kind = out.suffix if out else ""
+    if kind not in ("", *together.WRITERS, ".csv") or (out and not kind):
+        raise ConfigError(f"out={out}: ends in .html, .png or .csv")
+    found = beside.beside(named(loading.run_folder(root), own.get("runs", "")))
+    if out is None:
+        _print(found)
+        return
+    os.umask(0o077)
+    with published(out, overwrite=flags.get("overwrite", False)) as made:
+        made.write_bytes(_csv(found) if kind == ".csv" else together.WRITERS[kind](found))
+    print(out)
 
 
 def named(root: Path, names: str) -> list[RunDir]:
     """Return the runs of a folder that names, divided by commas, or patterns name; raises ConfigError for what names none."""
-    known = sorted(path.parent.name for path in root.glob("*/config.yaml"))
+    known = [path.name for path in runs.all_runs(root)]
     found: list[str] = []
     for name in filter(None, names.split(",")):
-        matching = [one for one in known if fnmatchcase(one, name)]
+        matching = [one for one in known if fnmatchcase(one, name)] or [name] * runs.is_run(root / name)
         if not matching:
             raise ConfigError(
                 f"runs={name}: there is no such run in {root}: name another folder of runs with run.root=FOLDER"

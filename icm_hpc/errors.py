@@ -70,6 +70,10 @@ class FolderError(IcmError):
     """The run's folder, or another, cannot be read or written."""
 
 
+class OutputError(IcmError):
+    """Standard output cannot be written."""
+
+
 class DamagedFile(FolderError, ValueError):  # noqa: N818
     """A file of a run holds something else than this program writes into it."""
 

@@ -16,17 +16,18 @@ import numpy as np
 from rich.table import Table
 
 from .config import describe
+from .config.flags import split_flags
 from .config.loading import existing_run, load, load_file
 from .config.schema import Config
 from .core.energy import each_label, margins
 from .driver.labels import Scored, read_scored
-from .errors import ConfigError, IcmError
+from .errors import ConfigError
 from .heldout import results
 from .heldout.results import Results
 from .heldout.statistics import Figures, Interval
 from .rundir.folder import RunDir
 from .tasks import gold
-from .terminal import console
+from .terminal import console, reporting_errors
 
 ARGUMENTS = {
     "run=NAME": "the run: the name of its folder (required)",
@@ -137,24 +138,22 @@ def _scored(run_dir: RunDir) -> dict[str, Scored]:
     try:
         return read_scored(run_dir.labels)
     except FileNotFoundError as error:
-        raise ConfigError(f"{run_dir.labels} is not there: the run has not ended") from error
+        raise ConfigError(run_dir.no_labels) from error
 
 
+@reporting_errors()
 def main() -> None:
     """Print the figures."""
-    try:
-        words = sys.argv[1:]
-        topic = describe.asked_for_help(words)
-        if topic is not None:
-            describe.print_help(__doc__, ARGUMENTS, topic, takes_settings=False)
-            return
-        run_dir = RunDir(existing_run(load([word for word in words if word not in ("json=true", "json=false")]).run))
-        config = load_file(run_dir.config)
-        test = results.of_run(config, run_dir)
-        figures = figures_of_run(config, run_dir)
-    except IcmError as error:
-        sys.exit(f"evaluate: {error}")
-    if "json=true" in words:
+    topic = describe.asked_for_help(sys.argv[1:])
+    if topic is not None:
+        describe.print_help(__doc__, ARGUMENTS, topic, takes_settings=False)
+        return
+    words, flags = split_flags(sys.argv[1:], "json")
+    run_dir = RunDir(existing_run(load(words, own=ARGUMENTS).run))
+    config = load_file(run_dir.config)
+    test = results.of_run(config, run_dir)
+    figures = figures_of_run(config, run_dir)
+    if flags.get("json"):
         print(json.dumps({**figures, "test": asdict(test) if test else None}))
     else:
         print_figures(figures, test)

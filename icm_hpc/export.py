@@ -20,8 +20,8 @@ from .config.schema import Config
 from .config.typed import value_of
 from .config.written import read_value
 from .driver.summary import Summary, from_json, warnings
-from .errors import ConfigError, IcmError
-from .exports import FORMATS, PAIRED, TAKES
+from .errors import ConfigError
+from .exports import FORMATS, IN_FOLDERS, PAIRED, TAKES
 from .exports.lines import Filter, lines_of
 from .exports.pairs import pairs_of
 from .exports.selection import ORDERS, Selection
@@ -29,6 +29,7 @@ from .exports.writing import published
 from .rundir.files import read_json
 from .rundir.folder import RunDir
 from .tasks import gold
+from .terminal import reporting_errors
 
 ARGUMENTS = {
     "run=NAME": "the run: the name of its folder (required)",
@@ -69,18 +70,16 @@ class Options:
             require(taken, f"{option}=true: only with to={', '.join(formats)}, and this is to={self.to}")
 
 
+@reporting_errors()
 def main() -> None:
     """Write the export, and print what it holds as JSON."""
-    try:
-        topic = describe.asked_for_help(sys.argv[1:])
-        if topic is not None:
-            describe.print_help(__doc__, ARGUMENTS, topic, takes_settings=False)
-            return
-        options, words = parsed(sys.argv[1:])
-        os.umask(0o077)  # texts may be private
-        found = export(RunDir(existing_run(load(words).run)), options)
-    except IcmError as error:
-        sys.exit(f"export: {error}")
+    topic = describe.asked_for_help(sys.argv[1:])
+    if topic is not None:
+        describe.print_help(__doc__, ARGUMENTS, topic, takes_settings=False)
+        return
+    options, words = parsed(sys.argv[1:])
+    os.umask(0o077)  # texts may be private
+    found = export(RunDir(existing_run(load(words, own=ARGUMENTS).run)), options)
     print(json.dumps(found))
 
 
@@ -107,10 +106,11 @@ def export(run_dir: RunDir, options: Options) -> dict[str, Any]:
         try:
             file = stack.enter_context(run_dir.labels.open("rb"))
         except FileNotFoundError as error:
-            raise ConfigError(f"{run_dir.labels} is not there: the run has not ended") from error
+            raise ConfigError(run_dir.no_labels) from error
         selection = _selection(run_dir, options, file)
         _require_some(selection)
-        made = stack.enter_context(published(out, overwrite=options.overwrite))
+        is_folder = options.to in IN_FOLDERS
+        made = stack.enter_context(published(out, overwrite=options.overwrite, is_folder=is_folder))
         records = FORMATS[options.to](made, selection)
     told = warnings(selection.summary) if selection.summary else [f"{run_dir.summary} cannot be read"]
     return {

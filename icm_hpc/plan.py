@@ -13,11 +13,12 @@ from rich.table import Table
 from . import tasks
 from .capacity import executor, plan
 from .capacity.found import Plan
-from .config import credentials, describe, home, loading
-from .errors import ConfigError, IcmError
+from .config import credentials, describe, home, loading, runs
+from .config.flags import split_flags
+from .errors import ConfigError
 from .rundir.folder import RunDir
 from .rundir.measured import Measured, of_lines, read
-from .terminal import console
+from .terminal import console, reporting_errors
 
 ARGUMENTS = {
     "preset=NAME": "the size of an experiment, with held-out rows: small, full (docs/evaluation.md)",
@@ -26,32 +27,31 @@ ARGUMENTS = {
     "json=false": "true: print the plan as one JSON object",
 }
 
-JSON, MEASURED = ("json=true", "json=false"), "measured="  # words that are not settings
+MEASURED = "measured="  # a word that is no setting
 
 
+@reporting_errors()
 def main() -> None:
     """Run the command."""
-    words = sys.argv[1:]
-    try:
-        topic = describe.asked_for_help(words)
-        if topic is not None:
-            describe.print_help(__doc__, ARGUMENTS, topic)
-            return
-        given = [word for word in words if word not in JSON and not word.startswith(MEASURED)]
-        measured = _measured(words)
-        addressed, url_from = credentials.addressed(loading.load(given))
-        config, where = executor.resolved(addressed)
-        task = tasks.load(config.task, seed=config.search.seed)
-        found = plan.plan(config, task, tasks.load_test(config.task, task, seed=config.search.seed), measured)
-        found.lines = {"cluster": where, **plan.defaults_read(), **found.lines}
-        if config.external_url:
-            found.lines["server"] += f" ({url_from})"
-    except IcmError as error:
-        sys.exit(f"icm_hpc: {error}")
+    topic = describe.asked_for_help(sys.argv[1:])
+    if topic is not None:
+        describe.print_help(__doc__, ARGUMENTS, topic)
+        return
+    words, flags = split_flags(sys.argv[1:], "json")
+    given = [word for word in words if not word.startswith(MEASURED)]
+    measured = _measured(words)
+    addressed, url_from = credentials.addressed(loading.load(given, own=ARGUMENTS))
+    config, where = executor.resolved(addressed)
+    runs.require_writable(loading.run_folder(config.run))
+    task = tasks.load(config.task, seed=config.search.seed)
+    found = plan.plan(config, task, tasks.load_test(config.task, task, seed=config.search.seed), measured)
+    found.lines = {"cluster": where, **plan.defaults_read(), **found.lines}
+    if config.external_url:
+        found.lines["server"] += f" ({url_from})"
     command = plan.Command("submit", tuple(given))
     works = None if found.fits else plan.working_command(found, command)
     found.remedies = plan.fitting(found, command)
-    if "json=true" in words:
+    if flags.get("json"):
         print(json.dumps({"fits": found.fits, **asdict(found), "works": works and str(works)}))
     else:
         print_plan(found)

@@ -8,10 +8,10 @@ import sys
 
 from .config import describe
 from .config.loading import existing_run, load
-from .errors import ConfigError, IcmError
+from .errors import ConfigError
 from .reports import collect, page
 from .rundir.folder import RunDir
-from .terminal import console
+from .terminal import console, reporting_errors
 
 ARGUMENTS = {
     "run=NAME": "the run: the name of its folder (required)",
@@ -20,20 +20,18 @@ ARGUMENTS = {
 }
 
 
+@reporting_errors()
 def main() -> None:
     """Write the page, and print where it is."""
-    try:
-        topic = describe.asked_for_help(sys.argv[1:])
-        if topic is not None:
-            describe.print_help(__doc__, ARGUMENTS, topic, takes_settings=False)
-            return
-        logging.basicConfig(format="%(message)s")
-        asked = [word.removeprefix("prompt=") for word in sys.argv[1:] if word.startswith("prompt=")]
-        words = [word for word in sys.argv[1:] if not word.startswith("prompt=")]
-        run_dir = RunDir(existing_run(load(words).run))
-        console.out(_prompt(run_dir, asked[-1]) if asked else _written(run_dir))
-    except IcmError as error:
-        sys.exit(f"report: {error}")
+    topic = describe.asked_for_help(sys.argv[1:])
+    if topic is not None:
+        describe.print_help(__doc__, ARGUMENTS, topic, takes_settings=False)
+        return
+    logging.basicConfig(format="%(message)s")
+    asked = [word.removeprefix("prompt=") for word in sys.argv[1:] if word.startswith("prompt=")]
+    words = [word for word in sys.argv[1:] if not word.startswith("prompt=")]
+    run_dir = RunDir(existing_run(load(words, own=ARGUMENTS).run))
+    console.out(_prompt(run_dir, asked[-1]) if asked else _written(run_dir))
 
 
 def _written(run_dir: RunDir) -> str:

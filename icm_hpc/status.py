@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from .config import describe, loading
-from .errors import ConfigError, IcmError
+from .config.flags import split_flags
+from .errors import ConfigError
 from .monitoring import screen, slurm, state, table
-from .terminal import console
+from .terminal import console, reporting_errors
 
 ARGUMENTS = {
     "run=NAME": "show this run only; default: all",
@@ -19,31 +20,28 @@ ARGUMENTS = {
 }
 
 
+@reporting_errors()
 def main() -> None:
     """Run the command."""
-    try:
-        topic = describe.asked_for_help(sys.argv[1:])
-        if topic is not None:
-            describe.print_help(__doc__, ARGUMENTS, topic, takes_settings=False)
-            return
-        words = sys.argv[1:]
-        as_json, watch = "json=true" in words, "watch=true" in words
-        flags = [f"{name}={value}" for name in ("json", "watch") for value in ("true", "false")]
-        asked = loading.load([word for word in words if word not in flags]).run
-        root = loading.run_folder(dataclasses.replace(asked, name=""))
-        if not state.folders(root, asked.name):
-            raise ConfigError(_no_runs(root, asked.name))
-        if as_json and watch:
-            raise ConfigError("json=true prints lines for programs, watch=true a screen for people: choose one")
-        if watch and screen.is_possible(console):
-            screen.watch(root, asked.name, console)
-            return
-        run_dirs = state.folders(root, asked.name)
-        asking = slurm.Once(state.jobs(run_dirs))
-        found = [state.readable_status(run_dir, asking) for run_dir in run_dirs]
-        print_json(found) if as_json else console.print(table.lines(found))
-    except IcmError as error:
-        sys.exit(f"icm_hpc: {error}")
+    topic = describe.asked_for_help(sys.argv[1:])
+    if topic is not None:
+        describe.print_help(__doc__, ARGUMENTS, topic, takes_settings=False)
+        return
+    words, flags = split_flags(sys.argv[1:], "json", "watch")
+    as_json, watch = flags.get("json", False), flags.get("watch", False)
+    asked = loading.load(words, own=ARGUMENTS).run
+    root = loading.run_folder(dataclasses.replace(asked, name=""))
+    if not state.folders(root, asked.name):
+        raise ConfigError(_no_runs(root, asked.name))
+    if as_json and watch:
+        raise ConfigError("json=true prints lines for programs, watch=true a screen for people: choose one")
+    if watch and screen.is_possible(console):
+        screen.watch(root, asked.name, console)
+        return
+    run_dirs = state.folders(root, asked.name)
+    asking = slurm.Once(state.jobs(run_dirs))
+    found = [state.readable_status(run_dir, asking) for run_dir in run_dirs]
+    print_json(found) if as_json else console.print(table.lines(found))
 
 
 def _no_runs(root: Path, name: str) -> str:

@@ -5,12 +5,12 @@ choose. Your defaults are in ~/.config/icm_hpc/defaults.yaml, your site's in the
 """
 
 import sys
-from collections.abc import Sequence
 
 from .capacity import plan
 from .config import credentials, describe, loading
-from .errors import ConfigError, IcmError, Interrupted
+from .config.flags import split_flags
 from .jobs import launch
+from .terminal import reporting_errors
 
 FLAGS = ("dry_run", "wait")
 FLAG_ARGUMENTS = {
@@ -21,34 +21,19 @@ ARGUMENTS = {
     "preset=NAME": "the size of an experiment, with held-out rows: small, full (docs/evaluation.md)",
     **FLAG_ARGUMENTS,
 }
-INTERRUPTED = 130  # exit code
 
 
+@reporting_errors()
 def main() -> None:
     """Run the command."""
-    try:
-        topic = describe.asked_for_help(sys.argv[1:])
-        if topic is not None:
-            describe.print_help(__doc__, ARGUMENTS, topic)
-            return
-        arguments, flags = split_flags(sys.argv[1:])
-        config, url_from = credentials.addressed(loading.load(arguments))
-        command = plan.Command("submit", tuple(arguments))
-        launch.start(launch.named(config), url_from, command, name_is_made_up=not config.run.name, **flags)
-    except IcmError as error:
-        sys.exit(f"icm_hpc: {error}")
-    except Interrupted:
-        sys.exit(INTERRUPTED)
-
-
-def split_flags(words: Sequence[str]) -> tuple[list[str], dict[str, bool]]:
-    """Return settings, and the flags that are given; raises ConfigError for a flag that is neither true nor false."""
-    pairs = {key: value for key, _, value in (word.partition("=") for word in words) if key in FLAGS}
-    for key, value in pairs.items():
-        if value not in ("true", "false"):
-            raise ConfigError(f"{key}={value}: one of true, false")
-    settings = [word for word in words if word.partition("=")[0] not in FLAGS]
-    return settings, {key: value == "true" for key, value in pairs.items()}
+    topic = describe.asked_for_help(sys.argv[1:])
+    if topic is not None:
+        describe.print_help(__doc__, ARGUMENTS, topic)
+        return
+    arguments, flags = split_flags(sys.argv[1:], *FLAGS)
+    config, url_from = credentials.addressed(loading.load(arguments, own=ARGUMENTS))
+    command = plan.Command("submit", tuple(arguments))
+    launch.start(launch.named(config), url_from, command, name_is_made_up=not config.run.name, **flags)
 
 
 if __name__ == "__main__":

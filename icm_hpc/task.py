@@ -15,12 +15,11 @@ from rich.table import Table
 from . import tasks
 from .config import describe, loading
 from .config.schema import Config
-from .errors import IcmError
 from .scoring import running_text
 from .scoring.tokenizer import LocalTokenizer
 from .serving import weights
 from .tasks import Task, gold
-from .terminal import console, printable
+from .terminal import console, printable, reporting_errors
 
 ARGUMENTS = {"FILE": "a task of your own, as task=FILE; default: task=reviews"}
 SHOWN = 3  # examples in the prompt: two demonstrations and a query
@@ -29,21 +28,19 @@ LISTED = 12  # labels whose counts are shown, at most
 MARKS = "«{}»"  # around a label word
 
 
+@reporting_errors()
 def main() -> None:
     """Run the command."""
     words = sys.argv[1:]
-    try:
-        topic = describe.asked_for_help(words)
-        if topic is not None:
-            describe.print_help(__doc__, ARGUMENTS, topic)
-            return
-        config = loading.load([word if "=" in word or word.startswith("-") else f"task={word}" for word in words])
-        table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-        for name, text in described(config):
-            table.add_row(name, printable(text))
-        console.print(table)
-    except IcmError as error:
-        sys.exit(f"icm_hpc: {error}")
+    topic = describe.asked_for_help(words)
+    if topic is not None:
+        describe.print_help(__doc__, ARGUMENTS, topic)
+        return
+    config = loading.load([word if "=" in word or word.startswith("-") else f"task={word}" for word in words])
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, text in described(config):
+        table.add_row(name, printable(text))
+    console.print(table)
 
 
 def described(config: Config) -> Iterator[tuple[str, str]]:

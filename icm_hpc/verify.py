@@ -15,13 +15,13 @@ from .config import credentials, describe
 from .config.addresses import require_url
 from .config.place import ServerConfig
 from .engines import DEFAULT, ENGINES
-from .errors import ConfigError, IcmError
+from .errors import ConfigError
 from .rundir.measured import Line
 from .scoring import checks
 from .scoring.checks import Check
 from .scoring.client import Client
 from .scoring.session import open_session
-from .terminal import console
+from .terminal import console, reporting_errors
 
 ENGINE = ENGINES[DEFAULT]
 
@@ -43,19 +43,17 @@ class Asked:
     json: bool = False
 
 
+@reporting_errors()
 def main() -> None:
     """Run the command."""
     words = sys.argv[1:]
-    try:
-        topic = describe.asked_for_help(words)
-        if topic is not None:
-            describe.print_help(__doc__, ARGUMENTS, topic, takes_settings=False)
-            return
-        asked = parse(words)
-        key = credentials.find(ENGINE.key_variable)
-        told = asyncio.run(verify(asked, key.value if key else None))
-    except IcmError as error:
-        sys.exit(f"icm_hpc: {error}")
+    topic = describe.asked_for_help(words)
+    if topic is not None:
+        describe.print_help(__doc__, ARGUMENTS, topic, takes_settings=False)
+        return
+    asked = parse(words)
+    key = credentials.find(ENGINE.key_variable)
+    told = asyncio.run(verify(asked, key.value if key else None))
     sys.exit(1 if any(check.passed is False for check in told) else 0)
 
 

@@ -100,6 +100,7 @@ def test_it_goes_on_without_the_run_whose_labels_it_shows(finished: Path, tmp_pa
         (["task.data=DATA"], "which run? Write run=NAME"),
         (["run=second", "task.data=DATA"], "there is no run second"),
         (["run=first", "task.data=DATA", "task=reviews"], "leave out task="),
+        (["run=first", "task.data=DATA", "task.label_words=[good,bad]"], "leave out task.labels and task.label_words"),
         (["run=first", "task.data=nowhere.csv"], "task.data=nowhere.csv: there is no such file"),
         (["run=first", "task.data=DATA", "run.name=first"], "run.name=first is the finished run itself"),
         (
@@ -127,7 +128,7 @@ def test_a_run_without_labels_and_one_without_a_pool_are_refused(finished: Path,
     assert "name that one" in chained.stderr
     (root / "first" / "labels.jsonl").unlink()
     refused = submit("run=first", f"run.root={root}", f"task.data={more}", command="apply")
-    assert "has no labels yet: python -m icm_hpc.resume run=first" in refused.stderr
+    assert "to write it: python -m icm_hpc.resume run=first" in refused.stderr
 
 
 def test_what_an_applied_run_has_saved_keeps_its_pool_and_its_model(finished: Path, tmp_path: Path) -> None:

@@ -81,6 +81,18 @@ def test_the_command_prints_tables_and_writes_files(root: Path, tmp_path: Path) 
         assert [row["condition"] for row in csv.DictReader(file)] == ["icm", "gold", "zero_shot", "pool"]
 
 
+def test_a_file_that_is_there_is_kept_unless_it_is_to_be_replaced(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mine.csv"
+    out.write_text("precious")
+    here = ("runs=chance", f"run.root={root}", f"out={out}")
+    refused = submit(*here, command="compare")
+    assert refused.returncode == 1
+    assert "is there already: name another path, or say overwrite=true" in refused.stderr
+    assert out.read_text() == "precious"
+    assert submit(*here, "overwrite=true", command="compare").returncode == 0
+    assert out.read_text().startswith("series,condition")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,43 @@ def test_a_finished_run_is_reported_and_refused_by_resume(tmp_path: Path) -> Non
     table = icm("status", f"run.root={tmp_path}").stdout
     assert "finished" in table
     assert "50/50" in table
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """Return a finished run of several searches."""
+    root = tmp_path_factory.mktemp("runs")
+    assert icm("submit", *STUB, f"run.root={root}", "run=done", "search.restarts=2").returncode == 0
+    return RunDir(root / "done")
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "cut in a line": lambda path: path.write_bytes(path.read_bytes()[:300]),
+    "cut after a line": lambda path: path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:3])),
+    "another thing": lambda path: path.write_bytes(bytes(1000)),
+    "removed": lambda path: path.unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_resume_writes_damaged_labels_again(done: RunDir, damage: Callable[[Path], object]) -> None:
+    before, here = done.labels.read_bytes(), ("run=done", f"run.root={done.path.parent}")
+    damage(done.labels)
+    resumed = icm("resume", *here)
+    assert resumed.returncode == 0, resumed.stderr
+    assert done.labels.read_bytes() == before
+    assert json.loads(done.summary.read_text())["since_start"]["prompts"] == 0
+    assert "has finished" in icm("resume", *here).stderr
+
+
+def test_labels_that_are_gone_are_reported_with_the_command_that_writes_them(done: RunDir, tmp_path: Path) -> None:
+    here, kept = ("run=done", f"run.root={done.path.parent}"), done.labels.read_bytes()
+    done.labels.unlink()
+    told_by = [icm("evaluate", *here), icm("export", *here, "to=csv", f"out={tmp_path / 'x.csv'}")]
+    done.labels.write_bytes(kept)
+    for one in told_by:
+        assert "the run has not ended, or the file was removed" in one.stderr
+        assert one.stderr.strip().endswith(f"to write it: {done.resume_command}")
 
 
 def test_a_run_that_goes_on_is_reported_with_its_eta_and_refused_by_resume(tmp_path: Path) -> None:

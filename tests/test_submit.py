@@ -106,6 +106,26 @@ def test_resume_of_an_unknown_run_says_where_it_looked(tmp_path: Path) -> None:
     assert f"there is no run none in {tmp_path}: name one with run=NAME" in refused.stderr
 
 
+@pytest.mark.parametrize(
+    ("command", "words", "message"),
+    [
+        ("evaluate", ["run=x", "json=yes"], "json=yes: one of true, false"),
+        ("status", ["watch=1"], "watch=1: one of true, false"),
+        ("plan", ["json=True"], "json=True: one of true, false"),
+        ("compare", ["runs=x", "overwrite=yes"], "overwrite=yes: one of true, false"),
+        ("report", ["run=x", "promt=3"], "promt: no such key (in the command line); did you mean prompt?"),
+        ("evaluate", ["run=x", "jsn=true"], "did you mean json?"),
+        ("submit", ["dryrun=true"], "did you mean dry_run?"),
+    ],
+)
+def test_an_argument_of_a_command_is_refused_with_the_one_that_was_meant(
+    command: str, words: list[str], message: str
+) -> None:
+    refused = submit(*words, command=command)
+    assert refused.returncode == 1
+    assert message in refused.stderr
+
+
 @pytest.mark.parametrize("command", ["resume", "evaluate"])
 def test_a_command_without_a_run_says_how_to_name_one(command: str, tmp_path: Path) -> None:
     refused = submit(f"run.root={tmp_path}", command=command)

@@ -11,6 +11,9 @@ def expanded(path: str | Path, *, instead: str) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
+        user = Path(path).parts[0].removeprefix("~")
+        if user:
+            raise ConfigError(f"{path}: there is no user {user} with a home folder: set {instead}") from error
         raise ConfigError(
             f"{path}: no home folder is known (HOME is not set, and the user has no entry in passwd): set {instead}, or HOME"
         ) from error

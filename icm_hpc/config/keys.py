@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,8 @@ def require_sections(tree: dict[str, Any], path: Path) -> None:
             check_key(f"{section!s}.{key!s}", str(path))
 
 
-def check_key(dotted: str, where: str) -> None:
-    """Refuse a key that no section has, with the nearest one that exists."""
+def check_key(dotted: str, where: str, arguments: Iterable[str] = ()) -> None:
+    """Refuse a key that no section has, with the nearest one that exists, or of the command's own `arguments`."""
     section, _, rest = dotted.partition(".")
     known = [f"{s}.{field.name}" for s, kind in SECTIONS.items() for field in dataclasses.fields(kind)]
     key = rest.split(".", 1)[0]
@@ -42,7 +42,7 @@ def check_key(dotted: str, where: str) -> None:
     if f"{section}.{key}" in known and ("." not in rest or free_form):
         return
     by_leaf = [k for k in known if k.split(".")[1] == (key or section)]
-    near = f"; did you mean {by_leaf[0]}?" if by_leaf else nearest(dotted, known)
+    near = f"; did you mean {by_leaf[0]}?" if by_leaf else nearest(dotted, [*arguments, *known])
     raise ConfigError(f"{dotted}: no such key (in {where}){near or '; sections: ' + ', '.join(SECTIONS)}")
 
 

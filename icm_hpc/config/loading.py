@@ -9,7 +9,7 @@ import dataclasses
 import os
 import re
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..errors import ConfigError
-from . import engine_options, home, no_secrets, written
+from . import engine_options, home, no_secrets, runs, written
 from .filled import with_engine, with_protocol
 from .keys import ALIASES, HINTS, SECTIONS, check_key, nearest, require_sections
 from .place import RunConfig
@@ -51,9 +51,10 @@ class Defaults:
     tree: dict[str, dict[str, Any]]
 
 
-def load(arguments: Sequence[str], *, base: Mapping[str, Any] | None = None) -> Config:
+def load(arguments: Sequence[str], *, base: Mapping[str, Any] | None = None, own: Iterable[str] = ()) -> Config:
     """Return the settings that command-line `arguments` (`key=value`) give over presets and defaults files, or over `base`.
 
+    `own` are the arguments of the command that are no settings, as its help has them: one of them may have been meant.
     Raises ConfigError for a word without `=`, an unknown key or preset, a wrong type, a value out of range, an option of vLLM
     that is not the user's, a secret.
     """
@@ -67,7 +68,7 @@ def load(arguments: Sequence[str], *, base: Mapping[str, Any] | None = None) -> 
     layers += [_size(value, is_new=base is None) for key, value in pairs if key == SIZE]
     dotted = [(ALIASES.get(key, key), value) for key, value in pairs if key not in (*PRESET_SECTIONS, SIZE)]
     for key, _ in dotted:
-        check_key(key, "the command line")
+        check_key(key, "the command line", [name.partition("=")[0] for name in own])
     tree: dict[str, Any] = {}
     for layer in layers:
         _overlay(tree, layer)
@@ -153,11 +154,11 @@ def run_folder(run: RunConfig) -> Path:
 
 
 def existing_run(run: RunConfig) -> Path:
-    """Return a run's folder; raises ConfigError if none is named, or if it is no run's."""
+    """Return a run's folder; raises ConfigError if none is named, or if it is no run's; FolderError if it cannot be read."""
     if not run.name:
         raise ConfigError("which run? Write run=NAME; python -m icm_hpc.status lists them")
     folder = run_folder(run)
-    if not (folder / "config.yaml").exists():
+    if not runs.is_run(folder):
         raise ConfigError(f"there is no run {run.name} in {folder.parent}: name one with run=NAME")
     return folder
 

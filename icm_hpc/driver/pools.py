@@ -28,7 +28,7 @@ def task_of_run(run_dir: RunDir) -> Task:
             f" run={Path(config.search.pool_run).name}; name that one"
         )
     if not run_dir.labels.exists():
-        raise ConfigError(f"{run_dir.path} has no labels yet: python -m icm_hpc.resume run={run_dir.path.name}")
+        raise ConfigError(run_dir.no_labels)
     task = tasks.load(config.task, seed=config.search.seed, copy=run_dir.data)
     return tasks.divided(task, config.search.pool_size, config.search.beyond).shards[0]
 

@@ -3,7 +3,7 @@
 from . import hub, records, tables
 from .writing import Writer, json_lines, json_list
 
-__all__ = ["FORMATS", "PAIRED", "TAKES"]
+__all__ = ["FORMATS", "IN_FOLDERS", "PAIRED", "TAKES"]
 
 FORMATS: dict[str, Writer] = {
     "parquet": tables.parquet,
@@ -28,3 +28,4 @@ TAKES: dict[str, tuple[str, ...]] = {
 }
 
 PAIRED = ("dpo", "reward")  # of which a record is a pair of texts; to=kto needs pairs of comparisons
+IN_FOLDERS = ("hf",)  # what makes a folder and no file

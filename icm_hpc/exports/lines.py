@@ -5,7 +5,7 @@ from typing import Any, BinaryIO
 
 from ..core.json_values import from_json, typed
 from ..driver.labels import LabelRow
-from ..errors import ConfigError
+from ..errors import DamagedFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +36,14 @@ class Filter:
 
 
 def lines_of(file: BinaryIO) -> list[Line]:
-    """Return the lines of labels.jsonl; raises ConfigError for a damaged one."""
+    """Return the lines of labels.jsonl; raises DamagedFile for a damaged one."""
     lines = []
     offset = 0
     for number, text in enumerate(file, start=1):
         try:
             row = _row(from_json(text))
         except ValueError as error:
-            raise ConfigError(
+            raise DamagedFile(
                 f"{file.name}, line {number}: is damaged; python -m icm_hpc.resume run=NAME writes the file again"
             ) from error
         lines.append(Line(offset, str(row.id), row.label, row.margin, row.stability))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -15,42 +16,63 @@ from .selection import Selection
 Writer = Callable[[Path, Selection], int]  # makes the file or folder, and returns the number of its records
 Records = Callable[[Selection], Iterable[dict[str, Any]]]
 
+KINDS = {
+    stat.S_IFREG: "a file",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+}
+
 
 @contextmanager
-def published(out: Path, *, overwrite: bool) -> Iterator[Path]:
+def published(out: Path, *, overwrite: bool, is_folder: bool = False) -> Iterator[Path]:
     """Yield a path to write a file or a folder to; it becomes `out` when the block has ended without an error.
 
-    Raises ConfigError if `out` is there and is not to be, or cannot be replaced.
+    A symbolic link stays, and what it names is replaced. Raises ConfigError if `out` cannot be written or replaced.
     """
-    if out.exists():
-        _require_replaceable(out, overwrite=overwrite)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        _require_replaceable(out, overwrite=overwrite, is_folder=is_folder)
+        target = out.resolve() if out.is_symlink() else out
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     except OSError as error:
         raise ConfigError(f"out={out}: cannot be written: {error.strerror}") from error
     try:
-        made = scratch / out.name
+        made = scratch / target.name
         yield made
         for path in (made, *made.rglob("*")):
             fsync_folder(path) if path.is_dir() else fsync_file(path)
-        if out.is_dir():
-            out.rename(scratch / "replaced")
-        made.replace(out)
-        fsync_folder(out.parent)
+        if target.is_dir():
+            target.rename(scratch / "replaced")
+        made.replace(target)
+        fsync_folder(target.parent)
     except OSError as error:
         raise ConfigError(f"out={out}: cannot be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _require_replaceable(out: Path, *, overwrite: bool) -> None:
-    if not overwrite:
-        raise ConfigError(f"out={out}: is there already: name another path, or say overwrite=true")
-    if out.is_dir() and not _is_export(out):
+def _require_replaceable(out: Path, *, overwrite: bool, is_folder: bool) -> None:
+    """Raise ConfigError if `out` is there and is not to be replaced, or is of a kind that never is."""
+    try:
+        kind = stat.S_IFMT(out.stat().st_mode)
+    except FileNotFoundError:
+        if out.is_symlink():
+            raise ConfigError(f"out={out}: is a link to nothing: name another path, or remove it") from None
+        return
+    if kind != (stat.S_IFDIR if is_folder else stat.S_IFREG):
+        wanted = "a folder" if is_folder else "a file"
+        raise ConfigError(
+            f"out={out}: is {KINDS.get(kind, 'something else')}, and {wanted} is to be written: name another path"
+        )
+    if is_folder and not _is_export(out):
         raise ConfigError(
             f"out={out}: is a folder that holds more than an export: nothing in it is replaced; name another"
         )
+    if not overwrite:
+        raise ConfigError(f"out={out}: is there already: name another path, or say overwrite=true")
 
 
 def _is_export(folder: Path) -> bool:

@@ -17,7 +17,7 @@ from rich.table import Table
 from .. import evaluate, scheduler, tasks
 from ..capacity import executor, plan
 from ..capacity.found import Plan
-from ..config import credentials, home, loading
+from ..config import credentials, home, loading, runs
 from ..config.fingerprint import differences, draw_the_same_examples, result_settings
 from ..config.schema import Config
 from ..driver import pools
@@ -30,7 +30,7 @@ from ..rundir.folder import RunDir
 from ..rundir.logs import log_to_files
 from ..rundir.progress import Watch
 from ..tasks import Task, gold
-from ..terminal import console
+from ..terminal import console, go_on_without_output
 from . import claim, local, sbatch, submission
 from .notifying import notes, notify
 from .reporting import write_report
@@ -73,14 +73,17 @@ def start(
     Until the job can start nothing is written. `url_from` is where the URL of a server that already runs was set. A run that
     is resumed goes on with its copy of the data.
     """
+    if not dry_run:  # whose output is the script
+        go_on_without_output()
     config, where = executor.resolved(given)
     read = {"cluster": where, **(plan.defaults_read() if command.run_config is None else {})}
     for name, text in read.items():
-        if dry_run:  # whose output is the script
+        if dry_run:
             print(f"icm_hpc: {name} {text}", file=sys.stderr)
         else:
             console.print(f"{name:<8} {text}")
     run_dir = RunDir(Path(config.run.root) / config.run.name)
+    runs.require_writable(run_dir.path)
     task, gold_labels = _data(config, run_dir, resumed=resumed, is_new=name_is_made_up)
     test = test_rows.of_run(config, run_dir, task, is_new=name_is_made_up)
     if dry_run:
@@ -164,7 +167,7 @@ def _data(
     if task.sha256() != known.sha256():
         raise ConfigError(
             f"{run_dir.path} belongs to a run of other data than {config.task.data} holds now: choose another run.name, or"
-            f" go on with its own copy: {submission.resume_command(run_dir)}"
+            f" go on with its own copy: {run_dir.resume_command}"
         )
     return task, None
 
@@ -249,7 +252,7 @@ def _print_commands(config: Config, cancel: str) -> None:
     status = ["python", "-m", "icm_hpc.status", f"run={config.run.name}", f"run.root={config.run.root}"]
     console.print(f"watch    {shlex.join(['tail', '-F', str(run_dir.driver_log)])}")
     console.print(f"status   {shlex.join(status)}")
-    console.print(f"resume   {submission.resume_command(run_dir)}")
+    console.print(f"resume   {run_dir.resume_command}")
     console.print(cancel)
 
 

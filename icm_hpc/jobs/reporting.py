@@ -41,4 +41,4 @@ def _failure(argv: list[str], within_s: float) -> str:
     if done.returncode == 0:
         return ""
     last = (done.stderr.strip().splitlines() or [""])[-1]
-    return last if last.startswith("report: ") else f"exit code {done.returncode}, {last.partition(':')[0][:100]}"
+    return last if last.startswith("icm_hpc: ") else f"exit code {done.returncode}, {last.partition(':')[0][:100]}"

@@ -6,7 +6,6 @@ is the driver component: it runs what submitit has pickled into a folder.
 
 import logging
 import os
-import shlex
 import signal
 import sys
 import time
@@ -121,8 +120,8 @@ class DriverJob:
         goes_on = then != "stop" and (signal.SIGUSR2 in received or _is_to_go_on())
         try:
             if then == "stop":
-                log.info("stopped; go on with: %s", resume_command(run_dir))
-                raise ClusterError(f"stopped, the state is saved; go on with: {resume_command(run_dir)}") from None
+                log.info("stopped; go on with: %s", run_dir.resume_command)
+                raise ClusterError(f"stopped, the state is saved; go on with: {run_dir.resume_command}") from None
             if then == "resubmit" and goes_on:
                 return {CONTINUED_AS: self._resubmit(config, run_dir)}
             if then == "requeue" and goes_on and callable(submitits):
@@ -133,7 +132,7 @@ class DriverJob:
         if not goes_on:
             notify(config, run_dir, "stopped")
         time.sleep(ENDED_WITHIN_S)  # Slurm ends us: to return or to raise would leave a result
-        raise ClusterError(f"told to stop, and not ended; go on with: {resume_command(run_dir)}") from None
+        raise ClusterError(f"told to stop, and not ended; go on with: {run_dir.resume_command}") from None
 
     def checkpoint(self) -> utils.DelayedSubmission:
         """Return what submitit is to run after a requeue: the same, which finds its saved state in the folder."""
@@ -150,12 +149,12 @@ class DriverJob:
             raise ClusterError(
                 f"{FRUITLESS_STARTS} starts in a row ended before anything was scored: is the job preempted too often, or"
                 f" cluster.time_min={config.cluster.time_min} too short for the server to start? Go on with:"
-                f" {resume_command(run_dir)}"
+                f" {run_dir.resume_command}"
             )
         if self._starts > config.cluster.max_attempts:
             raise ClusterError(
                 f"the run was started cluster.max_attempts={config.cluster.max_attempts} times and has not ended; see in"
-                f" {run_dir.driver_log} why, and go on with: {resume_command(run_dir)}"
+                f" {run_dir.driver_log} why, and go on with: {run_dir.resume_command}"
             )
 
     def _resubmit(self, config: Config, run_dir: RunDir) -> str:
@@ -167,7 +166,7 @@ class DriverJob:
             log.info("the run goes on as job %s", job.job_id)
             return str(job.job_id)
 
-        return _until_done(submitted, f"no job was queued to go on with the run; go on with: {resume_command(run_dir)}")
+        return _until_done(submitted, f"no job was queued to go on with the run; go on with: {run_dir.resume_command}")
 
 
 class HetSlurmJobEnvironment(slurm.SlurmJobEnvironment):  # type: ignore[misc]
@@ -283,11 +282,6 @@ class HetSlurmExecutor(slurm.SlurmExecutor):  # type: ignore[misc]
         self._write_job_id(job.job_id, uid)
         self._set_job_permissions(job.paths.folder)
         return job
-
-
-def resume_command(run_dir: RunDir) -> str:
-    """Return what continues a run."""
-    return shlex.join(["python", "-m", "icm_hpc.resume", f"run={run_dir.path.name}", f"run.root={run_dir.path.parent}"])
 
 
 def _ignore_signals() -> None:

@@ -7,6 +7,7 @@ from ..config.schema import Config
 from ..config.searching import budget_of
 from ..core.json_values import typed
 from ..errors import DamagedFile
+from ..exports.lines import lines_of
 from ..heldout import conditions
 from ..rundir import checkpoint
 from ..rundir.files import read_json
@@ -25,11 +26,15 @@ class Searched:
 
 
 def is_finished(run_dir: RunDir, config: Config) -> bool:
-    """Return whether the labels are there, of as many steps, scorings, restarts and conditions as the settings ask for."""
-    summary = block_until_done(lambda: read_json(run_dir.summary), COMMAND_S)
-    if summary is None or not run_dir.labels.exists():
+    """Return whether whole labels are there, of as many steps, scorings, restarts and conditions as the settings ask for."""
+    try:
+        summary = block_until_done(lambda: _summary_of_labels(run_dir), COMMAND_S)
+        shards = _shards(run_dir, summary) if summary else None
+    except DamagedFile:  # which a start writes again from what was saved
         return False
-    for number, (examples, searches) in enumerate(_shards(run_dir, summary)):
+    if shards is None:
+        return False
+    for number, (examples, searches) in enumerate(shards):
         budget = budget_of(config.search, examples)
         searches = searches or _saved_searches(run_dir, number)
         if len(searches) < config.search.restarts:
@@ -39,10 +44,20 @@ def is_finished(run_dir: RunDir, config: Config) -> bool:
     return conditions.is_finished(run_dir, config)
 
 
-def _shards(run_dir: RunDir, summary: Any) -> list[tuple[int, list[Searched]]]:
+def _summary_of_labels(run_dir: RunDir) -> dict[str, Any] | None:
+    """Return the summary if labels.jsonl has a line for each of its examples, else None. Raises DamagedFile."""
+    summary: dict[str, Any] | None = read_json(run_dir.summary, dict[str, Any])
+    if summary is None or not run_dir.labels.exists():
+        return None
+    with run_dir.labels.open("rb") as file:
+        lines = lines_of(file)
+    return summary if len(lines) == summary.get("examples", len(lines)) else None
+
+
+def _shards(run_dir: RunDir, summary: dict[str, Any]) -> list[tuple[int, list[Searched]]]:
     """Return the examples and the searches of each shard; raises DamagedFile for a summary that does not state them."""
     try:
-        figures = typed(list[dict[str, Any]], typed(dict[str, Any], summary).get("shards"))
+        figures = typed(list[dict[str, Any]], summary.get("shards"))
         return [(typed(int, one.get("examples")), typed(list[Searched], one.get("searches") or [])) for one in figures]
     except ValueError as error:
         raise DamagedFile(f"{run_dir.summary} is damaged: {error}") from error

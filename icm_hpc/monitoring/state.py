@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import scheduler
-from ..config import glance
+from ..config import glance, runs
 from ..errors import IcmError, SchedulerError
 from ..rundir import lock
 from ..rundir.attempts import attempts as attempts_of
@@ -54,8 +54,10 @@ class Reached:
 
 
 def folders(root: Path, name: str = "") -> list[RunDir]:
-    """Return the folders of all runs, or of the one of this name."""
-    return [RunDir(path.parent) for path in sorted(root.glob(f"{name or '*'}/config.yaml"))]
+    """Return the folders of all runs, or of the one of this name; raises FolderError for one that cannot be read."""
+    if name:
+        return [RunDir(root / name)] if runs.is_run(root / name) else []
+    return [RunDir(path) for path in runs.all_runs(root)]
 
 
 def jobs(run_dirs: Sequence[RunDir]) -> list[Job]:

@@ -14,6 +14,14 @@ from ..errors import ConfigError, DamagedFile
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file that is complete or absent, readable by its owner only, and on the disk when this returns."""
+    try:
+        _write(path, content)
+    except OSError as error:
+        error.filename = str(path)  # and not that of the temporary file
+        raise
+
+
+def _write(path: Path, content: bytes) -> None:
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     temporary = Path(name)
     try:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,6 +114,16 @@ class RunDir:
     def progress(self) -> Path:
         """Where the run is, for `status`."""
         return self.path / "progress.json"
+
+    @property
+    def resume_command(self) -> str:
+        """What continues the run."""
+        return shlex.join(["python", "-m", "icm_hpc.resume", f"run={self.path.name}", f"run.root={self.path.parent}"])
+
+    @property
+    def no_labels(self) -> str:
+        """Why the run has no labels.jsonl, and what to do."""
+        return f"{self.labels} is not there: the run has not ended, or the file was removed; to write it: {self.resume_command}"
 
     def has_state(self) -> bool:
         """Return whether this run has saved anything that a server has answered, or labels are there."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from icm_hpc.config import credentials, loading
+from icm_hpc.config import credentials, home, loading
 from icm_hpc.config.schema import TaskConfig
 from icm_hpc.errors import ConfigError, ServerError
 from icm_hpc.jobs import launch
@@ -78,3 +78,8 @@ def test_a_run_name_over_200_letters_is_refused() -> None:
 def test_a_run_name_that_is_made_up_is_one_that_may_be_given(model: str) -> None:
     name = launch.named(loading.load(["model=stub", f"model.name={model}"])).run.name
     assert loading.load([f"run.name={name}"]).run.name == name
+
+
+def test_a_home_folder_of_nobody_is_reported_by_its_name() -> None:
+    with pytest.raises(ConfigError, match="~nosuchuser/x: there is no user nosuchuser with a home folder: set it"):
+        home.expanded("~nosuchuser/x", instead="it")

@@ -1,17 +1,22 @@
 """What the command exports and where it writes: filters, order, gold labels, refusals."""
 
+import contextlib
 import csv
 import dataclasses
 import json
+import os
+import socket
+import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from icm_hpc import export
-from icm_hpc.errors import ConfigError
-from icm_hpc.exports import FORMATS, TAKES
+from icm_hpc.errors import ConfigError, DamagedFile
+from icm_hpc.exports import FORMATS, TAKES, writing
 from tests.exports.runs import exported, finished, labels, lines
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +35,7 @@ def test_the_command_writes_the_file_for_its_owner_and_prints_what_it_holds(tmp_
     assert list(out.parent.iterdir()) == [out]
     again = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
     assert again.returncode == 1
-    assert again.stderr.startswith("export: out=")
+    assert again.stderr.startswith("icm_hpc: out=")
     assert "overwrite=true" in again.stderr
 
 
@@ -95,7 +100,7 @@ def test_gold_true_adds_a_column(tmp_path: Path) -> None:
 def test_a_run_without_labels_or_with_damaged_ones_is_refused(tmp_path: Path) -> None:
     run_dir = finished(tmp_path, "task.limit=8")
     run_dir.labels.write_text(run_dir.labels.read_text()[:-40])
-    with pytest.raises(ConfigError, match=r"labels.jsonl, line 8: is damaged; python -m icm_hpc.resume"):
+    with pytest.raises(DamagedFile, match=r"labels.jsonl, line 8: is damaged; python -m icm_hpc.resume"):
         exported(run_dir, "sft")
     run_dir.labels.unlink()
     with pytest.raises(ConfigError, match="the run has not ended"):
@@ -150,6 +155,71 @@ def test_nothing_but_an_export_is_replaced(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="in the run's own folder"):
         export.export(run_dir, export.Options("csv", str(run_dir.labels), overwrite=True))
     assert (folder / "mine.txt").read_text() == "kept"
+
+
+def _socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as one, contextlib.chdir(path.parent):
+        one.bind(path.name)
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [(os.mkfifo, "a FIFO"), (_socket, "a socket"), (Path.mkdir, "a folder")],
+    ids=["FIFO", "socket", "folder"],
+)
+def test_what_is_no_file_is_never_replaced_by_one(tmp_path: Path, make: Callable[[Path], None], kind: str) -> None:
+    out, link = tmp_path / "out", tmp_path / "link"
+    make(out)
+    link.symlink_to(out)
+    before = out.lstat()
+    for path in (out, link):
+        for overwrite in (False, True):
+            with (
+                pytest.raises(ConfigError, match=f"is {kind}, and a file is to be written") as refusal,
+                writing.published(path, overwrite=overwrite),
+            ):
+                pytest.fail("it is refused before anything is written")
+            assert "overwrite" not in str(refusal.value)
+    assert out.lstat() == before
+    assert link.is_symlink()
+    assert set(tmp_path.iterdir()) == {out, link}
+
+
+def test_a_file_is_not_replaced_by_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("kept")
+    with (
+        pytest.raises(ConfigError, match="is a file, and a folder is to be written"),
+        writing.published(tmp_path / "out", overwrite=True, is_folder=True),
+    ):
+        pytest.fail("it is refused before anything is written")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes device nodes")
+def test_a_device_is_never_replaced(tmp_path: Path) -> None:
+    null = tmp_path / "null"
+    try:
+        os.mknod(null, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    except PermissionError:
+        pytest.skip("no device nodes can be made here")
+    with pytest.raises(ConfigError, match="is a device, and a file"), writing.published(null, overwrite=True):
+        pytest.fail("it is refused before anything is written")
+    assert null.is_char_device()
+
+
+def test_the_file_that_a_link_names_is_replaced_and_the_link_stays(tmp_path: Path) -> None:
+    target, link = tmp_path / "there" / "labels.csv", tmp_path / "latest.csv"
+    target.parent.mkdir()
+    target.write_text("old")
+    link.symlink_to(target)
+    with pytest.raises(ConfigError, match="say overwrite=true"), writing.published(link, overwrite=False):
+        pytest.fail("it is refused before anything is written")
+    with writing.published(link, overwrite=True) as made:
+        made.write_text("new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+    target.unlink()
+    with pytest.raises(ConfigError, match="is a link to nothing"), writing.published(link, overwrite=True):
+        pytest.fail("it is refused before anything is written")
 
 
 def test_a_failure_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ def test_a_failure_is_logged_with_the_command_that_tries_again(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         reporting.write_report(RunDir(tmp_path / "none"))
-    assert f"report.html is not written (report: there is no run none in {tmp_path}" in caplog.text
+    assert f"report.html is not written (icm_hpc: there is no run none in {tmp_path}" in caplog.text
     assert f"python -m icm_hpc.report run=none run.root={tmp_path}" in caplog.text
 
 

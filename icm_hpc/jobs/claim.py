@@ -104,8 +104,11 @@ def _undone(kind: type[BaseException], run_dir: RunDir, before: Mapping[Path, by
 
 
 def _replace(run_dir: RunDir, files: Mapping[Path, bytes | None]) -> None:
-    """Write files, or remove them (None): whenever this ends, the settings are whole, and what is beside them is theirs."""
-    for path in files.keys() - {run_dir.config}:
+    """Write files, or remove them (None): whenever this ends, the settings are whole, and what is beside them is theirs.
+
+    No file is there without those before it in `files`.
+    """
+    for path in reversed([path for path in files if path != run_dir.config]):
         path.unlink(missing_ok=True)
     fsync_folder(run_dir.path)
     for path in sorted(files, key=lambda path: path != run_dir.config):

@@ -30,9 +30,8 @@ def pairs_of(row: Row) -> Iterator[Row]:
     values = [_value(row, place, answer, len(answers)) for place, answer in enumerate(answers)]
     kept = {key: value for key, value in row.values.items() if key not in (column, *SCORES, *RANKS)}
     for pair in combinations(range(len(texts)), 2):
-        first, second = sorted(
-            pair, key=lambda place: texts[place]
-        )  # a list that is sorted by rank tells the better one
+        # By their texts: the places in a list that is sorted by rank tell the better one.
+        first, second = sorted(pair, key=lambda place: texts[place])
         winner = _winner(values[first], values[second])
         yield Row(
             row.where,

@@ -31,9 +31,8 @@ class Row:
     where: str
     values: Mapping[str, Any]
     part: str = ""  # of one that is made of another row: what follows that row's id
-    columns: Mapping[str, str] = field(
-        default_factory=dict
-    )  # by key, what the data call it, for messages; none: the same
+    # By key, what the data call it, for messages; a key that is not there is its own name.
+    columns: Mapping[str, str] = field(default_factory=dict)
 
     def without_gold(self) -> "Row":
         """Return the row as the search may see it."""

@@ -38,6 +38,7 @@ from .reporting import Reporter
 from .shard import Shard, Surroundings
 from .summary import beyond_figures_of, figures_of, priors_of, summary_of, to_json, warnings
 
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 MAX_RECONNECTS_WITHOUT_PROGRESS = 5  # times that a server is lost and found again without a step between
 LAST_WORDS_S = 10.0  # how long a server that stopped answering has to leave its exit record
 
@@ -57,21 +58,30 @@ def drive(
     received: list[int] | None = None,
     then: Then | None = None,
 ) -> dict[str, Any]:
-    """Do `run` in an event loop of its own; SIGINT, SIGTERM and SIGUSR2 stop it, and are noted in `received`."""
+    """Do `run` in an event loop of its own; SIGINT, SIGTERM and SIGUSR2 stop it.
+
+    Where `received` notes them, they are ignored from then on: Slurm sends some twice, and what follows is not to be ended.
+    """
 
     async def main() -> dict[str, Any]:
-        stop = asyncio.Event()
+        stop, loop = asyncio.Event(), asyncio.get_running_loop()
 
-        def note(number: int) -> None:
+        def note(number: int, _frame: Any) -> None:
             if received is not None:
                 received.append(number)
-            stop.set()
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(stop.set)
 
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
-            asyncio.get_running_loop().add_signal_handler(number, note, number)
+        for number in STOPPING:
+            signal.signal(number, note)  # a handler of the loop would leave the default behind when the loop ends
         return await run(config, run_dir, attempt=attempt, stop=stop, watch=watch, then=then)
 
-    return asyncio.run(main())
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    try:
+        return asyncio.run(main())
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler if received is None else signal.SIG_IGN)
 
 
 async def run(

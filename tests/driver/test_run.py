@@ -3,6 +3,8 @@
 import asyncio
 import dataclasses
 import json
+import os
+import signal
 import stat
 from pathlib import Path
 from typing import Any
@@ -141,3 +143,36 @@ async def test_what_a_run_leaves_is_for_its_owner_only(tmp_path: Path) -> None:
 async def test_our_own_server_serves_under_the_name_that_is_set(tmp_path: Path) -> None:
     settings, run_dir = prepare_run(tmp_path, *STUB, "model.served_name=another", "search.steps=3")
     assert (await drive(settings, run_dir))["examples"] == 16
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_a_second_signal_when_the_run_has_just_stopped_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, noted: bool
+) -> None:
+    settings, run_dir = prepare_run(tmp_path, "model=stub")
+    received: list[int] = []
+    before, real = signal.getsignal(signal.SIGTERM), asyncio.run
+
+    async def stopped(*_: Any, stop: asyncio.Event, **__: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(stop.wait(), 10)
+        raise Interrupted("stopped")
+
+    def again(main: Any) -> Any:
+        try:
+            return real(main)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(run, "run", stopped)
+    monkeypatch.setattr(asyncio, "run", again)
+    handlers = {number: signal.getsignal(number) for number in run.STOPPING}
+    try:
+        with pytest.raises(Interrupted):
+            run.drive(settings, run_dir, attempt="a1", watch=lambda _: None, received=received if noted else None)
+        after = signal.getsignal(signal.SIGTERM)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert received == [signal.SIGTERM] * 2 * noted
+    assert after == (signal.SIG_IGN if noted else before)

@@ -1,6 +1,11 @@
 """The errors that a command reports; each message says what happened, where, and what to do."""
 
 
+def printable(text: str, *, kept: str = "") -> str:
+    """Return a text with an escape for each sign that cannot be printed, as those that a terminal obeys, but for `kept`."""
+    return "".join(sign if sign.isprintable() or sign in kept else repr(sign)[1:-1] for sign in text)
+
+
 class IcmError(Exception):
     """Anything that a user can act on; caught once, at the edge of a command."""
 
@@ -10,7 +15,7 @@ class InputError(IcmError):
 
     def __str__(self) -> str:
         """Return the message, with an escape for each sign that cannot be printed."""
-        return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in super().__str__())
+        return printable(super().__str__())
 
 
 class ConfigError(InputError):

@@ -15,11 +15,12 @@ from rich.table import Table
 from . import tasks
 from .config import describe, loading
 from .config.schema import Config
+from .errors import printable
 from .scoring import running_text
 from .scoring.tokenizer import LocalTokenizer
 from .serving import weights
 from .tasks import Task, gold
-from .terminal import console, printable, reporting_errors
+from .terminal import console, reporting_errors
 
 ARGUMENTS = {"FILE": "a task of your own, as task=FILE; default: task=reviews"}
 SHOWN = 3  # examples in the prompt: two demonstrations and a query
@@ -39,7 +40,7 @@ def main() -> None:
     config = loading.load([word if "=" in word or word.startswith("-") else f"task={word}" for word in words])
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, text in described(config):
-        table.add_row(name, printable(text))
+        table.add_row(name, printable(text, kept="\n"))
     console.print(table)
 
 

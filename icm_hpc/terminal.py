@@ -30,11 +30,6 @@ console = Console(
 )
 
 
-def printable(text: str) -> str:
-    """Return a text of the data with an escape for each sign that a terminal would obey, but for line breaks."""
-    return "".join(sign if sign.isprintable() or sign == "\n" else repr(sign)[1:-1] for sign in text)
-
-
 class _Output:
     """Standard output of a command: what cannot be written is reported once, and then discarded."""
 

@@ -100,7 +100,6 @@ class DriverJob:
                 watch = progress.all_of(progress.to_log(), to_file)
                 summary = drive(config, run_dir, attempt=attempt, watch=watch, received=received, then=test)
         except Interrupted:
-            _ignore_signals()
             log.info("state saved after %s", signal.Signals(received[0]).name)
             return self._continued(config, run_dir, received, submitits)
         except Exception as error:
@@ -109,7 +108,6 @@ class DriverJob:
                 log.error("%s", error)
             notify(config, run_dir, "failed")
             raise
-        _ignore_signals()  # the run has ended: a requeue would start the server again for nothing
         write_report(run_dir, IN_JOB_S)
         notify(config, run_dir, "finished")
         return summary

@@ -4,19 +4,27 @@ import unicodedata
 from collections.abc import Sequence
 from itertools import permutations
 
+import numpy as np
+
+from ..core.types import LabelNumber
 from ..errors import TaskError
 
+MOST = np.iinfo(LabelNumber).max + 1
 REMEDY = "choose other words (task.labels of a task of your own, or task.label_words=[...])"
 
 
 def require_distinct(words: Sequence[str]) -> None:
-    """Raise TaskError for a label word that is blank, or equal to another but for space and case."""
+    """Raise TaskError for a label word that is blank, or equal to another but for space and case; or for too many."""
+    if len(words) > MOST:
+        raise TaskError(f"there are {len(words):,} label words, and at most {MOST:,} can be used")
+    known: dict[str, str] = {}
     for word in words:
         if not word.strip():
             raise TaskError(f"the label word {word!r} is blank: {REMEDY}")
-    for one, other in permutations(words, 2):
-        if _plain(one) == _plain(other):
-            raise TaskError(f"the label words {one!r} and {other!r} are equal but for space or case: {REMEDY}")
+        plain = _plain(word)
+        if plain in known:
+            raise TaskError(f"the label words {known[plain]!r} and {word!r} are equal but for space or case: {REMEDY}")
+        known[plain] = word
 
 
 def require_readable_in_top_tokens(words: Sequence[str]) -> None:

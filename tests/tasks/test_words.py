@@ -12,6 +12,7 @@ from icm_hpc.capacity.plan import plan
 from icm_hpc.config import loading
 from icm_hpc.errors import TaskError
 from icm_hpc.tasks import TASKS
+from icm_hpc.tasks.words import require_distinct
 from tests import offline
 
 
@@ -68,3 +69,9 @@ def test_words_of_a_task_of_ones_own_are_checked_as_given_ones_are(monkeypatch: 
     monkeypatch.setitem(TASKS, "reviews", family)
     with pytest.raises(TaskError, match="equal but for space or case"):
         tasks.load(loading.load(["model=stub", "task=reviews"]).task, seed=0)
+
+
+def test_more_label_words_than_labels_have_numbers_are_refused_at_once() -> None:
+    require_distinct([f" w{number}x" for number in range(32_768)])
+    with pytest.raises(TaskError, match=r"32,769 label words, and at most 32,768 can be used"):
+        require_distinct([f" w{number}x" for number in range(32_769)])
